@@ -1,0 +1,1 @@
+//! Dockerfile to image: parser, graph of steps, layer cache

@@ -1,0 +1,1 @@
+//! The daemon slipwayd, its CRI services, and the slipway command line

@@ -1,0 +1,8 @@
+//! What the daemon and a pod's monitor say to each other: launch plans, requests and replies, and their encoding.
+//!
+//! The daemon compiles, the monitor executes. This library is the shared vocabulary; it depends on libc alone, so that
+//! the monitor stays a small static program.
+
+pub mod plan;
+pub mod protocol;
+pub mod wire;

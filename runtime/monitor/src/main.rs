@@ -1,0 +1,2 @@
+//! The pod monitor.
+fn main() {}

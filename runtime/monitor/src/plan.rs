@@ -1,0 +1,233 @@
+//! The launch plan: a flat program that a fresh child runs from its clone to its exec, with everything decided.
+//!
+//! The daemon compiles it from an OCI specification, the monitor decodes it before it clones, and the child executes
+//! the steps in order without allocating, parsing or choosing. A step that fails ends the child and names itself by
+//! its index. Descriptors are numbered by their place in the batch that was sent with the plan. Paths that begin a
+//! mount are relative to the container's root and resolved with `openat2(2)` and `RESOLVE_IN_ROOT`, so that a link in
+//! an image never leads outside.
+
+use crate::wire;
+use crate::wire::{List, Wire};
+use std::ffi::CString;
+
+/// Bits of [`Plan::pause_at`]: where the child waits for [`crate::protocol::Request::Continue`].
+pub mod sync_point {
+    /// Namespaces are made and joined; nothing is mounted.
+    pub const NAMESPACES: u8 = 1;
+    /// Mounts are done; the root has not been changed.
+    pub const MOUNTS: u8 = 2;
+    /// Everything is done but exec.
+    pub const EXEC: u8 = 4;
+}
+
+wire! {
+    /// All that a child does between clone and exec.
+    pub struct Plan {
+        /// `CLONE_NEW*` flags of namespaces to create with the clone.
+        pub clone_flags: u64,
+        /// Namespaces to join before the clone's own are made, in order: descriptor numbers and their `CLONE_NEW*`.
+        pub join: List<Join>,
+        /// Steps in order.
+        pub steps: List<Step>,
+        /// Sync points at which the child waits, see [`sync_point`].
+        pub pause_at: u8,
+        /// Environment, `NAME=value` each.
+        pub environment: List<CString>,
+        /// Arguments, the program's name first.
+        pub arguments: List<CString>,
+        /// Paths to try in order; the first that exists is executed.
+        pub programs: List<CString>,
+    }
+}
+
+wire! {
+    /// A namespace to enter.
+    pub struct Join {
+        /// The descriptor's number.
+        pub descriptor: u16,
+        /// The one `CLONE_NEW*` flag of its kind.
+        pub kind: u64,
+    }
+}
+
+wire! {
+    /// A parameter of `fsconfig(2)`; an absent value sets a flag.
+    pub struct Parameter {
+        /// Its key, as `size` or `mode`.
+        pub key: CString,
+        /// Its value.
+        pub value: Option<CString>,
+    }
+}
+
+wire! {
+    /// One step of a child. Numbers are fixed: a monitor of the version before must read them.
+    pub enum Step {
+        /// Attach the detached root mount at the private place and make it the base of all later paths.
+        Root = 1 {
+            /// The mount's descriptor.
+            descriptor: u16
+        },
+        /// Make a directory, unless one is there. Parents come as steps of their own.
+        MakeDirectory = 2 {
+            /// Below the root.
+            path: CString,
+            /// Permission bits.
+            mode: u32
+        },
+        /// Make an empty file to mount on, unless something is there.
+        MakeFile = 3 {
+            /// Below the root.
+            path: CString,
+            /// Permission bits.
+            mode: u32
+        },
+        /// Make a symbolic link, unless something is there.
+        MakeLink = 4 {
+            /// Below the root.
+            path: CString,
+            /// What it says.
+            target: CString
+        },
+        /// Make a device node; it replaces nothing.
+        MakeDevice = 5 {
+            /// Below the root.
+            path: CString,
+            /// Type and permission bits as in `mknod(2)`.
+            mode: u32,
+            /// As `makedev(3)`.
+            device: u64,
+            /// Owner.
+            uid: u32,
+            /// Group.
+            gid: u32
+        },
+        /// Mount a new file system of this kind.
+        Mount = 6 {
+            /// `proc`, `tmpfs`, …
+            kind: CString,
+            /// Below the root.
+            target: CString,
+            /// `MOUNT_ATTR_*` bits.
+            attributes: u64,
+            /// Parameters of the file system.
+            parameters: List<Parameter>
+        },
+        /// Attach a detached mount tree whose attributes are already set.
+        Attach = 7 {
+            /// Its descriptor.
+            descriptor: u16,
+            /// Below the root.
+            target: CString
+        },
+        /// Hide a path: a directory by an empty read-only tmpfs, anything else by `file` (a clone of /dev/null). An
+        /// absent path is nothing to hide.
+        Mask = 8 {
+            /// Below the root.
+            path: CString,
+            /// The descriptor of /dev/null, opened for the container.
+            file: u16
+        },
+        /// Make a path read-only, with what is mounted below it. An absent path is skipped.
+        ReadOnly = 9 {
+            /// Below the root.
+            path: CString
+        },
+        /// Write a kernel parameter of a namespace that the child has made or joined.
+        Sysctl = 10 {
+            /// Below `/proc/sys`, with slashes.
+            name: CString,
+            /// As written.
+            value: Vec<u8>
+        },
+        /// Name the host (`sethostname(2)`).
+        Hostname = 11 {
+            /// At most 64 bytes.
+            name: Vec<u8>
+        },
+        /// The reserved place of a sync point; the child waits here when the plan's `pause_at` has the bit.
+        SyncPoint = 12 {
+            /// One bit of [`sync_point`].
+            point: u8
+        },
+        /// Set the propagation of the root (`MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, with `MS_REC`).
+        Propagation = 13 {
+            /// Mount flags.
+            flags: u64
+        },
+        /// `pivot_root(2)` into the root and detach the old one.
+        Pivot = 14 {},
+        /// Make the root mount itself read-only.
+        ReadOnlyRoot = 15 {},
+        /// `setrlimit(2)`.
+        Limit = 16 {
+            /// `RLIMIT_*`.
+            resource: u32,
+            /// The soft limit.
+            soft: u64,
+            /// The hard limit.
+            hard: u64
+        },
+        /// Write `oom_score_adj`; where the kernel refuses to lower it, the value stays (`EACCES` is no failure).
+        OomScore = 17 {
+            /// From -1000 to 1000.
+            value: i32
+        },
+        /// Begin a session; with a terminal, make standard input the controlling one.
+        Session = 18 {
+            /// Whether standard input is a terminal.
+            terminal: bool
+        },
+        /// `umask(2)`.
+        Umask = 19 {
+            /// Bits to clear.
+            mask: u32
+        },
+        /// Change the working directory, inside the new root, after verifying that it is inside it.
+        WorkingDirectory = 20 {
+            /// Absolute.
+            path: CString
+        },
+        /// Drop every capability outside of these from the bounding set.
+        Bounding = 21 {
+            /// One bit a capability.
+            set: u64
+        },
+        /// `setgroups(2)`, then all three group ids, then all three user ids, keeping capabilities.
+        Identity = 22 {
+            /// User.
+            uid: u32,
+            /// Group.
+            gid: u32,
+            /// Supplementary groups.
+            groups: List<u32>
+        },
+        /// Set the thread's capability sets; ambient after the others.
+        Capabilities = 23 {
+            /// Effective.
+            effective: u64,
+            /// Permitted.
+            permitted: u64,
+            /// Inheritable.
+            inheritable: u64,
+            /// Ambient.
+            ambient: u64
+        },
+        /// Set `no_new_privs`.
+        NoNewPrivileges = 24 {},
+        /// Install a filter: an array of `struct sock_filter`.
+        Seccomp = 25 {
+            /// Its bytes, a multiple of eight.
+            program: Vec<u8>
+        },
+        /// Give the files behind standard streams to the container's user (`fchown(2)`), where they are pipes or a pty.
+        OwnStreams = 26 {
+            /// User.
+            uid: u32,
+            /// Group.
+            gid: u32
+        },
+        /// Bring the loopback link of the child's network namespace up.
+        Loopback = 27 {},
+    }
+}

@@ -1,0 +1,303 @@
+//! Requests and replies between a daemon and one monitor, over `SOCK_SEQPACKET`: one message a packet.
+//!
+//! A connection is either control (any number of requests, each answered in order) or, after `Exec` or `Attach`, a
+//! session whose end ends it. Descriptors come ahead of the request that uses them, in [`Request::Descriptors`]
+//! packets of at most [`BATCH`], and are numbered in their order of arrival.
+//!
+//! ```text
+//!            Attach (waits)                    Stop: signal, deadline armed ──► deadline: cgroup killed
+//!   unknown ───────────────► awaited ─┐                  ▲
+//!      │                              ├─ Start ──► running ──► waited ──► counted ──► drained ──► filed ──► told
+//!      └──────────────────────────────┘              │         status     oom kills   streams    rename    Exited
+//!                                                    ├─ Exec ──► session: Started, Exited; its end kills it
+//!                                                    └─ Signal, Resize, ReopenLog, Stop: answered at once
+//! ```
+//! A new daemon adopts by connecting and asking `Hello`, `List` and `Watch`; nothing else is kept on its side of the
+//! socket. `Shutdown` ends the monitor once no container runs.
+
+use crate::wire;
+use crate::wire::{List, Wire};
+
+/// The version that this library speaks; a daemon accepts it and the one before.
+pub const VERSION: u16 = 1;
+/// Descriptors in one packet (the kernel's `SCM_MAX_FD` is 253).
+pub const BATCH: usize = 128;
+/// The largest packet; bigger contents travel as a sealed memfd.
+pub const PACKET: usize = 64 * 1024;
+
+/// Bits that name standard streams.
+pub mod stream {
+    /// Standard input.
+    pub const STDIN: u8 = 1;
+    /// Standard output.
+    pub const STDOUT: u8 = 2;
+    /// Standard error.
+    pub const STDERR: u8 = 4;
+}
+
+wire! {
+    /// One line of a uid or gid map.
+    pub struct IdRange {
+        /// First id inside.
+        pub inside: u32,
+        /// First id outside.
+        pub outside: u32,
+        /// How many.
+        pub count: u32,
+    }
+}
+
+wire! {
+    /// A kernel parameter to write inside fresh namespaces.
+    pub struct Parameter {
+        /// Below `/proc/sys`, with slashes.
+        pub name: String,
+        /// As written.
+        pub value: String,
+    }
+}
+
+wire! {
+    /// What the daemon asks. The numbers are fixed for good.
+    pub enum Request {
+        /// First on every connection; answered by [`Reply::Hello`].
+        Hello = 1 {
+            /// The daemon's version.
+            version: u16
+        },
+        /// Descriptors for the next request, carried as `SCM_RIGHTS`. Not answered.
+        Descriptors = 2 {
+            /// How many this packet carries.
+            count: u16
+        },
+        /// Once, by the daemon that started the monitor. Descriptors: the pod's state directory, then the small mount
+        /// namespace to join.
+        Setup = 3 {
+            /// The pod's id, for messages.
+            pod: String
+        },
+        /// Make the pod's namespaces in a short-lived child and send them back, in the order of the bits of `kinds`
+        /// from the lowest. With a user namespace (`CLONE_NEWUSER`) that one is made first and owns the others.
+        Namespaces = 4 {
+            /// `CLONE_NEW*` flags.
+            kinds: u64,
+            /// Empty without `CLONE_NEWUSER`.
+            uids: List<IdRange>,
+            /// Empty without `CLONE_NEWUSER`.
+            gids: List<IdRange>,
+            /// The uts namespace's name, when one is made.
+            hostname: String,
+            /// Written by the child inside the namespaces.
+            sysctls: List<Parameter>
+        },
+        /// Start a container. Descriptors: see [`Start`].
+        Start = 5 {
+            /// What to start.
+            start: Start
+        },
+        /// Let a child that waits at a sync point go on.
+        Continue = 6 {
+            /// The container.
+            container: String
+        },
+        /// Run a process in a container: turns the connection into a session. Descriptors: the plan as a sealed memfd,
+        /// the plan's own, and without a terminal standard input, output and error, last.
+        Exec = 7 {
+            /// The container, which must run.
+            container: String,
+            /// Whether the process gets a terminal; its master is sent back with [`Reply::Started`].
+            terminal: bool,
+            /// After so many milliseconds the session is killed; 0 is never.
+            deadline_ms: u64
+        },
+        /// Follow a container's streams: turns the connection into a session. Allowed before `Start`.
+        Attach = 8 {
+            /// The container.
+            container: String,
+            /// Bits of [`stream`].
+            streams: u8
+        },
+        /// Bytes for standard input of an attached container; empty bytes close it.
+        Input = 9 {
+            /// At most [`PACKET`] less 16 bytes.
+            bytes: Vec<u8>
+        },
+        /// Change a terminal's size, of the container or of the session that sends it.
+        Resize = 10 {
+            /// Empty within an exec session.
+            container: String,
+            /// Columns.
+            width: u16,
+            /// Rows.
+            height: u16
+        },
+        /// Send the signal now, and kill the container's whole cgroup after the grace. A later request with an earlier
+        /// deadline shortens it. The deadline is in the state directory before the answer.
+        Stop = 11 {
+            /// The container.
+            container: String,
+            /// A signal's number.
+            signal: i32,
+            /// Grace in milliseconds; 0 kills at once.
+            grace_ms: u64
+        },
+        /// Send a signal to the container's first process.
+        Signal = 12 {
+            /// The container.
+            container: String,
+            /// A signal's number.
+            signal: i32
+        },
+        /// Go on logging into the file whose descriptor comes along.
+        ReopenLog = 13 {
+            /// The container.
+            container: String
+        },
+        /// Every container that the monitor knows: answered by [`Reply::Containers`].
+        List = 14 {},
+        /// Send [`Reply::Exited`] on this connection for every exit from now on.
+        Watch = 15 {},
+        /// Forget an exited container: its descriptors are closed, its exit file is left to the daemon.
+        Forget = 16 {
+            /// The container.
+            container: String
+        },
+        /// End the monitor. Refused while a container runs.
+        Shutdown = 17 {},
+    }
+}
+
+wire! {
+    /// A container to start. Descriptors, in this order: the plan as a sealed memfd; the log file if `log`; the cgroup
+    /// directories, `cgroups` of them; then the plan's own, which the plan numbers from 0.
+    pub struct Start {
+        /// The container's id.
+        pub container: String,
+        /// Whether a log file comes along.
+        pub log: bool,
+        /// One directory on cgroup v2 (`CLONE_INTO_CGROUP`); on v1 one for each controller.
+        pub cgroups: u16,
+        /// Whether those are of cgroup v2.
+        pub unified: bool,
+        /// Whether standard input stays open for attached clients.
+        pub stdin: bool,
+        /// Whether the first client's end of input closes it for good.
+        pub stdin_once: bool,
+        /// Whether the container gets a terminal instead of pipes.
+        pub terminal: bool,
+        /// Whether the end of the first process kills the rest of the cgroup (a shared or the host's pid namespace).
+        pub kill_rest: bool,
+    }
+}
+
+wire! {
+    /// How a container or a process ended.
+    pub struct Exit {
+        /// As `wait(2)` gives it.
+        pub wait_status: i32,
+        /// Kills for memory counted in its cgroup.
+        pub oom_kills: u64,
+        /// Nanoseconds since the epoch.
+        pub started_at: i64,
+        /// Nanoseconds since the epoch.
+        pub finished_at: i64,
+        /// Whether a deadline of the monitor's ended it.
+        pub timed_out: bool,
+    }
+}
+
+wire! {
+    /// A container as a monitor knows it.
+    pub struct Known {
+        /// Its id.
+        pub container: String,
+        /// Its first process, in the daemon's pid namespace; 0 before it starts.
+        pub pid: i32,
+        /// Nanoseconds since the epoch; 0 before it starts.
+        pub started_at: i64,
+        /// When it has ended.
+        pub exit: Option<Exit>,
+    }
+}
+
+wire! {
+    /// What the monitor answers. The numbers are fixed for good.
+    pub enum Reply {
+        /// The monitor's version.
+        Hello = 1 {
+            /// As [`VERSION`].
+            version: u16,
+            /// Its pid.
+            pid: i32,
+            /// The pod it serves; empty before `Setup`.
+            pod: String
+        },
+        /// Done; descriptors of `Namespaces` come along.
+        Done = 2 {},
+        /// The process runs (its exec has succeeded); a terminal's master comes along in a session.
+        Started = 3 {
+            /// In the daemon's pid namespace.
+            pid: i32,
+            /// Nanoseconds since the epoch.
+            started_at: i64
+        },
+        /// The child waits at a sync point.
+        AtSyncPoint = 4 {
+            /// The container.
+            container: String,
+            /// One bit of [`crate::plan::sync_point`].
+            point: u8,
+            /// The child.
+            pid: i32
+        },
+        /// A container or a session's process has ended.
+        Exited = 5 {
+            /// The container.
+            container: String,
+            /// How.
+            exit: Exit
+        },
+        /// Output of an attached container.
+        Output = 6 {
+            /// One bit of [`stream`].
+            stream: u8,
+            /// The bytes.
+            bytes: Vec<u8>
+        },
+        /// The answer to `List`.
+        Containers = 7 {
+            /// In no order.
+            containers: List<Known>
+        },
+        /// A step of a child failed; nothing of it is left.
+        StepFailed = 8 {
+            /// Which step of the plan; the count of steps and more for what follows them (exec).
+            step: u32,
+            /// What was being done, as `openat2`.
+            what: String,
+            /// The system's error number.
+            errno: i32
+        },
+        /// The request can't be served.
+        Refused = 9 {
+            /// Why, in a sentence.
+            why: String
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_survives_its_encoding() {
+        let request = Request::Stop { container: "c1".into(), signal: 15, grace_ms: 1000 };
+        assert_eq!(Request::decode(&request.encode()), Ok(request));
+    }
+
+    #[test]
+    fn an_unknown_request_is_malformed() {
+        assert!(Request::decode(&[250]).is_err());
+    }
+}
