@@ -1,0 +1,158 @@
+//! What can go wrong with images, by what a caller does about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::digest::Digest;
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the image service. It is `Clone`, for everyone who waits for one piece of work gets it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The text is no image reference.
+    #[error("invalid image reference {reference:?}: {reason}")]
+    InvalidReference {
+        /// The text.
+        reference: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The text is no sha256 digest.
+    #[error("invalid digest {digest:?}: expected sha256: and 64 lower-case hexadecimal digits")]
+    InvalidDigest {
+        /// The text.
+        digest: String,
+    },
+    /// A hosts.toml can't be used.
+    #[error("invalid registry configuration {path}: {reason}")]
+    InvalidHosts {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No image of that name or id is here.
+    #[error("image {name} is not here: pull or build it first")]
+    ImageMissing {
+        /// What was asked for.
+        name: String,
+    },
+    /// The short id fits several images.
+    #[error("image id {name} fits {count} images: give more digits")]
+    AmbiguousId {
+        /// What was asked for.
+        name: String,
+        /// How many images fit.
+        count: usize,
+    },
+    /// The image is held by a container or a build.
+    #[error("image {name} is in use: remove the containers that run from it first")]
+    ImageInUse {
+        /// What was asked for.
+        name: String,
+    },
+    /// A layer that is needed is not in the store.
+    #[error("layer {layer} is not in the store: pull the image again")]
+    LayerMissing {
+        /// Its diff id.
+        layer: String,
+    },
+    /// The registry wants (other) credentials.
+    #[error("registry {host} refuses access to {object}: {reason}")]
+    Unauthorized {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        object: String,
+        /// What it said, and what to do.
+        reason: String,
+    },
+    /// The registry can't be reached, or answers with an error of its own.
+    #[error("registry {host} is unavailable for {object}: {reason}")]
+    RegistryUnavailable {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        object: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The registry does not have it.
+    #[error("registry {host} has no {object}: check the name and the tag")]
+    NotFoundInRegistry {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        object: String,
+    },
+    /// Bytes are not what their digest says.
+    #[error("{object} has digest {actual}, expected {expected}: the source is damaged or lies")]
+    DigestMismatch {
+        /// The object.
+        object: String,
+        /// What it should be.
+        expected: Digest,
+        /// What it is.
+        actual: Digest,
+    },
+    /// A manifest, index or configuration that can't be used.
+    #[error("{object} is not usable: {reason}")]
+    ManifestRejected {
+        /// The object.
+        object: String,
+        /// Why.
+        reason: String,
+    },
+    /// A layer that is hostile, broken, or over a limit.
+    #[error("layer {layer} is refused: {reason}")]
+    LayerRejected {
+        /// Its digest, or where it comes from.
+        layer: String,
+        /// Why, with the numbers.
+        reason: String,
+    },
+    /// A file of the store does not say what it should.
+    #[error("{path} is damaged: {reason}")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another process has the store open.
+    #[error("image store {path} is in use by another process: stop that one first")]
+    StoreBusy {
+        /// Its root.
+        path: PathBuf,
+    },
+    /// The work was given up because nobody waits for it.
+    #[error("{what} was cancelled")]
+    Cancelled {
+        /// The work.
+        what: String,
+    },
+    /// A system call on a file.
+    #[error("{action} {path}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it can't be.
+        source: Arc<io::Error>,
+    },
+}
+
+impl Error {
+    /// Makes a closure for `map_err` that says what was done to which path.
+    pub(crate) fn io<E: Into<io::Error>>(
+        action: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io { action, path: path.as_ref().to_path_buf(), source: Arc::new(source.into()) }
+    }
+}
