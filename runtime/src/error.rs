@@ -43,4 +43,50 @@ pub enum Error {
     /// A named thing exists already, or a resource is taken.
     #[error("{0}")]
     InUse(String),
+    /// A container is not in the state that the call needs.
+    #[error("container {id} is {state}, can't {action} it")]
+    WrongState {
+        /// Which.
+        id: String,
+        /// `created`, `running`, `exited`.
+        state: &'static str,
+        /// What was asked.
+        action: &'static str,
+    },
+    /// A container's child failed before its program ran.
+    #[error("start {id}: {what}")]
+    Start {
+        /// The container.
+        id: String,
+        /// The step and its object.
+        what: String,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// The program of a container or an exec does not exist or can't be executed.
+    #[error("execute {program} in container {id}")]
+    Program {
+        /// The container.
+        id: String,
+        /// The program as asked for.
+        program: String,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// The monitor of a sandbox is gone or does not answer.
+    #[error("monitor of sandbox {sandbox}: {why}")]
+    Monitor {
+        /// The sandbox.
+        sandbox: String,
+        /// What happened.
+        why: String,
+    },
+    /// A record on disk can't be read; it is kept for a person to look at.
+    #[error("record {}: {why}", path.display())]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
 }

@@ -1,14 +1,36 @@
 //! Containers in motion: sandboxes and containers made from data, by launch plans that a monitor executes.
 //!
 //! The crate knows neither gRPC nor images: a root file system arrives as directories, a configuration as an
-//! `oci_spec` document. Everything here is synchronous.
+//! `oci_spec` document. Everything here is synchronous; [`Runtime`] is the way in.
 
+mod attach;
 pub mod capabilities;
 pub mod cgroup;
+mod config;
+mod container;
 mod error;
+mod exec;
+mod features;
+mod id;
 pub mod network;
+mod runtime;
+mod sandbox;
 pub mod seccomp;
+pub mod spec;
 #[expect(unsafe_code, reason = "every raw system call of the crate lives here")]
 mod sys;
 
+pub use attach::{AttachEvent, AttachSession};
+pub use config::{NetworkConfig, RuntimeConfig};
+pub use container::{
+    ContainerEvent, ContainerRequest, ContainerState, ExitReason, GroupsPolicy, RootFs, Seccomp, User,
+};
 pub use error::{Error, Result};
+pub use exec::{Exec, ExecOutput, ExecSession};
+pub use features::Features;
+pub use id::{ContainerId, SandboxId};
+pub use runtime::{NetworkStatus, Runtime};
+pub use sandbox::{
+    Dns, IdMap, IdRange, IpcMode, Network, PidMode, PortMapping, Protocol, SandboxConfig, SandboxState,
+    SandboxStatus,
+};

@@ -1,0 +1,48 @@
+//! How a runtime is set up.
+
+use crate::features::Features;
+use std::path::PathBuf;
+
+/// Where a runtime keeps its things and what it may use.
+#[derive(Debug, Clone)]
+pub struct RuntimeConfig {
+    /// Sockets, network namespaces and mounts, gone after a reboot: `/run/slipway`.
+    pub state: PathBuf,
+    /// Records, upper and work directories: `/var/lib/slipway`.
+    pub root: PathBuf,
+    /// The cgroup below which the pods without a parent of their own go; the daemon's own when absent.
+    pub cgroup_root: Option<String>,
+    /// The built-in bridge.
+    pub network: NetworkConfig,
+    /// What to believe of the kernel instead of what a probe finds.
+    pub features: Option<Features>,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self {
+            state: "/run/slipway".into(),
+            root: "/var/lib/slipway".into(),
+            cgroup_root: None,
+            network: NetworkConfig::default(),
+            features: None,
+        }
+    }
+}
+
+/// The built-in bridge's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// The link's name.
+    pub bridge: String,
+    /// Subnets in CIDR form, one a family.
+    pub subnets: Vec<String>,
+    /// The nftables table.
+    pub table: String,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self { bridge: "slipway0".into(), subnets: vec!["10.88.0.0/16".into()], table: "slipway".into() }
+    }
+}

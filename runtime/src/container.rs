@@ -1,0 +1,136 @@
+//! What a container is asked to be and what it is.
+
+use crate::id::{ContainerId, SandboxId};
+use oci_spec::runtime::{LinuxSeccomp, Spec};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What a container is asked to be.
+///
+/// The specification is taken as [`crate::spec::default_spec`] makes it and the caller fills it: process, mounts
+/// (type `bind` with options `ro`, `rw`, `bind`, `rbind`, `rprivate`, `rslave`, `rshared`), devices, resources, masked
+/// and read-only paths, sysctls. The runtime adds the pod's `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname` and
+/// `/dev/shm` where the specification mounts nothing there. Namespaces follow from the sandbox, the user from `user`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerRequest {
+    /// Its name, unique on the node.
+    pub id: ContainerId,
+    /// The sandbox it runs in.
+    pub sandbox: SandboxId,
+    /// What to run.
+    pub spec: Spec,
+    /// Its root.
+    pub rootfs: RootFs,
+    /// A log in the CRI's format goes here.
+    pub log_path: Option<PathBuf>,
+    /// Standard input stays open for clients that attach.
+    pub stdin: bool,
+    /// The first client's end of input closes it.
+    pub stdin_once: bool,
+    /// It gets a terminal.
+    pub tty: bool,
+    /// Paths of the image's VOLUMEs: each gets an empty directory that dies with the container.
+    pub volumes: Vec<PathBuf>,
+    /// Who runs it.
+    pub user: User,
+    /// What it may call.
+    pub seccomp: Seccomp,
+}
+
+/// A root file system as data.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootFs {
+    /// Lower directories, the topmost first; none gives an empty root.
+    pub lowers: Vec<PathBuf>,
+    /// The container sees it read-only.
+    pub readonly: bool,
+    /// Written data need not survive a power cut: nothing waits for a sync at exit.
+    pub volatile: bool,
+}
+
+/// A user as asked for; names are looked up in the root file system when the container starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// `user`, `user:group`, `uid`, `uid:gid`; empty is root.
+    pub name: String,
+    /// A group that stands in for the one that the name leads to.
+    pub group: Option<u32>,
+    /// Further groups.
+    pub supplementary: Vec<u32>,
+    /// Whether /etc/group adds to them.
+    pub groups: GroupsPolicy,
+}
+
+/// What the image's /etc/group adds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GroupsPolicy {
+    /// The groups that list the user.
+    #[default]
+    Merge,
+    /// Nothing.
+    Strict,
+}
+
+/// What a container may call.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub enum Seccomp {
+    /// The default profile.
+    #[default]
+    RuntimeDefault,
+    /// Everything.
+    Unconfined,
+    /// As a profile says.
+    Profile(Box<LinuxSeccomp>),
+}
+
+/// A container's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerState {
+    /// It has not been started.
+    Created {
+        /// Nanoseconds since the epoch.
+        at: i64,
+    },
+    /// It runs.
+    Running {
+        /// Its first process.
+        pid: i32,
+        /// Nanoseconds since the epoch.
+        started_at: i64,
+    },
+    /// It has ended.
+    Exited {
+        /// Nanoseconds since the epoch; 0 when it never ran.
+        started_at: i64,
+        /// Nanoseconds since the epoch.
+        finished_at: i64,
+        /// The exit code, or 128 and the signal.
+        code: i32,
+        /// Why.
+        reason: ExitReason,
+    },
+}
+
+/// Why a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitReason {
+    /// With code 0.
+    Completed,
+    /// With another code or by a signal.
+    Error,
+    /// Its cgroup ran out of memory.
+    OomKilled,
+    /// Its monitor died and its status with it.
+    MonitorLost,
+}
+
+/// An end of a container, as [`crate::Runtime::events`] tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerEvent {
+    /// Which.
+    pub container: ContainerId,
+    /// Its sandbox.
+    pub sandbox: SandboxId,
+    /// What it is now.
+    pub state: ContainerState,
+}

@@ -1,0 +1,143 @@
+//! What a sandbox is asked to be and what it is.
+
+use crate::id::SandboxId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// What a sandbox is asked to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxConfig {
+    /// Its name, unique on the node.
+    pub id: SandboxId,
+    /// The name of its uts namespace; empty takes the host's.
+    pub hostname: String,
+    /// Its network.
+    pub network: Network,
+    /// The cgroup below which the pod's own is made.
+    pub cgroup_parent: Option<String>,
+    /// Kernel parameters of the pod's namespaces, with dots or slashes.
+    pub sysctls: BTreeMap<String, String>,
+    /// Who shares process ids.
+    pub pid: PidMode,
+    /// Who shares System V objects and message queues.
+    pub ipc: IpcMode,
+    /// The pod's user namespace, when it has one.
+    pub userns: Option<IdMap>,
+    /// What resolv.conf says; when all of it is empty, the host's.
+    pub dns: Dns,
+    /// The size of /dev/shm in bytes; 0 is 64 MiB.
+    pub shm_size: u64,
+}
+
+/// A pod's network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// The host's.
+    Host,
+    /// Its own namespace on the built-in bridge.
+    Pod {
+        /// Host ports that lead to it.
+        ports: Vec<PortMapping>,
+    },
+}
+
+/// A port of the host that leads to one of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// TCP, UDP or SCTP.
+    pub protocol: Protocol,
+    /// The pod's port.
+    pub container_port: u16,
+    /// The host's port; 0 maps nothing.
+    pub host_port: u16,
+    /// The one address of the host to serve; all when absent.
+    pub host_ip: Option<IpAddr>,
+}
+
+/// A transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// Who shares process ids with whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PidMode {
+    /// Each container has its own namespace.
+    Container,
+    /// The pod's containers share one.
+    Pod,
+    /// The host's.
+    Host,
+}
+
+/// Who shares System V objects and message queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IpcMode {
+    /// The pod has its own namespace.
+    Pod,
+    /// The host's.
+    Host,
+}
+
+/// The maps of a user namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMap {
+    /// Users.
+    pub uids: Vec<IdRange>,
+    /// Groups.
+    pub gids: Vec<IdRange>,
+}
+
+/// One line of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// First id inside.
+    pub inside: u32,
+    /// First id outside.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// What resolv.conf says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// Name servers.
+    pub servers: Vec<String>,
+    /// Search domains.
+    pub searches: Vec<String>,
+    /// Options.
+    pub options: Vec<String>,
+}
+
+/// A sandbox as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxStatus {
+    /// What was asked.
+    pub config: SandboxConfig,
+    /// Whether containers can start in it.
+    pub state: SandboxState,
+    /// Nanoseconds since the epoch.
+    pub created_at: i64,
+    /// Its addresses, the primary first; none on the host's network.
+    pub addresses: Vec<IpAddr>,
+    /// Its network namespace, when it has one.
+    pub netns: Option<PathBuf>,
+}
+
+/// Where a sandbox is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxState {
+    /// Containers can start.
+    Ready,
+    /// It is being made, has been stopped, or has lost its monitor.
+    NotReady,
+}
