@@ -1,1 +1,39 @@
-//! Black-box tests, fault injection, conformance and benchmarks; talks to the programs only from outside
+//! Black-box tests, fault injection, conformance and benchmarks; talks to the programs only from outside.
+//!
+//! Each test has a [`Node`]: a daemon with its own root, state, cgroup, bridge, subnet and nft table, whose end leaves
+//! nothing. [`Registry`] is Debian's docker-registry on loopback. Programs come from the folders that `tests/run` names
+//! in `SLIPWAY_PROGRAMS` and `SLIPWAY_PEERS`.
+
+pub mod busybox;
+pub mod node;
+pub mod output;
+pub mod registry;
+
+pub use node::Node;
+pub use output::Output;
+pub use registry::Registry;
+
+use std::path::PathBuf;
+
+/// The folder that an environment variable names, or a clear failure: these tests are started by `tests/run`.
+///
+/// # Panics
+/// When the variable is absent.
+#[must_use]
+pub fn folder(variable: &str) -> PathBuf {
+    let Some(path) = std::env::var_os(variable) else {
+        panic!("{variable} is not set: run these tests by tests/run, as root");
+    };
+    PathBuf::from(path)
+}
+
+/// Notes that a test can't run here and why; the caller returns, and the runner counts it as skipped.
+///
+/// # Panics
+/// When the runner's list can't be written.
+pub fn skip(test: &str, why: &str) {
+    use std::io::Write as _;
+    let path = folder("SLIPWAY_SKIPS");
+    let mut list = std::fs::OpenOptions::new().append(true).create(true).open(path).expect("the list of skips opens");
+    writeln!(list, "{test}: {why}").expect("the list of skips is written");
+}
