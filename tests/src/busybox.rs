@@ -9,7 +9,8 @@ use std::process::Command;
 /// When busybox is not installed or a file can't be copied.
 pub fn context(context: &Path, more: &str) {
     let bin = context.join("root/bin");
-    for directory in [&bin, &context.join("root/etc"), &context.join("root/tmp"), &context.join("root/root")] {
+    for directory in [&bin, &context.join("root/etc"), &context.join("root/tmp"), &context.join("root/root")]
+    {
         std::fs::create_dir_all(directory).expect("a directory of the context");
     }
     std::fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox is installed");

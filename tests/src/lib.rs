@@ -34,6 +34,7 @@ pub fn folder(variable: &str) -> PathBuf {
 pub fn skip(test: &str, why: &str) {
     use std::io::Write as _;
     let path = folder("SLIPWAY_SKIPS");
-    let mut list = std::fs::OpenOptions::new().append(true).create(true).open(path).expect("the list of skips opens");
+    let mut list =
+        std::fs::OpenOptions::new().append(true).create(true).open(path).expect("the list of skips opens");
     writeln!(list, "{test}: {why}").expect("the list of skips is written");
 }

@@ -289,7 +289,8 @@ impl Drop for Node {
         let _ = Command::new("ip").args(["link", "del", &self.bridge()]).stderr(Stdio::null()).status();
         let table = format!("slipway_test_{}", self.number);
         for family in ["inet", "ip"] {
-            let _ = Command::new("nft").args(["delete", "table", family, &table]).stderr(Stdio::null()).status();
+            let _ =
+                Command::new("nft").args(["delete", "table", family, &table]).stderr(Stdio::null()).status();
         }
         unmount_below(self.directory.path());
     }
@@ -298,8 +299,11 @@ impl Drop for Node {
 fn unmount_below(directory: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let below = format!("{}/", directory.display());
-    let targets: Vec<&str> =
-        mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|target| target.starts_with(&below)).collect();
+    let targets: Vec<&str> = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|target| target.starts_with(&below))
+        .collect();
     for target in targets.iter().rev() {
         let _ = rustix::mount::unmount(*target, rustix::mount::UnmountFlags::DETACH);
     }

@@ -74,8 +74,12 @@ fn a_pod_on_the_bridge_has_an_address_and_a_host_port() {
         "linux": {"security_context": {"namespace_options": {"network": 0}}},
     });
     let pod = node.pod("web", more);
-    let container =
-        node.container(&pod, "web", "main", "mkdir /www; echo afloat >/www/index.html; exec httpd -f -p 8080 -h /www");
+    let container = node.container(
+        &pod,
+        "web",
+        "main",
+        "mkdir /www; echo afloat >/www/index.html; exec httpd -f -p 8080 -h /www",
+    );
     let address = node.crictl(&["inspectp", &pod]).json()["status"]["network"]["ip"].clone();
     let address = address.as_str().expect("an address");
     for target in [format!("http://{address}:8080/"), format!("http://127.0.0.1:{port}/")] {
@@ -88,7 +92,8 @@ fn a_pod_on_the_bridge_has_an_address_and_a_host_port() {
 
 fn fetch(url: &str) -> String {
     for _ in 0..50 {
-        let output = slipway_tests::Output::of(std::process::Command::new("curl").args(["-sf", "-m", "5", url]));
+        let output =
+            slipway_tests::Output::of(std::process::Command::new("curl").args(["-sf", "-m", "5", url]));
         if output.status == 0 {
             return output.stdout.trim().to_owned();
         }
@@ -102,7 +107,12 @@ fn a_container_outlives_the_daemon_and_its_exit_is_known_exactly() {
     let mut node = Node::start();
     node.build("busybox:1", "");
     let pod = node.pod("web", json!({}));
-    let container = node.container(&pod, "web", "main", "for i in 1 2 3 4 5 6 7 8 9; do echo line $i; sleep 0.1; done; exit 42");
+    let container = node.container(
+        &pod,
+        "web",
+        "main",
+        "for i in 1 2 3 4 5 6 7 8 9; do echo line $i; sleep 0.1; done; exit 42",
+    );
     node.kill();
     std::thread::sleep(std::time::Duration::from_millis(1500));
     node.launch();
@@ -141,10 +151,15 @@ fn a_container_killed_for_memory_says_so() {
     node.build("busybox:1", "");
     let pod = node.pod("web", json!({}));
     let more = json!({"linux": {"resources": {"memory_limit_in_bytes": 20_971_520, "memory_swap_limit_in_bytes": 20_971_520}}});
-    let file = node.container_file("eater", "busybox:1", "exec dd if=/dev/zero of=/dev/null bs=200M count=1", more);
+    let file =
+        node.container_file("eater", "busybox:1", "exec dd if=/dev/zero of=/dev/null bs=200M count=1", more);
     let pod_file = node.path("web.pod.json").display().to_string();
     let container = node.crictl(&["create", &pod, &file, &pod_file]).ok().to_owned();
     let _ = node.crictl(&["start", &container]).ok();
     let status = node.exited(&container);
-    assert_eq!((status["exitCode"].as_i64(), status["reason"].as_str()), (Some(137), Some("OOMKilled")), "{status:#}");
+    assert_eq!(
+        (status["exitCode"].as_i64(), status["reason"].as_str()),
+        (Some(137), Some("OOMKilled")),
+        "{status:#}"
+    );
 }
