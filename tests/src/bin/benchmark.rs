@@ -14,7 +14,6 @@ use slipway_proto::runtime::v1::{
     StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
 };
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::time::Instant;
 use tonic::transport::{Channel, Endpoint, Uri};
 
