@@ -1,1 +1,5 @@
-//! To be filled.
+//! Every raw system call of the crate, one function a call.
+
+pub(crate) mod netns;
+
+pub(crate) mod mount;

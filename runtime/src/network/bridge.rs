@@ -1,0 +1,155 @@
+//! The node's bridge: made when the first pod needs it, mended when someone removed it, and the cables of the pods.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use super::cidr::{self, Cidr};
+use super::link::{self, Cable};
+use super::netlink::{Socket, errno};
+use super::netns::Namespace;
+use crate::{Error, Result};
+
+/// The pod's end of the cable, as every image expects it.
+const POD_END: &str = "eth0";
+/// What the names of the node's ends begin with.
+pub(super) const PREFIX: &str = "slw";
+
+/// Makes sure that the bridge is there, is up and has the gateways' addresses; returns its index.
+pub(super) fn ensure(socket: &mut Socket, name: &str, subnets: &[Cidr]) -> Result<u32> {
+    if let Some(index) = existing(socket, name)? {
+        return Ok(index);
+    }
+    let mtu = uplink_mtu(socket);
+    match link::make_bridge(socket, name, hardware_of(name), mtu) {
+        Err(error) if errno(&error) != Some(libc::EEXIST) => return Err(error),
+        _ => {}
+    }
+    let index = existing(socket, name)?.ok_or_else(|| Error::NotFound {
+        kind: "bridge",
+        id: name.to_owned(),
+    })?;
+    let addresses: Vec<Cidr> = subnets
+        .iter()
+        .map(|subnet| Cidr {
+            address: subnet.gateway(),
+            prefix: subnet.prefix,
+        })
+        .collect();
+    link::configure(socket, index, &addresses, &[])?;
+    Ok(index)
+}
+
+fn existing(socket: &mut Socket, name: &str) -> Result<Option<u32>> {
+    match link::find(socket, name)? {
+        Some(link) if link.kind.as_deref() == Some("bridge") => Ok(Some(link.index)),
+        Some(_) => Err(Error::InUse(format!(
+            "link {name} is not a bridge; remove it or configure another bridge name"
+        ))),
+        None => Ok(None),
+    }
+}
+
+/// The MTU of the link that the default route leaves by, so that a pod's packets fit.
+fn uplink_mtu(socket: &mut Socket) -> Option<u32> {
+    let routes = std::fs::read_to_string("/proc/net/route").ok()?;
+    let uplink = routes.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let (name, destination) = fields.next().zip(fields.next())?;
+        (destination == "00000000").then_some(name)
+    })?;
+    link::find(socket, uplink)
+        .ok()??
+        .mtu
+        .filter(|mtu| (1280..=65535).contains(mtu))
+}
+
+/// Connects a pod's network namespace to the bridge and gives it its addresses and default routes.
+pub(super) fn connect(
+    socket: &mut Socket,
+    (pod, bridge): (&str, u32),
+    namespace: &mut Namespace,
+    addresses: &[Cidr],
+) -> Result<()> {
+    let hardware = addresses
+        .first()
+        .map_or_else(|| hardware_of(pod), |first| hardware_for(first.address));
+    let node_end = node_end(pod);
+    let mtu = uplink_mtu(socket);
+    let cable = Cable {
+        node_end: &node_end,
+        pod_end: POD_END,
+        hardware,
+        bridge,
+        mtu,
+    };
+    link::make_cable(socket, namespace.descriptor.as_fd(), &cable)?;
+    let eth0 = link::find(&mut namespace.route, POD_END)?.ok_or_else(|| Error::NotFound {
+        kind: "link",
+        id: format!("{POD_END} of pod {pod}"),
+    })?;
+    let gateways: Vec<IpAddr> = addresses.iter().map(|address| address.gateway()).collect();
+    link::configure(&mut namespace.route, eth0.index, addresses, &gateways)
+}
+
+/// Removes the pod's cable; none is fine.
+pub(super) fn disconnect(socket: &mut Socket, pod: &str) -> Result<()> {
+    link::remove(socket, &node_end(pod))
+}
+
+/// The names of cables on this bridge that none of these pods owns.
+pub(super) fn strays(socket: &mut Socket, bridge: &str, pods: &[&str]) -> Result<Vec<String>> {
+    let Some(bridge) = link::find(socket, bridge)? else {
+        return Ok(Vec::new());
+    };
+    let owned: Vec<String> = pods.iter().map(|pod| node_end(pod)).collect();
+    let links = link::list(socket)?.into_iter();
+    Ok(links
+        .filter(|link| link.master == Some(bridge.index) && link.name.starts_with(PREFIX))
+        .map(|link| link.name)
+        .filter(|name| !owned.contains(name))
+        .collect())
+}
+
+/// The name of the node's end of a pod's cable, which follows from the pod's id alone.
+fn node_end(pod: &str) -> String {
+    format!("{PREFIX}{:012x}", fingerprint(pod) & 0xffff_ffff_ffff)
+}
+
+/// A hardware address that follows from the pod's, so that no neighbour's memory of an address goes stale.
+fn hardware_for(address: IpAddr) -> [u8; 6] {
+    let [.., a, b, c, d] = cidr::value(address).to_be_bytes();
+    [0x0a, 0x58, a, b, c, d]
+}
+
+fn hardware_of(name: &str) -> [u8; 6] {
+    let [.., a, b, c, d] = fingerprint(name).to_be_bytes();
+    [0x0a, 0x59, a, b, c, d]
+}
+
+/// FNV-1a: short names from long ids, with no need to withstand an adversary.
+fn fingerprint(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_the_kernels_limit_and_differ() {
+        let names: std::collections::BTreeSet<String> = (0..10_000)
+            .map(|pod| node_end(&format!("pod-{pod}")))
+            .collect();
+        assert_eq!(names.len(), 10_000);
+        assert!(names.iter().all(|name| name.len() == 15));
+    }
+
+    #[test]
+    fn hardware_addresses_are_local_and_unicast() {
+        let hardware = hardware_for("10.88.1.2".parse().unwrap());
+        assert_eq!(hardware, [0x0a, 0x58, 10, 88, 1, 2]);
+        assert_eq!(hardware_of("slipway0")[0] & 3, 2);
+    }
+}

@@ -1,0 +1,288 @@
+//! Links, addresses and routes as rtnetlink requests (rtnetlink(7)).
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::cidr::{self, Cidr};
+use super::netlink::{Attributes, CREATE, EXCLUSIVE, Message, REPLACE, Socket, errno};
+use crate::Result;
+
+const NEW_LINK: u16 = 16;
+const DELETE_LINK: u16 = 17;
+const GET_LINK: u16 = 18;
+const SET_LINK: u16 = 19;
+const NEW_ADDRESS: u16 = 20;
+const NEW_ROUTE: u16 = 24;
+const UP: u32 = 1;
+const LOOPBACK: u32 = 1;
+/// The size of `struct ifinfomsg`.
+const LINK_HEADER: usize = 16;
+
+const ADDRESS: u16 = 1;
+const NAME: u16 = 3;
+const MTU: u16 = 4;
+const MASTER: u16 = 10;
+const LINK_INFO: u16 = 18;
+const AF_SPEC: u16 = 26;
+const NETNS_DESCRIPTOR: u16 = 28;
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+const INFO_SLAVE_KIND: u16 = 4;
+const INFO_SLAVE_DATA: u16 = 5;
+const VETH_PEER: u16 = 1;
+/// `IFLA_BRPORT_MODE`: a frame may leave by the port it came in by.
+const PORT_HAIRPIN: u16 = 4;
+const INET: u16 = 2;
+const INET6: u16 = 10;
+/// `IPV4_DEVCONF_ROUTE_LOCALNET`.
+const ROUTE_LOCALNET: u16 = 26;
+const ADDRESS_GENERATION: u16 = 8;
+
+/// A link as the kernel describes it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: String,
+    pub(super) kind: Option<String>,
+    pub(super) master: Option<u32>,
+    pub(super) mtu: Option<u32>,
+}
+
+fn header(index: u32, up: bool) -> Vec<u8> {
+    let mut bytes = vec![0; 4];
+    bytes.extend_from_slice(&index.to_ne_bytes());
+    let flags = if up { UP } else { 0 };
+    bytes.extend_from_slice(&flags.to_ne_bytes());
+    bytes.extend_from_slice(&flags.to_ne_bytes());
+    bytes
+}
+
+/// Brings the loopback device up.
+pub(super) fn loopback_up(socket: &mut Socket) -> Result<()> {
+    let message = Message::new(
+        "",
+        (SET_LINK, 0),
+        &header(LOOPBACK, true),
+        &Attributes::new(),
+    );
+    socket.execute("bring lo up", &[message]).map(drop)
+}
+
+/// Looks a link up by its name.
+pub(super) fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
+    let attributes = Attributes::new().string(NAME, name);
+    let message = Message::new("", (GET_LINK, 0), &header(0, false), &attributes);
+    match socket.execute(&format!("look up link {name}"), &[message]) {
+        Ok(answers) => Ok(answers.first().and_then(parse)),
+        Err(error) if errno(&error) == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All links of the namespace.
+pub(super) fn list(socket: &mut Socket) -> Result<Vec<Link>> {
+    let message = Message::new("", (GET_LINK, 0), &header(0, false), &Attributes::new());
+    Ok(socket
+        .dump("list links", &message)?
+        .iter()
+        .filter_map(parse)
+        .collect())
+}
+
+fn parse(answer: &super::netlink::Answer) -> Option<Link> {
+    let index = answer
+        .header(LINK_HEADER)?
+        .get(4..8)?
+        .try_into()
+        .ok()
+        .map(u32::from_ne_bytes)?;
+    let attributes = answer.attributes(LINK_HEADER);
+    Some(Link {
+        index,
+        name: attributes.string(NAME)?,
+        kind: attributes
+            .nested(LINK_INFO)
+            .and_then(|info| info.string(INFO_KIND)),
+        master: attributes.u32(MASTER),
+        mtu: attributes.u32(MTU),
+    })
+}
+
+/// Makes a bridge with a hardware address of its own (else it takes the lowest of its ports', which changes).
+pub(super) fn make_bridge(
+    socket: &mut Socket,
+    name: &str,
+    hardware: [u8; 6],
+    mtu: Option<u32>,
+) -> Result<()> {
+    let mut attributes = Attributes::new()
+        .string(NAME, name)
+        .bytes(ADDRESS, &hardware)
+        .nest(LINK_INFO, &Attributes::new().string(INFO_KIND, "bridge"))
+        .nest(
+            AF_SPEC,
+            &Attributes::new().nest(INET6, &Attributes::new().u8(ADDRESS_GENERATION, 1)),
+        );
+    if let Some(mtu) = mtu {
+        attributes = attributes.u32(MTU, mtu);
+    }
+    let action = format!("make bridge {name}");
+    let made = Message::new(
+        "",
+        (NEW_LINK, CREATE | EXCLUSIVE),
+        &header(0, true),
+        &attributes,
+    );
+    let answer = socket
+        .execute(&action, std::slice::from_ref(&made))
+        .map(drop);
+    if answer.as_ref().err().and_then(errno) != Some(libc::EAFNOSUPPORT) {
+        return answer;
+    }
+    // A kernel without IPv6 refuses the IPv6 part.
+    let attributes = Attributes::new()
+        .string(NAME, name)
+        .bytes(ADDRESS, &hardware)
+        .nest(LINK_INFO, &Attributes::new().string(INFO_KIND, "bridge"));
+    let made = Message::new(
+        "",
+        (NEW_LINK, CREATE | EXCLUSIVE),
+        &header(0, true),
+        &attributes,
+    );
+    socket.execute(&action, &[made]).map(drop)
+}
+
+/// Brings a link up and gives it addresses; those it has already are fine.
+pub(super) fn configure(
+    socket: &mut Socket,
+    link: u32,
+    addresses: &[Cidr],
+    gateways: &[IpAddr],
+) -> Result<()> {
+    let mut messages = vec![Message::new(
+        "up",
+        (SET_LINK, 0),
+        &header(link, true),
+        &Attributes::new(),
+    )];
+    messages.extend(
+        addresses
+            .iter()
+            .map(|address| address_message(link, *address)),
+    );
+    messages.extend(gateways.iter().map(|gateway| route_message(link, *gateway)));
+    socket.execute("configure link", &messages).map(drop)
+}
+
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 2 } else { 10 }
+}
+
+fn address_message(link: u32, address: Cidr) -> Message {
+    // IFA_F_NODAD: the address is ours alone, so that nothing waits for its confirmation.
+    let flags = if address.address.is_ipv4() { 0 } else { 2 };
+    let mut header = vec![family(address.address), address.prefix, flags, 0];
+    header.extend_from_slice(&link.to_ne_bytes());
+    let octets = cidr::octets(address.address);
+    let mut attributes = Attributes::new().bytes(2, &octets).bytes(1, &octets);
+    if address.address.is_ipv4() {
+        attributes = attributes.bytes(4, &cidr::octets(address.last()));
+    }
+    Message::new(
+        format!("address {address}"),
+        (NEW_ADDRESS, CREATE | REPLACE),
+        &header,
+        &attributes,
+    )
+}
+
+fn route_message(link: u32, gateway: IpAddr) -> Message {
+    // The main table, static, of global scope, unicast.
+    let header = [family(gateway), 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
+    let attributes = Attributes::new()
+        .bytes(5, &cidr::octets(gateway))
+        .u32(4, link);
+    Message::new(
+        format!("default route by {gateway}"),
+        (NEW_ROUTE, CREATE | REPLACE),
+        &header,
+        &attributes,
+    )
+}
+
+/// Lets packets of 127/8 be routed over this link (`route_localnet`), without a writable /proc/sys.
+pub(super) fn route_localnet(socket: &mut Socket, link: u32, on: bool) -> Result<()> {
+    let configuration =
+        Attributes::new().nest(1, &Attributes::new().u32(ROUTE_LOCALNET, u32::from(on)));
+    let attributes = Attributes::new().nest(AF_SPEC, &Attributes::new().nest(INET, &configuration));
+    let message = Message::new("", (SET_LINK, 0), &header(link, false), &attributes);
+    socket
+        .execute("set route_localnet of the bridge", &[message])
+        .map(drop)
+}
+
+/// One end of a pod's cable to the bridge.
+#[derive(Debug)]
+pub(super) struct Cable<'a> {
+    pub(super) node_end: &'a str,
+    pub(super) pod_end: &'a str,
+    pub(super) hardware: [u8; 6],
+    pub(super) bridge: u32,
+    pub(super) mtu: Option<u32>,
+}
+
+/// Makes a veth pair (whose far end can only come up later: it has no peer while it is made), its far end in the pod's network namespace, its near end a hairpin port of the bridge.
+pub(super) fn make_cable(
+    socket: &mut Socket,
+    netns: BorrowedFd<'_>,
+    cable: &Cable<'_>,
+) -> Result<()> {
+    let descriptor = u32::try_from(netns.as_raw_fd()).unwrap_or(u32::MAX);
+    let mut peer = Attributes::prefixed(&header(0, false))
+        .string(NAME, cable.pod_end)
+        .bytes(ADDRESS, &cable.hardware)
+        .u32(NETNS_DESCRIPTOR, descriptor);
+    let mut attributes = Attributes::new()
+        .string(NAME, cable.node_end)
+        .u32(MASTER, cable.bridge);
+    if let Some(mtu) = cable.mtu {
+        peer = peer.u32(MTU, mtu);
+        attributes = attributes.u32(MTU, mtu);
+    }
+    let kind = Attributes::new()
+        .string(INFO_KIND, "veth")
+        .nest(INFO_DATA, &Attributes::new().nest(VETH_PEER, &peer));
+    attributes = attributes.nest(LINK_INFO, &kind);
+    let made = Message::new(
+        "make it",
+        (NEW_LINK, CREATE | EXCLUSIVE),
+        &header(0, true),
+        &attributes,
+    );
+    let port = Attributes::new()
+        .string(INFO_SLAVE_KIND, "bridge")
+        .nest(INFO_SLAVE_DATA, &Attributes::new().u8(PORT_HAIRPIN, 1));
+    let attributes = Attributes::new()
+        .string(NAME, cable.node_end)
+        .nest(LINK_INFO, &port);
+    let hairpin = Message::new(
+        "set hairpin mode",
+        (NEW_LINK, 0),
+        &header(0, false),
+        &attributes,
+    );
+    socket
+        .execute(&format!("veth {}", cable.node_end), &[made, hairpin])
+        .map(drop)
+}
+
+/// Removes a link; none of that name is fine.
+pub(super) fn remove(socket: &mut Socket, name: &str) -> Result<()> {
+    let attributes = Attributes::new().string(NAME, name);
+    let message = Message::new("", (DELETE_LINK, 0), &header(0, false), &attributes);
+    match socket.execute(&format!("remove link {name}"), &[message]) {
+        Err(error) if errno(&error) != Some(libc::ENODEV) => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,223 @@
+//! Network namespaces: made on a thread of their own, kept by a bind mount, and a few made ahead.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use rustix::mount::UnmountFlags;
+use rustix::thread::LinkNameSpaceType;
+
+use super::link;
+use super::netlink::Socket;
+use crate::{Error, Result, sys};
+
+/// A network namespace and a route socket inside it.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    pub(super) descriptor: OwnedFd,
+    pub(super) route: Socket,
+}
+
+impl Namespace {
+    /// Moves the calling thread into a new namespace with its loopback up.
+    fn make_here() -> Result<Self> {
+        sys::netns::unshare_network().map_err(|source| Error::Kernel {
+            call: "make a network namespace".to_owned(),
+            source,
+        })?;
+        let path = Path::new("/proc/thread-self/ns/net");
+        let descriptor = File::open(path).map_err(|source| Error::Io {
+            action: "open",
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut route = Socket::route()?;
+        link::loopback_up(&mut route)?;
+        Ok(Self {
+            descriptor: descriptor.into(),
+            route,
+        })
+    }
+
+    /// Enters a namespace that someone else made.
+    pub(super) fn enter(descriptor: BorrowedFd<'_>) -> Result<Self> {
+        let mut route = in_netns(descriptor, Socket::route)??;
+        link::loopback_up(&mut route)?;
+        let descriptor = descriptor
+            .try_clone_to_owned()
+            .map_err(|source| Error::Kernel {
+                call: "duplicate a network namespace".to_owned(),
+                source,
+            })?;
+        Ok(Self { descriptor, route })
+    }
+}
+
+/// Runs `work` on a thread of its own inside the network namespace, and waits for it.
+pub fn in_netns<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let body = || {
+            rustix::thread::move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))
+                .map_err(|errno| Error::Kernel {
+                    call: "enter a pod's network namespace".to_owned(),
+                    source: errno.into(),
+                })?;
+            Ok(work())
+        };
+        let thread = thread::Builder::new()
+            .name("netns".to_owned())
+            .spawn_scoped(scope, body);
+        let thread = thread.map_err(|source| Error::Kernel {
+            call: "start a thread".to_owned(),
+            source,
+        })?;
+        thread.join().unwrap_or_else(|_| {
+            Err(Error::Kernel {
+                call: "work in a pod's network namespace".to_owned(),
+                source: io::Error::other("the thread ended early"),
+            })
+        })
+    })
+}
+
+/// Namespaces made ahead, so that a pod need not wait for one.
+#[derive(Debug)]
+pub(super) struct Pool {
+    size: usize,
+    ready: Mutex<VecDeque<Namespace>>,
+    filling: AtomicBool,
+}
+
+impl Pool {
+    /// A pool that keeps this many; it starts to fill at the first [`Self::take`].
+    pub(super) fn new(size: usize) -> Arc<Self> {
+        Arc::new(Self {
+            size,
+            ready: Mutex::default(),
+            filling: AtomicBool::new(false),
+        })
+    }
+
+    /// Takes one that is ready, else makes one.
+    pub(super) fn take(&self) -> Result<Namespace> {
+        let ready = self
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front();
+        ready.map_or_else(make, Ok)
+    }
+
+    /// Fills the pool in the background, by a thread that ends when it is full.
+    pub(super) fn refill(self: &Arc<Self>) {
+        if self.size == 0 || self.filling.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let pool = Arc::clone(self);
+        let thread = thread::Builder::new()
+            .name("netns-pool".to_owned())
+            .spawn(move || pool.fill());
+        if let Err(error) = thread {
+            tracing::warn!(%error, "network namespaces can't be made ahead");
+            self.filling.store(false, Ordering::Release);
+        }
+    }
+
+    fn fill(&self) {
+        while self
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+            < self.size
+        {
+            match Namespace::make_here() {
+                Ok(namespace) => self
+                    .ready
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push_back(namespace),
+                Err(error) => {
+                    tracing::warn!(%error, "network namespaces can't be made ahead");
+                    break;
+                }
+            }
+        }
+        self.filling.store(false, Ordering::Release);
+    }
+}
+
+fn make() -> Result<Namespace> {
+    let failed = |source| Error::Kernel {
+        call: "start a thread for a network namespace".to_owned(),
+        source,
+    };
+    let thread = thread::Builder::new()
+        .name("netns".to_owned())
+        .spawn(Namespace::make_here)
+        .map_err(failed)?;
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(failed(io::Error::other("the thread ended early"))))
+}
+
+/// Keeps a namespace alive at `path` by a bind mount.
+pub(super) fn keep(netns: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let failed = |action| {
+        move |source| Error::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(failed("create the mount point"))?;
+    let source = format!("/proc/self/fd/{}", netns.as_raw_fd());
+    rustix::mount::mount_bind(source, path)
+        .map_err(|errno| failed("mount the network namespace at")(errno.into()))
+}
+
+/// Lets go of the namespace at `path`; nothing there is fine.
+pub(super) fn release(path: &Path) -> Result<()> {
+    loop {
+        match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => break,
+            Err(errno) => {
+                return Err(Error::Io {
+                    action: "unmount the network namespace at",
+                    path: path.to_owned(),
+                    source: errno.into(),
+                });
+            }
+        }
+    }
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
+            action: "remove the mount point",
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Opens the namespace kept at `path`.
+pub(super) fn open(path: &Path) -> Result<OwnedFd> {
+    File::open(path)
+        .map(OwnedFd::from)
+        .map_err(|source| Error::Io {
+            action: "open the network namespace",
+            path: path.to_owned(),
+            source,
+        })
+}
