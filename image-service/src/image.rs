@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use oci_spec::image::ImageConfiguration;
 
 use crate::digest::{DiffId, ImageId};
+use crate::lease::Lease;
 use crate::reference::Reference;
-use crate::store::Lease;
 
 /// An image that is complete in the store.
 #[derive(Clone, Debug)]

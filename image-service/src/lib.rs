@@ -7,24 +7,38 @@
 //! ```text
 //! reference, digest        what things are called
 //! registry/                hosts and mirrors, auth, requests, uploads
-//! layer/                   tar -> directory (apply), directory -> tar (diff), and the exact tar again (skeleton)
-//! blobs, records, index    the files under the root, and what they say, in memory
-//! pull, push, commit       what makes images
+//! layer/, layers           tar -> directory (apply), directory -> tar (diff), and the exact tar again (skeleton)
+//! durable, records, index  the files under the root, and what they say, in memory
+//! pull, push, images       what makes and names images; once: two pulls of one image are one
 //! gc, lease, check         what keeps them, and what doesn't
 //! ```
 
+mod check;
 mod credentials;
 mod digest;
+mod durable;
 mod error;
+mod gc;
 mod image;
+mod images;
+mod index;
+mod layer;
+mod layers;
+mod lease;
+mod once;
+mod pull;
+mod push;
+mod records;
 mod reference;
+mod registry;
 mod store;
 
 pub use credentials::Credentials;
-pub use digest::{DiffId, Digest, ImageId};
+pub use digest::{ChainId, DiffId, Digest, ImageId};
 pub use error::{Error, Result};
 pub use image::{
     Finding, Image, LayerRecord, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
 };
+pub use lease::Lease;
 pub use reference::Reference;
-pub use store::{Lease, Limits, Store, StoreConfig};
+pub use store::{Limits, Store, StoreConfig};

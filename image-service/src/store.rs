@@ -1,18 +1,25 @@
 //! The store's face: every operation on images, each one line to the module that does it.
 
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::image::ImageConfiguration;
 
 use crate::credentials::Credentials;
 use crate::digest::{DiffId, Digest, ImageId};
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::image::{
-    Finding, Image, LayerRecord, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
+    Finding, Image, LayerRecord, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
 };
+use crate::index::{Held, Index, Places};
+use crate::lease::Lease;
+use crate::pull::Pulls;
+use crate::records::{CacheRecord, VERSION};
 use crate::reference::Reference;
+use crate::{check, gc, images, layers, pull, push};
 
 /// Where the store is and how it behaves.
 #[derive(Clone, Debug)]
@@ -60,143 +67,217 @@ impl Default for Limits {
     }
 }
 
-/// Keeps what it was taken for from being collected while it, or a clone of it, lives.
-#[derive(Clone, Debug)]
-pub struct Lease(#[expect(dead_code, reason = "held for its drop")] Arc<()>);
+/// What all clones of a store share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: StoreConfig,
+    pub(crate) places: Places,
+    pub(crate) pulls: Pulls,
+    index: Mutex<Index>,
+    placing: Mutex<()>,
+    /// Held for its lock: one process has the store.
+    _lock: File,
+}
+
+impl Shared {
+    /// The index; the lock is held for memory only, never across a system call.
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while a layer gets its name or loses it, so that a collection and a pull never mean different directories.
+    pub(crate) fn placing(&self) -> MutexGuard<'_, ()> {
+        self.placing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The image store. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
-    shared: Arc<StoreConfig>,
+    shared: Arc<Shared>,
 }
 
 impl Store {
     /// Opens the store, creating it where it is absent, and reads its records into memory.
     pub fn open(config: StoreConfig) -> Result<Self> {
-        Ok(Self { shared: Arc::new(config) })
-    }
-
-    fn unfinished<T>(&self) -> Result<T> {
-        Err(Error::StoreBusy { path: self.shared.root.clone() })
+        let places = Places { root: config.root.clone() };
+        create_private(&places.root)?;
+        let lock = lock(&places.root)?;
+        for folder in Places::FOLDERS {
+            create_private(&places.folder(folder))?;
+        }
+        for folder in ["drafts", "trash"] {
+            durable::remove_tree(&places.folder(folder))?;
+            create_private(&places.folder(folder))?;
+        }
+        for folder in Places::FOLDERS {
+            gc::remove_unfinished(&places.folder(folder))?;
+        }
+        let index = Mutex::new(Index::read(&places)?);
+        let pulls = Pulls::new(config.parallel_layers);
+        let shared = Shared { config, places, pulls, index, placing: Mutex::new(()), _lock: lock };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Every image, sorted by id.
     pub fn images(&self) -> Vec<Image> {
-        Vec::new()
+        let index = self.shared.index();
+        index.images.keys().filter_map(|id| index.image(id)).collect()
     }
 
     /// The image of a tag, `name@digest`, id or unique prefix of an id.
     pub fn resolve(&self, name: &str) -> Result<Image> {
-        Err(Error::ImageMissing { name: name.to_owned() })
+        let index = self.shared.index();
+        index.image(&index.find(name)?).ok_or_else(|| Error::ImageMissing { name: name.to_owned() })
     }
 
     /// Pulls an image and tags it with the reference. Two pulls of one image are one piece of work.
     pub async fn pull(
         &self,
-        _reference: &Reference,
-        _credentials: &Credentials,
-        _progress: &(dyn Fn(PullProgress) + Sync),
+        reference: &Reference,
+        credentials: &Credentials,
+        progress: &(dyn Fn(PullProgress) + Sync),
     ) -> Result<Image> {
-        self.unfinished()
+        pull::pull(&self.shared, reference, credentials, progress).await
     }
 
     /// Pushes the image that has this tag here; the manifest's digest is returned.
     pub async fn push(
         &self,
-        _reference: &Reference,
-        _credentials: &Credentials,
-        _progress: &(dyn Fn(PullProgress) + Sync),
+        reference: &Reference,
+        credentials: &Credentials,
+        progress: &(dyn Fn(PullProgress) + Sync),
     ) -> Result<Digest> {
-        self.unfinished()
+        push::push(&self.shared, reference, credentials, progress).await
     }
 
     /// Gives an image a name, taking it from the image that had it.
-    pub fn tag(&self, _image: &ImageId, _name: &Reference) -> Result<()> {
-        self.unfinished()
+    pub fn tag(&self, image: &ImageId, name: &Reference) -> Result<()> {
+        images::tag(&self.shared, image, name)
     }
 
     /// Takes a name away; the image stays until it is pruned.
-    pub fn untag(&self, _name: &Reference) -> Result<()> {
-        self.unfinished()
+    pub fn untag(&self, name: &Reference) -> Result<()> {
+        images::untag(&self.shared, name)
     }
 
     /// Removes the image with all its names. One that is not here is `ImageMissing`, one that is leased `ImageInUse`.
-    pub fn remove(&self, _name: &str) -> Result<Removed> {
-        self.unfinished()
+    pub fn remove(&self, name: &str) -> Result<Removed> {
+        images::remove(&self.shared, name)
     }
 
     /// Removes images that nothing names, or all that nothing uses, then collects garbage.
-    pub fn prune(&self, _options: PruneOptions) -> Result<Pruned> {
-        self.unfinished()
+    pub fn prune(&self, options: PruneOptions) -> Result<Pruned> {
+        images::prune(&self.shared, options)
     }
 
     /// Removes what nothing reaches; returns the bytes given back.
     pub fn collect(&self) -> Result<u64> {
-        self.unfinished()
+        gc::collect(&self.shared)
     }
 
     /// What the store takes, from its records.
     pub fn usage(&self) -> Result<Usage> {
-        self.unfinished()
+        let path = self.shared.places.root.clone();
+        let index = self.shared.index();
+        let images = index.images.values().map(|image| (image.config_size, 3));
+        let layers = index.layers.values().map(|layer| (layer.bytes, layer.inodes + 4));
+        let (bytes, inodes) =
+            images.chain(layers).fold((0, 0), |sum: (u64, u64), one| (sum.0 + one.0, sum.1 + one.1));
+        Ok(Usage { bytes, inodes, path })
     }
 
     /// Verifies every object and layer.
     pub fn check(&self) -> Result<Vec<Finding>> {
-        self.unfinished()
+        check::check(&self.shared)
     }
 
     /// Keeps an image's layers while the lease lives.
-    pub fn lease(&self, _image: &ImageId) -> Result<Lease> {
-        self.unfinished()
+    pub fn lease(&self, image: &ImageId) -> Result<Lease> {
+        let mut index = self.shared.index();
+        let missing = || Error::ImageMissing { name: image.to_string() };
+        let mut held = layers::held(&index.images.get(image).ok_or_else(missing)?.record.layers);
+        held.push(Held::Image(*image));
+        Ok(Lease::take_in(&self.shared, &mut index, held))
     }
 
     /// Keeps layers while the lease lives; `LayerMissing` when one is not here.
-    pub fn lease_layers(&self, _layers: &[DiffId]) -> Result<Lease> {
-        self.unfinished()
+    pub fn lease_layers(&self, layers: &[DiffId]) -> Result<Lease> {
+        let mut index = self.shared.index();
+        index.keys(layers)?;
+        Ok(Lease::take_in(&self.shared, &mut index, layers::held(layers)))
     }
 
     /// An image's layers for who mounts them.
-    pub fn snapshot(&self, _image: &ImageId) -> Result<Snapshot> {
-        self.unfinished()
+    pub fn snapshot(&self, image: &ImageId) -> Result<Snapshot> {
+        let layers = self.shared.index().images.get(image).map(|image| image.record.layers.clone());
+        self.lowers(&layers.ok_or_else(|| Error::ImageMissing { name: image.to_string() })?)
     }
 
     /// The snapshot of these layers, bottom first (an unfinished build's).
-    pub fn lowers(&self, _layers: &[DiffId]) -> Result<Snapshot> {
-        self.unfinished()
+    pub fn lowers(&self, layers: &[DiffId]) -> Result<Snapshot> {
+        let below = self.shared.below(layers)?;
+        Ok(Snapshot { lowers: below.layers.into_iter().map(Lower::Directory).collect() })
     }
 
-    /// Makes a layer of an overlayfs upper directory that is no longer mounted; `parents` are the layers below it.
-    pub fn commit_layer(&self, _upper: &Path, _parents: &[DiffId]) -> Result<LayerRecord> {
-        self.unfinished()
+    /// Makes a layer of an overlayfs upper directory that is no longer mounted, and takes the directory: it is gone
+    /// afterwards (moved, or the layer was here already and the caller removes it). Its parents' metadata is in it, as
+    /// overlayfs copies them up, so the layers below don't matter.
+    pub fn commit_layer(&self, upper: &Path, _parents: &[DiffId]) -> Result<LayerRecord> {
+        layers::commit(&self.shared, upper)
     }
 
     /// Makes a layer of an uncompressed tar that lies on `parents`.
-    pub fn import_layer(&self, _tar: impl Read + Send, _parents: &[DiffId]) -> Result<LayerRecord> {
-        self.unfinished()
+    pub fn import_layer(&self, tar: impl Read + Send, parents: &[DiffId]) -> Result<LayerRecord> {
+        layers::import(&self.shared, tar, parents)
     }
 
     /// Writes a layer's exact tar and verifies its diff id.
-    pub fn layer_tar(&self, _layer: &DiffId, _writer: &mut dyn Write) -> Result<()> {
-        self.unfinished()
+    pub fn layer_tar(&self, layer: &DiffId, writer: &mut dyn Write) -> Result<()> {
+        self.shared.layer_tar(layer, writer)
     }
 
     /// Makes an image of a configuration and layers; the configuration's diff ids are set from `layers`.
     pub fn commit_image(
         &self,
-        _config: &ImageConfiguration,
-        _layers: &[DiffId],
-        _names: &[Reference],
+        config: &ImageConfiguration,
+        layers: &[DiffId],
+        names: &[Reference],
     ) -> Result<Image> {
-        self.unfinished()
+        images::commit(&self.shared, config, layers, names)
     }
 
     /// What the build cache holds for a step.
-    pub fn cache_get(&self, _key: &Digest) -> Option<Vec<u8>> {
-        None
+    pub fn cache_get(&self, key: &Digest) -> Option<Vec<u8>> {
+        self.shared.index().cache.get(key).map(|entry| entry.value.clone())
     }
 
     /// Puts a step's result into the build cache; its layers are kept until `prune` with `all`.
-    pub fn cache_put(&self, _key: &Digest, _layers: &[DiffId], _value: &[u8]) -> Result<()> {
-        self.unfinished()
+    pub fn cache_put(&self, key: &Digest, layers: &[DiffId], value: &[u8]) -> Result<()> {
+        let record = CacheRecord { version: VERSION, layers: layers.to_vec(), value: value.to_vec() };
+        let _lease = self.lease_layers(layers)?;
+        durable::write_record(&self.shared.places.cache(key), &record)?;
+        self.shared.index().cache.insert(*key, record);
+        Ok(())
+    }
+}
+
+fn create_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("create", path))
+}
+
+fn lock(root: &Path) -> Result<File> {
+    let path = root.join("images.lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::StoreBusy { path: root.to_path_buf() }),
+        Err(errno) => Err(Error::io("lock", path)(errno)),
     }
 }

@@ -1,0 +1,103 @@
+//! Small files that survive a power cut: written under a temporary name, synced, renamed, and the directory synced.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+const RECORD_MAX: u64 = 16 << 20;
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// A name that no other draft of this process has.
+pub(crate) fn temporary_name() -> String {
+    format!(".tmp-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Whether a name is one of a write that never finished.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    name.starts_with(".tmp-")
+}
+
+/// Replaces a file's content, durably.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let draft = parent.join(temporary_name());
+    let written =
+        write_draft(&draft, bytes).and_then(|()| fs::rename(&draft, path).map_err(Error::io("write", path)));
+    if written.is_err() {
+        drop(fs::remove_file(&draft));
+    }
+    written?;
+    sync_directory(parent)
+}
+
+fn write_draft(draft: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = File::create_new(draft).map_err(Error::io("create", draft))?;
+    file.write_all(bytes).map_err(Error::io("write", draft))?;
+    file.sync_all().map_err(Error::io("sync", draft))
+}
+
+/// Makes renames and removals in a directory durable.
+pub(crate) fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::io("sync", path))
+}
+
+/// Writes a record.
+pub(crate) fn write_record<T: Serialize>(path: &Path, record: &T) -> Result<()> {
+    let corrupt =
+        |error: serde_json::Error| Error::Corrupt { path: path.to_path_buf(), reason: error.to_string() };
+    write(path, &serde_json::to_vec(record).map_err(corrupt)?)
+}
+
+/// Reads a record; one that is absent is none, one that can't be understood is `Corrupt`.
+pub(crate) fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let corrupt = |reason: String| Error::Corrupt { path: path.to_path_buf(), reason };
+    let length = match fs::symlink_metadata(path) {
+        Ok(stat) => stat.len(),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    if length > RECORD_MAX {
+        return Err(corrupt(format!("it has {length} bytes, more than {RECORD_MAX}")));
+    }
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| corrupt(error.to_string()))
+}
+
+/// Removes a file; one that is not there is fine.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory and all in it; one that is not there is fine.
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_record_is_corrupt_and_an_absent_one_none() -> Result<()> {
+        let folder = tempfile::tempdir().map_err(Error::io("create", "a folder"))?;
+        let path = folder.path().join("record");
+        assert!(read_record::<u32>(&path)?.is_none());
+        write_record(&path, &7_u32)?;
+        assert_eq!(read_record::<u32>(&path)?, Some(7));
+        write(&path, b"{")?;
+        assert!(matches!(read_record::<u32>(&path), Err(Error::Corrupt { .. })));
+        Ok(())
+    }
+}

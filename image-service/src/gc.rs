@@ -1,0 +1,105 @@
+//! Garbage collection by reachability: images, the build cache and leases are the roots. What goes is first renamed into
+//! `trash/`, so that it is never half there under its name, and removed from there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::digest::Digest;
+use crate::durable;
+use crate::error::{Error, Result};
+use crate::index::{Held, entries};
+use crate::records::LayerKey;
+use crate::store::Shared;
+
+/// A partial blob that nobody resumed for this long is garbage.
+const PARTIAL_AGE: Duration = Duration::from_secs(24 * 3600);
+
+impl Shared {
+    /// Moves a directory to the trash and says where it is now.
+    pub(crate) fn to_trash(&self, path: &Path) -> Result<PathBuf> {
+        let trash = self.places.folder("trash").join(durable::temporary_name());
+        fs::rename(path, &trash).map_err(Error::io("remove", path))?;
+        Ok(trash)
+    }
+}
+
+/// Removes what nothing reaches; returns the bytes given back.
+pub(crate) fn collect(shared: &Arc<Shared>) -> Result<u64> {
+    if let Some(damaged) = shared.index().damaged.first() {
+        let reason = format!("{}; nothing is collected until it is mended or removed", damaged.problem);
+        return Err(Error::Corrupt { path: damaged.path.clone(), reason });
+    }
+    let mut bytes = layers(shared)?;
+    bytes += blobs(shared)?;
+    partial_blobs(shared)?;
+    Ok(bytes)
+}
+
+fn layers(shared: &Shared) -> Result<u64> {
+    let mut bytes = 0;
+    let reachable = shared.index().reachable();
+    for (name, path) in entries(&shared.places.folder("layers"))? {
+        let Some(key) = name.parse::<LayerKey>().ok().filter(|key| !reachable.contains(&Held::Layer(*key)))
+        else {
+            continue;
+        };
+        let placing = shared.placing();
+        {
+            let mut index = shared.index();
+            if index.reachable().contains(&Held::Layer(key)) {
+                continue; // taken since
+            }
+            index.placed.remove(&key);
+            bytes += index.layers.remove(&key).map_or(0, |layer| layer.bytes);
+        }
+        let trash = shared.to_trash(&path)?;
+        drop(placing);
+        durable::remove_tree(&trash)?;
+    }
+    Ok(bytes)
+}
+
+fn blobs(shared: &Shared) -> Result<u64> {
+    let mut bytes = 0;
+    let reachable = shared.index().reachable();
+    for (name, path) in entries(&shared.places.folder("blobs/sha256"))? {
+        let Some(digest) =
+            Digest::from_hex(&name).ok().filter(|digest| !reachable.contains(&Held::Blob(*digest)))
+        else {
+            continue;
+        };
+        let _placing = shared.placing();
+        if shared.index().reachable().contains(&Held::Blob(digest)) {
+            continue;
+        }
+        bytes += fs::symlink_metadata(&path).map_or(0, |stat| stat.len());
+        durable::remove(&path)?;
+    }
+    Ok(bytes)
+}
+
+fn partial_blobs(shared: &Shared) -> Result<()> {
+    for (name, path) in entries(&shared.places.folder("blobs/partial"))? {
+        let age = fs::symlink_metadata(&path).and_then(|stat| stat.modified()).ok();
+        let age = age.and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default();
+        let leased = Digest::from_hex(&name)
+            .is_ok_and(|digest| shared.index().leases.contains_key(&Held::Blob(digest)));
+        if age > PARTIAL_AGE && !leased {
+            durable::remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes writes that a crash left unfinished.
+pub(crate) fn remove_unfinished(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let entry = entry.map_err(Error::io("read", folder))?;
+        if durable::is_temporary(&entry.file_name().to_string_lossy()) {
+            durable::remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,390 @@
+//! Writes a tar's entries into a directory in overlayfs form. Parents are reached through descriptors that can't leave
+//! the root, the last name is never followed, and metadata goes in the order that keeps it: owner, attributes, mode,
+//! times; directories' times when all is written.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+
+use super::below::Below;
+use super::root::{self, Root};
+use super::skeleton::SkeletonWriter;
+use super::tar::{Bounds, Entry, Kind, TarReader};
+use super::{Contents, Failure};
+use crate::error::Error;
+
+mod metadata;
+mod name;
+mod parents;
+
+const BUFFER: usize = 128 << 10;
+const DISK_BLOCK: u64 = 4096;
+
+/// Unpacks a tar into `layer/fs`, with its skeleton beside it. `below` is needed only by a tar that leans on it; without
+/// it such a tar fails with `NeedsBelow`. Returns what was written and the tar's size.
+pub(crate) fn apply(
+    tar: impl Read,
+    layer: &Path,
+    below: Option<&Below>,
+    bounds: Bounds,
+) -> Result<(Contents, u64), Failure> {
+    let files = layer.join("fs");
+    std::fs::create_dir(&files).map_err(Error::io("create", &files))?;
+    let skeleton = SkeletonWriter::create(&layer.join("skeleton"))?;
+    let mut reader = TarReader::new(tar, skeleton, bounds);
+    let mut applier = Applier {
+        root: Root::open(&files)?,
+        files,
+        keep: layer.join("kept"),
+        below,
+        parent: None,
+        directories: Vec::new(),
+        contents: Contents { bytes: DISK_BLOCK, inodes: 1, kept: 0 },
+        buffer: vec![0; BUFFER],
+    };
+    while let Some(entry) = reader.next()? {
+        applier.entry(&entry, &mut reader)?;
+    }
+    applier.directory_times()?;
+    let (skeleton, size) = reader.finish()?;
+    skeleton.finish()?;
+    Ok((applier.contents, size))
+}
+
+/// An open parent directory: as its children's paths say it, and without links.
+struct Parent {
+    asked: Vec<u8>,
+    real: Vec<u8>,
+    fd: OwnedFd,
+}
+
+struct Applier<'a> {
+    root: Root,
+    files: PathBuf,
+    keep: PathBuf,
+    below: Option<&'a Below>,
+    parent: Option<Parent>,
+    directories: Vec<(Vec<u8>, (i64, u32))>,
+    contents: Contents,
+    buffer: Vec<u8>,
+}
+
+/// Where an entry goes.
+struct Place<'a> {
+    parent: BorrowedFd<'a>,
+    name: &'a [u8],
+    /// The path without links.
+    real: Vec<u8>,
+}
+
+impl Applier<'_> {
+    fn entry(&mut self, entry: &Entry, tar: &mut TarReader<impl Read>) -> Result<(), Failure> {
+        let path = name::normalise(&entry.path)?;
+        let Some((parent, leaf)) = name::split(&path) else {
+            return self.root_entry(entry);
+        };
+        self.enter(parent).map_err(|failure| failure.at(&entry.path))?;
+        let Some(current) = self.parent.take() else {
+            return Err(Failure::entry(&entry.path, "it has no parent"));
+        };
+        let place = Place { parent: current.fd.as_fd(), name: leaf, real: name::join(&current.real, leaf) };
+        let done = match leaf.strip_prefix(b".wh.") {
+            Some(hidden) => self.whiteout(entry, &place, hidden, tar),
+            None => self.create(entry, &place, tar),
+        };
+        if done? == Keeps::Parent {
+            self.parent = Some(current);
+        }
+        Ok(())
+    }
+
+    fn root_entry(&mut self, entry: &Entry) -> Result<(), Failure> {
+        if entry.kind != Kind::Directory {
+            return Err(Failure::entry(&entry.path, "only a directory can be the root"));
+        }
+        metadata::directory(self.root.fd(), entry)?;
+        self.directories.push((Vec::new(), entry.mtime));
+        Ok(())
+    }
+
+    /// Makes `self.parent` the directory of this path.
+    fn enter(&mut self, path: &[u8]) -> Result<(), Failure> {
+        if self.parent.as_ref().is_some_and(|parent| parent.asked == path) {
+            return Ok(());
+        }
+        let asked = path.to_vec();
+        let (fd, real) = match self.root.directory(path) {
+            Ok(fd) => (fd, path.to_vec()),
+            Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => self.enter_slowly(path)?,
+            Err(errno) => {
+                return Err(Error::io("open", self.files.join(OsStr::from_bytes(path)))(errno).into());
+            }
+        };
+        self.parent = Some(Parent { asked, real, fd });
+        Ok(())
+    }
+
+    fn create(
+        &mut self,
+        entry: &Entry,
+        place: &Place<'_>,
+        tar: &mut TarReader<impl Read>,
+    ) -> Result<Keeps, Failure> {
+        let mut keeps = Keeps::Parent;
+        if entry.kind == Kind::HardLink {
+            let target = name::normalise(&entry.link)
+                .map_err(|_| Failure::entry(&entry.path, "its link leaves the root"))?;
+            if target == place.real {
+                return Ok(keeps);
+            }
+        }
+        for _ in 0..2 {
+            match self.try_create(entry, place, tar) {
+                Err(Attempt::Exists) => keeps = keeps.and(self.displace(entry, place, tar.skeleton())?),
+                Err(Attempt::Failed(failure)) => return Err(failure),
+                Ok(()) => {
+                    self.contents.inodes += u64::from(entry.kind != Kind::HardLink);
+                    return Ok(keeps);
+                }
+            }
+        }
+        Err(Failure::entry(&entry.path, "its name is taken"))
+    }
+
+    fn try_create(
+        &mut self,
+        entry: &Entry,
+        place: &Place<'_>,
+        tar: &mut TarReader<impl Read>,
+    ) -> Result<(), Attempt> {
+        let name = OsStr::from_bytes(place.name);
+        match entry.kind {
+            Kind::Directory => return self.directory(entry, place),
+            Kind::File => return self.file(entry, place, tar),
+            Kind::HardLink => return self.hard_link(entry, place),
+            Kind::Symlink => rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), place.parent, name)?,
+            Kind::Character | Kind::Block | Kind::Fifo => {
+                let kind = match entry.kind {
+                    Kind::Character => FileType::CharacterDevice,
+                    Kind::Block => FileType::BlockDevice,
+                    _ => FileType::Fifo,
+                };
+                if kind == FileType::CharacterDevice && entry.device == (0, 0) {
+                    return Err(Failure::entry(&entry.path, "device 0:0 would hide what lies below").into());
+                }
+                let device = rustix::fs::makedev(entry.device.0, entry.device.1);
+                rustix::fs::mknodat(place.parent, name, kind, Mode::from_raw_mode(0o600), device)?;
+            }
+        }
+        Ok(metadata::leaf(place, entry)?)
+    }
+
+    fn directory(&mut self, entry: &Entry, place: &Place<'_>) -> Result<(), Attempt> {
+        let name = OsStr::from_bytes(place.name);
+        match rustix::fs::mkdirat(place.parent, name, Mode::RWXU) {
+            Ok(()) => self.contents.bytes += DISK_BLOCK,
+            Err(Errno::EXIST) => {
+                let stat = root::stat(place.parent, place.name)?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                    return Err(Attempt::Exists);
+                }
+                self.contents.inodes = self.contents.inodes.saturating_sub(1);
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(place.parent, name, flags, Mode::empty())?;
+        metadata::directory(fd.as_fd(), entry)?;
+        self.directories.push((place.real.clone(), entry.mtime));
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        entry: &Entry,
+        place: &Place<'_>,
+        tar: &mut TarReader<impl Read>,
+    ) -> Result<(), Attempt> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = rustix::fs::openat(place.parent, OsStr::from_bytes(place.name), flags, mode)?;
+        let mut file = File::from(fd);
+        loop {
+            let count = tar.data(&mut self.buffer)?;
+            let Some(part) = self.buffer.get(..count).filter(|part| !part.is_empty()) else { break };
+            file.write_all(part)
+                .map_err(|error| Failure::from(Error::io("write", self.path(&place.real))(error)))?;
+        }
+        tar.skeleton().file(&place.real, 0, entry.size).map_err(Failure::from)?;
+        self.contents.bytes += entry.size.div_ceil(DISK_BLOCK).saturating_mul(DISK_BLOCK);
+        metadata::file(file.as_fd(), entry)?;
+        Ok(())
+    }
+
+    fn hard_link(&mut self, entry: &Entry, place: &Place<'_>) -> Result<(), Attempt> {
+        let target = name::normalise(&entry.link)
+            .map_err(|_| Failure::entry(&entry.path, "its link leaves the root"))?;
+        let Some((parent, leaf)) = name::split(&target) else {
+            return Err(Failure::entry(&entry.path, "it links to the root").into());
+        };
+        let (fd, real) = match self.root.directory(parent) {
+            Ok(fd) => (fd, parent.to_vec()),
+            Err(_) => self.enter_slowly(parent).map_err(|failure| failure.at(&entry.path))?,
+        };
+        match root::stat(fd.as_fd(), leaf) {
+            Ok(stat)
+                if root::is_whiteout(&stat)
+                    || FileType::from_raw_mode(stat.st_mode) == FileType::Directory =>
+            {
+                return Err(Failure::entry(&entry.path, "it links to what is no file").into());
+            }
+            Ok(_) => {}
+            Err(Errno::NOENT) => self.bring_up(entry, fd.as_fd(), &name::join(&real, leaf), leaf)?,
+            Err(errno) => return Err(errno.into()),
+        }
+        let (from, to) = (OsStr::from_bytes(leaf), OsStr::from_bytes(place.name));
+        Ok(rustix::fs::linkat(fd, from, place.parent, to, AtFlags::empty())?)
+    }
+
+    /// Moves away what a later entry replaces: the exact tar still has its data.
+    fn displace(
+        &mut self,
+        entry: &Entry,
+        place: &Place<'_>,
+        skeleton: &mut SkeletonWriter,
+    ) -> Result<Keeps, Failure> {
+        let name = OsStr::from_bytes(place.name);
+        let failed = |errno: Errno| Failure::from(Error::io("replace", self.path(&place.real))(errno));
+        let stat = root::stat(place.parent, place.name).map_err(failed)?;
+        if root::is_whiteout(&stat) {
+            rustix::fs::unlinkat(place.parent, name, AtFlags::empty()).map_err(failed)?;
+            if entry.kind == Kind::Directory {
+                rustix::fs::mkdirat(place.parent, name, Mode::RWXU).map_err(failed)?;
+                self.contents.inodes += 1;
+                self.make_opaque(&place.real)?;
+            }
+            return Ok(Keeps::Parent);
+        }
+        if self.contents.kept == 0 {
+            std::fs::create_dir(&self.keep).map_err(Error::io("create", &self.keep))?;
+        }
+        let number = self.contents.kept;
+        let to = self.keep.join(number.to_string());
+        rustix::fs::renameat(place.parent, name, rustix::fs::CWD, &to).map_err(failed)?;
+        skeleton.moved(&place.real, number)?;
+        self.contents.kept += 1;
+        Ok(Keeps::Nothing)
+    }
+
+    fn whiteout(
+        &mut self,
+        entry: &Entry,
+        place: &Place<'_>,
+        hidden: &[u8],
+        tar: &mut TarReader<impl Read>,
+    ) -> Result<Keeps, Failure> {
+        if entry.size > 0 {
+            let mut skipped = 0_u64;
+            while let count @ 1.. = tar.data(&mut self.buffer)? {
+                tar.skeleton().raw(self.buffer.get(..count).unwrap_or_default())?;
+                skipped += count as u64;
+                if skipped > DISK_BLOCK {
+                    return Err(Failure::entry(&entry.path, "a whiteout has data"));
+                }
+            }
+        }
+        if hidden == b".wh..opq" {
+            let directory = place.real.strip_suffix(b".wh..wh..opq").unwrap_or_default();
+            let directory = directory.strip_suffix(b"/").unwrap_or(directory).to_vec();
+            self.make_opaque(&directory)?;
+            return Ok(Keeps::Parent);
+        }
+        if hidden.starts_with(b".wh.") {
+            return Ok(Keeps::Parent); // aufs' own bookkeeping (.wh..wh.plnk and its kin) hides nothing
+        }
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(Failure::entry(&entry.path, "a whiteout names no file"));
+        }
+        let real = name::join(place.real.strip_suffix(place.name).unwrap_or_default(), hidden);
+        match rustix::fs::mknodat(
+            place.parent,
+            OsStr::from_bytes(hidden),
+            FileType::CharacterDevice,
+            Mode::empty(),
+            0,
+        ) {
+            Ok(()) => self.contents.inodes += 1,
+            // The layer's own file stays: a whiteout hides what lies below. Its own directory hides it by being opaque.
+            Err(Errno::EXIST) => {
+                let stat = root::stat(place.parent, hidden).map_err(Error::io("read", self.path(&real)))?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    self.make_opaque(&real)?;
+                }
+            }
+            Err(errno) => return Err(Error::io("make a whiteout at", self.path(&real))(errno).into()),
+        }
+        Ok(Keeps::Parent)
+    }
+
+    fn make_opaque(&self, real: &[u8]) -> Result<(), Failure> {
+        let fd = self.root.directory(real).map_err(Error::io("open", self.path(real)))?;
+        let flags = rustix::fs::XattrFlags::empty();
+        let set = rustix::fs::fsetxattr(fd, root::opaque_name(), b"y", flags);
+        Ok(set.map_err(Error::io("make opaque", self.path(real)))?)
+    }
+
+    fn directory_times(&mut self) -> Result<(), Failure> {
+        for (path, mtime) in std::mem::take(&mut self.directories) {
+            match self.root.directory(&path) {
+                Ok(fd) => metadata::times(fd.as_fd(), mtime)?,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {} // replaced later in the tar
+                Err(errno) => return Err(Error::io("open", self.path(&path))(errno).into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, real: &[u8]) -> PathBuf {
+        self.files.join(OsStr::from_bytes(real))
+    }
+}
+
+/// Whether the open parent is still what its path says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keeps {
+    Parent,
+    Nothing,
+}
+
+impl Keeps {
+    fn and(self, other: Self) -> Self {
+        if self == Self::Parent { other } else { self }
+    }
+}
+
+enum Attempt {
+    Exists,
+    Failed(Failure),
+}
+
+impl From<Failure> for Attempt {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<Errno> for Attempt {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::EXIST => Self::Exists,
+            errno => Self::Failed(Error::io("create", Path::new("an entry"))(errno).into()),
+        }
+    }
+}

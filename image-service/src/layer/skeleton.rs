@@ -1,0 +1,213 @@
+//! What reproduces a layer's tar bit for bit: every byte that is no file's data, and for the data the file that has it.
+//!
+//! ```text
+//! zstd( record* )
+//! record = 'R' length:u32le bytes                              bytes of the tar as they are
+//!        | 'F' length:u32le path offset:u64le count:u64le      count bytes of fs/path
+//!        | 'M' length:u32le path number:u64le                  what was at path until here is now kept/number
+//! ```
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::root::Root;
+use crate::error::{Error, Result};
+
+const LEVEL: i32 = 3;
+const PENDING_MAX: usize = 64 << 10;
+/// A record is never longer; paths and raw pieces are far shorter.
+const RECORD_MAX: u32 = 2 << 20;
+
+/// Writes a skeleton.
+pub(crate) struct SkeletonWriter {
+    output: zstd::Encoder<'static, BufWriter<File>>,
+    path: PathBuf,
+    pending: Vec<u8>,
+}
+
+impl SkeletonWriter {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let file = File::create_new(path).map_err(Error::io("create", path))?;
+        let output = zstd::Encoder::new(BufWriter::new(file), LEVEL).map_err(Error::io("write", path))?;
+        Ok(Self { output, path: path.to_path_buf(), pending: Vec::with_capacity(PENDING_MAX) })
+    }
+
+    /// Bytes of the tar.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<()> {
+        for piece in bytes.chunks(PENDING_MAX) {
+            if self.pending.len() + piece.len() > PENDING_MAX {
+                self.flush()?;
+            }
+            self.pending.extend_from_slice(piece);
+        }
+        Ok(())
+    }
+
+    /// Data that is in a file.
+    pub(crate) fn file(&mut self, path: &[u8], offset: u64, count: u64) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.flush()?;
+        self.record(b'F', path)?;
+        self.write(&offset.to_le_bytes())?;
+        self.write(&count.to_le_bytes())
+    }
+
+    /// What was at a path is now kept under a number.
+    pub(crate) fn moved(&mut self, path: &[u8], number: u64) -> Result<()> {
+        self.flush()?;
+        self.record(b'M', path)?;
+        self.write(&number.to_le_bytes())
+    }
+
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        let path = self.path;
+        self.output.finish().and_then(|mut file| file.flush()).map_err(Error::io("write", path))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        if !pending.is_empty() {
+            self.record(b'R', &pending)?;
+        }
+        self.pending = pending;
+        self.pending.clear();
+        Ok(())
+    }
+
+    fn record(&mut self, tag: u8, bytes: &[u8]) -> Result<()> {
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.write(&[tag])?;
+        self.write(&length.to_le_bytes())?;
+        self.write(bytes)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.output.write_all(bytes).map_err(Error::io("write", &self.path))
+    }
+}
+
+enum Record {
+    Raw(Vec<u8>),
+    Data { path: Vec<u8>, offset: u64, count: u64 },
+    Moved { path: Vec<u8>, number: u64 },
+}
+
+struct SkeletonReader {
+    input: zstd::Decoder<'static, BufReader<File>>,
+}
+
+impl SkeletonReader {
+    fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { input: zstd::Decoder::new(File::open(path)?)? })
+    }
+
+    fn next(&mut self) -> io::Result<Option<Record>> {
+        let mut tag = [0_u8; 1];
+        if self.input.read(&mut tag)? == 0 {
+            return Ok(None);
+        }
+        let mut length = [0_u8; 4];
+        self.input.read_exact(&mut length)?;
+        let length = u32::from_le_bytes(length);
+        if length > RECORD_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a record is too long"));
+        }
+        let mut bytes = vec![0_u8; length as usize];
+        self.input.read_exact(&mut bytes)?;
+        Ok(Some(match tag {
+            [b'R'] => Record::Raw(bytes),
+            [b'F'] => Record::Data { path: bytes, offset: self.number()?, count: self.number()? },
+            [b'M'] => Record::Moved { path: bytes, number: self.number()? },
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "an unknown record")),
+        }))
+    }
+
+    fn number(&mut self) -> io::Result<u64> {
+        let mut bytes = [0_u8; 8];
+        self.input.read_exact(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+/// Writes the tar of the layer in this directory.
+pub(crate) fn rebuild(layer: &Path, kept: u64, output: &mut dyn Write) -> Result<()> {
+    let skeleton = layer.join("skeleton");
+    let corrupt = |error: io::Error| Error::Corrupt { path: skeleton.clone(), reason: error.to_string() };
+    let moved = if kept > 0 { moved_data(&skeleton).map_err(corrupt)? } else { HashMap::new() };
+    let (files, keep) = (Root::open(&layer.join("fs"))?, layer.join("kept"));
+    let mut reader = SkeletonReader::open(&skeleton).map_err(corrupt)?;
+    let mut ordinal = 0_u64;
+    while let Some(record) = reader.next().map_err(corrupt)? {
+        match record {
+            Record::Raw(bytes) => output.write_all(&bytes).map_err(Error::io("write the tar of", layer))?,
+            Record::Moved { .. } => {}
+            Record::Data { path, offset, count } => {
+                let file = match moved.get(&ordinal) {
+                    Some(kept_path) => Root::open(&keep)?.open_file(kept_path)?,
+                    None => files.open_file(&path)?,
+                };
+                copy(file, (offset, count), output).map_err(|error| Error::Corrupt {
+                    path: layer.to_path_buf(),
+                    reason: error.to_string(),
+                })?;
+                ordinal += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn copy(mut file: File, (offset, count): (u64, u64), output: &mut dyn Write) -> io::Result<()> {
+    file.seek(SeekFrom::Start(offset))?;
+    if io::copy(&mut file.take(count), output)? == count {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than its tar says"))
+}
+
+/// Of which data record (by its ordinal) the file was moved, and where to.
+fn moved_data(skeleton: &Path) -> io::Result<HashMap<u64, Vec<u8>>> {
+    let moves = moves(skeleton)?;
+    let touched = |path: &[u8]| moves.iter().any(|moved| below(path, moved).is_some());
+    let mut reader = SkeletonReader::open(skeleton)?;
+    let (mut pending, mut moved, mut ordinal) = (Vec::<(u64, Vec<u8>)>::new(), HashMap::new(), 0_u64);
+    while let Some(record) = reader.next()? {
+        match record {
+            Record::Raw(_) => {}
+            Record::Data { path, .. } => {
+                if touched(&path) {
+                    pending.push((ordinal, path));
+                }
+                ordinal += 1;
+            }
+            Record::Moved { path, number } => pending.retain(|(ordinal, data)| match below(data, &path) {
+                None => true,
+                Some(rest) => {
+                    moved.insert(*ordinal, [number.to_string().as_bytes(), rest].concat());
+                    false
+                }
+            }),
+        }
+    }
+    Ok(moved)
+}
+
+fn moves(skeleton: &Path) -> io::Result<Vec<Vec<u8>>> {
+    let (mut reader, mut moves) = (SkeletonReader::open(skeleton)?, Vec::new());
+    while let Some(record) = reader.next()? {
+        if let Record::Moved { path, .. } = record {
+            moves.push(path);
+        }
+    }
+    Ok(moves)
+}
+
+/// What follows `above` in `path`, when `above` is it or one of its parents.
+fn below<'a>(path: &'a [u8], above: &[u8]) -> Option<&'a [u8]> {
+    path.strip_prefix(above).filter(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}

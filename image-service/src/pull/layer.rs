@@ -1,0 +1,201 @@
+//! One layer's way into the store: what of its blob is here already, the rest from the registry, through the pipeline.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+
+use super::{Meter, blocking};
+use crate::digest::{DiffId, Digest};
+use crate::durable;
+use crate::error::{Error, Result};
+use crate::layer::Failure;
+use crate::layer::pipeline::{self, Target, Unpacked};
+use crate::layers::{Draft, Placed};
+use crate::records::{Compressed, LayerKey};
+use crate::registry::{Chunk, Descriptor, Session};
+use crate::store::Shared;
+
+/// What came of a layer.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    Placed(Placed),
+    /// It leans on the layers below and has to wait for them.
+    NeedsBelow,
+}
+
+/// A layer to fetch.
+pub(super) struct Fetch {
+    pub(super) shared: Arc<Shared>,
+    pub(super) session: Arc<Session>,
+    pub(super) key: LayerKey,
+    pub(super) diff_id: DiffId,
+    pub(super) descriptor: Descriptor,
+    pub(super) below: Option<Vec<DiffId>>,
+    pub(super) meter: Meter,
+}
+
+/// A blob's bytes on disk while they come in.
+struct Partial {
+    file: File,
+    path: PathBuf,
+    length: u64,
+}
+
+impl Fetch {
+    pub(super) async fn run(self) -> Result<Outcome> {
+        let _permit = self.shared.pulls.parallel.acquire().await;
+        if let Some(placed) = self.shared.placed(self.key) {
+            return Ok(Outcome::Placed(placed));
+        }
+        match self.attempt().await {
+            // What an earlier try left on disk may be what is wrong; it is gone now.
+            (Err(Error::DigestMismatch { .. } | Error::LayerRejected { .. }), true) => self.attempt().await.0,
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// One try, and whether it began with bytes that an earlier one left.
+    async fn attempt(&self) -> (Result<Outcome>, bool) {
+        let opened = Draft::create(&self.shared).and_then(|draft| Ok((self.partial(&draft)?, draft)));
+        let (partial, draft) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return (Err(error), false),
+        };
+        let (offset, resumed) = (partial.length, partial.length > 0);
+        let (sender, receiver) = mpsc::channel(16);
+        let intake = Intake {
+            shared: Arc::clone(&self.shared),
+            key: self.key,
+            diff_id: self.diff_id,
+            descriptor: self.descriptor.clone(),
+            below: self.below.clone(),
+            receiver,
+            meter: self.meter.clone(),
+        };
+        let disk = tokio::spawn(blocking(move || intake.run(partial, draft)));
+        self.meter.add(|progress| progress.bytes_done += offset);
+        let ended = self.session.blob(&self.descriptor, offset, &sender).await;
+        drop(sender.send(Chunk::End(ended)).await);
+        drop(sender);
+        let outcome =
+            disk.await.unwrap_or_else(|_| Err(Error::Cancelled { what: "a layer's unpacking".into() }));
+        if matches!(outcome, Ok(Outcome::Placed(_))) {
+            self.meter.add(|progress| progress.layers_done += 1);
+        }
+        (outcome, resumed)
+    }
+
+    /// The blob's partial file; a second layer that claims the same blob at the same time gets one of its own.
+    fn partial(&self, draft: &Draft) -> Result<Partial> {
+        let path = self.shared.places.partial(&self.descriptor.digest);
+        let open = |path: PathBuf| {
+            let opened = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+            opened.map_err(Error::io("open", &path)).map(|file| (file, path))
+        };
+        let (mut file, mut path) = open(path)?;
+        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            (file, path) = open(draft.path().join("blob"))?;
+        }
+        let mut length = file.metadata().map_err(Error::io("read", &path))?.len();
+        if length > self.descriptor.size {
+            file.set_len(0).map_err(Error::io("empty", &path))?;
+            length = 0;
+        }
+        Ok(Partial { file, path, length })
+    }
+}
+
+/// The disk side of a layer's fetch.
+struct Intake {
+    shared: Arc<Shared>,
+    key: LayerKey,
+    diff_id: DiffId,
+    descriptor: Descriptor,
+    below: Option<Vec<DiffId>>,
+    receiver: mpsc::Receiver<Chunk>,
+    meter: Meter,
+}
+
+impl Intake {
+    fn run(mut self, mut partial: Partial, draft: Draft) -> Result<Outcome> {
+        let below = self.below.as_ref().map(|layers| self.shared.below(layers)).transpose()?;
+        let target = Target { layer: draft.path(), below: below.as_ref(), bounds: self.shared.bounds() };
+        let meter = self.meter.clone();
+        let (mut receiver, path) =
+            (std::mem::replace(&mut self.receiver, mpsc::channel(1).1), partial.path.clone());
+        let (digest, unpacked) =
+            pipeline::unpack(|give| receive(&mut receiver, &mut partial, &meter, give), target);
+        let outcome = self.judge(digest, unpacked);
+        match &outcome {
+            Ok(None)
+            | Err(Error::RegistryUnavailable { .. } | Error::Cancelled { .. } | Error::Io { .. }) => {}
+            Ok(Some(_)) if self.shared.config.keep_blobs => {
+                let blob = self.shared.places.blob(&self.descriptor.digest);
+                fs::rename(&path, &blob).map_err(Error::io("keep", &blob))?;
+            }
+            _ => durable::remove(&path)?,
+        }
+        match outcome? {
+            None => Ok(Outcome::NeedsBelow),
+            Some(unpacked) => {
+                let mut file = Shared::layer_file(self.diff_id, unpacked.size, unpacked.contents);
+                let Descriptor { media_type, digest, size, .. } = self.descriptor;
+                file.compressed.push(Compressed { media_type, digest, size });
+                self.shared.place(draft, self.key, file).map(Outcome::Placed)
+            }
+        }
+    }
+
+    /// What the two sides' results mean together: the network's first, then the digest, then the tar.
+    fn judge(&self, digest: Result<Digest>, unpacked: Result<Unpacked, Failure>) -> Result<Option<Unpacked>> {
+        let (name, actual) = (self.descriptor.digest.to_string(), digest?);
+        if actual != self.descriptor.digest {
+            let object = format!("layer {name}");
+            return Err(Error::DigestMismatch { object, expected: self.descriptor.digest, actual });
+        }
+        let unpacked = match unpacked {
+            Err(Failure::NeedsBelow) if self.below.is_none() => return Ok(None),
+            other => other.map_err(|failure| failure.for_layer(&name))?,
+        };
+        if unpacked.diff_id == self.diff_id {
+            return Ok(Some(unpacked));
+        }
+        let object = format!("layer {name}, uncompressed,");
+        Err(Error::DigestMismatch { object, expected: self.diff_id.0, actual: unpacked.diff_id.0 })
+    }
+}
+
+/// Hashes what was here, then what comes, and passes both on.
+fn receive(
+    receiver: &mut mpsc::Receiver<Chunk>,
+    partial: &mut Partial,
+    meter: &Meter,
+    give: &mut dyn FnMut(Bytes),
+) -> Result<Digest> {
+    let mut hasher = Sha256::new();
+    let mut left = partial.length;
+    while left > 0 {
+        let mut buffer = vec![0_u8; usize::try_from(left.min(256 << 10)).unwrap_or(1)];
+        partial.file.read_exact(&mut buffer).map_err(Error::io("read", &partial.path))?;
+        left -= buffer.len() as u64;
+        hasher.update(&buffer);
+        give(buffer.into());
+    }
+    loop {
+        match receiver.blocking_recv() {
+            Some(Chunk::Data(bytes)) => {
+                partial.file.write_all(&bytes).map_err(Error::io("write", &partial.path))?;
+                hasher.update(&bytes);
+                meter.add(|progress| progress.bytes_done += bytes.len() as u64);
+                give(bytes);
+            }
+            Some(Chunk::End(ended)) => return ended.map(|()| Digest::finish(hasher)),
+            None => return Err(Error::Cancelled { what: "a layer's download".into() }),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! One HTTP request: plain or over TLS, following redirects without ever carrying the credentials to another host.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response, Uri};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::mpsc;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longer than a registry takes to verify a large upload.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+/// A body that gives nothing for this long is cut.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+const REDIRECTS: usize = 5;
+const PIECE: usize = 128 << 10;
+
+type Payload = UnsyncBoxBody<Bytes, io::Error>;
+
+/// What a request carries.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Nothing,
+    Bytes(Bytes),
+    File { path: PathBuf, size: u64 },
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) url: String,
+    pub(crate) headers: Vec<(header::HeaderName, String)>,
+    pub(crate) content: Content,
+}
+
+impl Call {
+    pub(crate) fn new(method: Method, url: String) -> Self {
+        Self { method, url, headers: Vec::new(), content: Content::Nothing }
+    }
+
+    pub(crate) fn header(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn content(mut self, content: Content) -> Self {
+        self.content = content;
+        self
+    }
+}
+
+/// Connections, kept open between requests.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    plain: Client<HttpConnector, Payload>,
+    /// Made at the first need: it reads the machine's certificates.
+    secure: OnceLock<Result<Client<HttpsConnector<HttpConnector>, Payload>, String>>,
+}
+
+impl Transport {
+    pub(crate) fn new() -> Self {
+        let plain = Client::builder(TokioExecutor::new()).build(connector());
+        Self { plain, secure: OnceLock::new() }
+    }
+
+    /// Sends it, and follows where it is sent on to. The error is one line.
+    pub(crate) async fn send(
+        &self,
+        call: &Call,
+        authorization: Option<&str>,
+    ) -> Result<Response<Incoming>, String> {
+        let mut call = call.clone();
+        let mut authorization = authorization;
+        for _ in 0..=REDIRECTS {
+            let response = self.send_once(&call, authorization).await?;
+            let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+            let follow = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308)
+                && matches!(call.method, Method::GET | Method::HEAD);
+            let Some(location) = location.filter(|_| follow) else { return Ok(response) };
+            let next = resolve(&call.url, location)?;
+            if origin(&next) != origin(&call.url) {
+                if call.url.starts_with("https:") && !next.starts_with("https:") {
+                    return Err("it redirects from https to plain http".into());
+                }
+                authorization = None;
+            }
+            call.url = next;
+        }
+        Err(format!("it redirects more than {REDIRECTS} times"))
+    }
+
+    async fn send_once(
+        &self,
+        call: &Call,
+        authorization: Option<&str>,
+    ) -> Result<Response<Incoming>, String> {
+        let uri: Uri = call.url.parse().map_err(|_| "its address is malformed".to_owned())?;
+        let mut request = Request::builder().method(call.method.clone()).uri(uri);
+        for (name, value) in &call.headers {
+            request = request.header(name, value);
+        }
+        request = request.header(header::USER_AGENT, concat!("slipway/", env!("CARGO_PKG_VERSION")));
+        if let Some(value) = authorization {
+            let mut value =
+                HeaderValue::from_str(value).map_err(|_| "the credentials can't be sent".to_owned())?;
+            value.set_sensitive(true);
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let request = request.body(payload(&call.content)?).map_err(|error| error.to_string())?;
+        let answer = async {
+            if call.url.starts_with("https:") {
+                self.secure()?.request(request).await
+            } else {
+                self.plain.request(request).await
+            }
+            .map_err(|error| reason(&error))
+        };
+        let answered = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
+        answered.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))
+    }
+
+    fn secure(&self) -> Result<&Client<HttpsConnector<HttpConnector>, Payload>, String> {
+        let secure = self.secure.get_or_init(|| {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let builder =
+                hyper_rustls::HttpsConnectorBuilder::new().with_provider_and_native_roots(provider).map_err(
+                    |error| format!("no certificates of authorities ({error}): install ca-certificates"),
+                )?;
+            let mut tcp = connector();
+            tcp.enforce_http(false);
+            Ok(Client::builder(TokioExecutor::new())
+                .build(builder.https_only().enable_http1().wrap_connector(tcp)))
+        });
+        secure.as_ref().map_err(Clone::clone)
+    }
+}
+
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_nodelay(true);
+    connector
+}
+
+/// The innermost cause says what happened; what wraps it says only that something did.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn origin(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    Some((scheme, rest.split(['/', '?']).next().unwrap_or(rest)))
+}
+
+/// Where a `Location` leads from a URL.
+pub(crate) fn resolve(from: &str, location: &str) -> Result<String, String> {
+    if location.starts_with("http://") || location.starts_with("https://") {
+        return Ok(location.to_owned());
+    }
+    let (scheme, authority) = origin(from).ok_or_else(|| "its address is malformed".to_owned())?;
+    if let Some(rest) = location.strip_prefix("//") {
+        return Ok(format!("{scheme}://{rest}"));
+    }
+    if location.starts_with('/') {
+        return Ok(format!("{scheme}://{authority}{location}"));
+    }
+    Err("it redirects to a relative path".into())
+}
+
+/// The next piece of a body; none at its end.
+pub(crate) async fn piece(body: &mut Incoming) -> Result<Option<Bytes>, String> {
+    loop {
+        let frame = tokio::time::timeout(STALL_TIMEOUT, body.frame()).await;
+        match frame.map_err(|_| format!("no data for {} s", STALL_TIMEOUT.as_secs()))? {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(format!("the connection was cut: {}", reason(&error))),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) if !data.is_empty() => return Ok(Some(data)),
+                _ => {}
+            },
+        }
+    }
+}
+
+/// A whole body of at most so many bytes.
+pub(crate) async fn whole(body: &mut Incoming, most: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = piece(body).await? {
+        if (bytes.len() + piece.len()) as u64 > most {
+            return Err(format!("its answer is larger than {most} bytes"));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+fn payload(content: &Content) -> Result<Payload, String> {
+    match content {
+        Content::Nothing => Ok(Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync()),
+        Content::Bytes(bytes) => Ok(Full::new(bytes.clone()).map_err(|never| match never {}).boxed_unsync()),
+        Content::File { path, size } => {
+            let file =
+                std::fs::File::open(path).map_err(|error| format!("open {}: {error}", path.display()))?;
+            let (sender, receiver) = mpsc::channel(4);
+            tokio::task::spawn_blocking(move || read_pieces(file, &sender));
+            Ok(FileBody { receiver, left: *size }.boxed_unsync())
+        }
+    }
+}
+
+fn read_pieces(mut file: std::fs::File, sender: &mpsc::Sender<io::Result<Bytes>>) {
+    loop {
+        let mut buffer = vec![0_u8; PIECE];
+        let piece = file.read(&mut buffer).map(|count| {
+            buffer.truncate(count);
+            Bytes::from(buffer)
+        });
+        let last = !piece.as_ref().is_ok_and(|piece| !piece.is_empty());
+        if sender.blocking_send(piece).is_err() || last {
+            return;
+        }
+    }
+}
+
+/// A file as a request's body.
+struct FileBody {
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    left: u64,
+}
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.receiver.poll_recv(context).map(|piece| match piece {
+            Some(Ok(bytes)) if !bytes.is_empty() => {
+                self.left = self.left.saturating_sub(bytes.len() as u64);
+                Some(Ok(Frame::data(bytes)))
+            }
+            Some(Err(error)) => Some(Err(error)),
+            _ => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_resolved_against_its_request() {
+        let from = "http://localhost:5000/v2/a/blobs/uploads/";
+        assert_eq!(resolve(from, "/v2/x?y=1").as_deref(), Ok("http://localhost:5000/v2/x?y=1"));
+        assert_eq!(resolve(from, "https://cdn/x").as_deref(), Ok("https://cdn/x"));
+        assert!(resolve(from, "x").is_err());
+        assert_ne!(origin("https://a/x"), origin("https://a.b/x"));
+        assert_ne!(origin("https://a/x"), origin("http://a/x"));
+    }
+}

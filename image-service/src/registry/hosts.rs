@@ -1,0 +1,182 @@
+//! Which hosts serve a registry: containerd's `certs.d` layout, `<dir>/<registry>/hosts.toml`, else `_default`.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// One host to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// `http` or `https`.
+    pub(crate) scheme: String,
+    /// Host and port.
+    pub(crate) authority: String,
+    /// What precedes a repository's path, `/v2` as a rule.
+    pub(crate) prefix: String,
+    pub(crate) pull: bool,
+    pub(crate) resolve: bool,
+    pub(crate) push: bool,
+    /// The registry that the reference names: credentials are for it alone.
+    pub(crate) own: bool,
+}
+
+/// The hosts of a registry, in the order to ask them; its own is the last.
+pub(crate) fn hosts(domain: &str, folder: Option<&Path>, plain_loopback: bool) -> Result<Vec<Host>> {
+    let own = own_host(domain, plain_loopback);
+    let Some(folder) = folder else { return Ok(vec![own]) };
+    for name in folder_names(domain) {
+        let path = folder.join(name).join("hosts.toml");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => return parse(&text, own).map_err(|reason| Error::InvalidHosts { path, reason }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("read", path)(error)),
+        }
+    }
+    Ok(vec![own])
+}
+
+fn folder_names(domain: &str) -> Vec<PathBuf> {
+    let mut names = Vec::new();
+    if let Some((host, port)) = domain.rsplit_once(':') {
+        names.push(format!("{host}_{port}_").into());
+    }
+    names.extend([domain.into(), "_default".into()]);
+    names
+}
+
+fn own_host(domain: &str, plain_loopback: bool) -> Host {
+    let authority = if domain == "docker.io" { "registry-1.docker.io" } else { domain };
+    let plain = plain_loopback && is_loopback(domain);
+    Host {
+        scheme: if plain { "http" } else { "https" }.into(),
+        authority: authority.into(),
+        prefix: "/v2".into(),
+        pull: true,
+        resolve: true,
+        push: true,
+        own: true,
+    }
+}
+
+fn is_loopback(domain: &str) -> bool {
+    let host = match domain.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => domain.split(':').next().unwrap_or(domain),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn parse(text: &str, own: Host) -> Result<Vec<Host>, String> {
+    let file: toml::Table = text.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
+    let mut hosts = Vec::new();
+    let mut server = own.clone();
+    for (key, value) in &file {
+        match (key.as_str(), value) {
+            ("server", toml::Value::String(url)) => {
+                server = address(url, &own)?;
+                // Credentials are the named registry's; another server under its name is the operator's own wish.
+                server.own = true;
+            }
+            ("host", toml::Value::Table(table)) => {
+                for (url, settings) in table {
+                    hosts.push(mirror(url, settings, &own)?);
+                }
+            }
+            (other, _) => return Err(format!("the key {other} is not supported: only server and host are")),
+        }
+    }
+    hosts.push(server);
+    Ok(hosts)
+}
+
+fn mirror(url: &str, settings: &toml::Value, own: &Host) -> Result<Host, String> {
+    let mut host = address(url, own)?;
+    let settings = settings.as_table().ok_or_else(|| format!("host {url} is no table"))?;
+    for (key, value) in settings {
+        match (key.as_str(), value) {
+            ("capabilities", toml::Value::Array(names)) => {
+                let has = |name: &str| names.iter().any(|value| value.as_str() == Some(name));
+                (host.pull, host.resolve, host.push) = (has("pull"), has("resolve"), has("push"));
+            }
+            ("override_path", toml::Value::Boolean(false)) => {}
+            ("override_path", toml::Value::Boolean(true)) => {
+                host.prefix = host.prefix.strip_suffix("/v2").unwrap_or(&host.prefix).to_owned();
+            }
+            (other, _) => {
+                return Err(format!(
+                    "host {url}: {other} is not supported: only capabilities and override_path are"
+                ));
+            }
+        }
+    }
+    Ok(host)
+}
+
+fn address(url: &str, own: &Host) -> Result<Host, String> {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
+    if !matches!(scheme, "http" | "https") {
+        return Err(format!("{url} is neither http nor https"));
+    }
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if authority.is_empty() || authority.contains(['@', '?', '#']) {
+        return Err(format!("{url} names no host"));
+    }
+    let path = path.trim_end_matches('/');
+    Ok(Host {
+        scheme: scheme.into(),
+        authority: authority.into(),
+        prefix: if path.ends_with("/v2") { path.to_owned() } else { format!("{path}/v2") },
+        pull: true,
+        resolve: true,
+        push: true,
+        own: authority == own.authority,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Host {
+        own_host("docker.io", true)
+    }
+
+    #[test]
+    fn loopback_is_plain_and_the_rest_is_not() {
+        for (domain, scheme) in [
+            ("localhost:5000", "http"),
+            ("127.0.0.1:5000", "http"),
+            ("[::1]:5000", "http"),
+            ("quay.io", "https"),
+            ("localhost.example.com", "https"),
+        ] {
+            assert_eq!(own_host(domain, true).scheme, scheme, "{domain}");
+            assert_eq!(own_host(domain, false).scheme, "https", "{domain}");
+        }
+    }
+
+    #[test]
+    fn mirrors_come_first_in_their_order_and_get_no_credentials() -> Result<(), String> {
+        let text = "server = \"https://registry-1.docker.io\"\n[host.\"http://z.example:5000\"]\n  capabilities = [\"pull\"]\n\
+                    [host.\"https://a.example/cache\"]\n";
+        let hosts = parse(text, own())?;
+        let names: Vec<&str> = hosts.iter().map(|host| host.authority.as_str()).collect();
+        assert_eq!(names, ["z.example:5000", "a.example", "registry-1.docker.io"]);
+        assert_eq!(hosts.iter().map(|host| host.own).collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(
+            hosts.first().map(|host| (host.pull, host.resolve, host.scheme.as_str())),
+            Some((true, false, "http"))
+        );
+        assert_eq!(hosts.get(1).map(|host| host.prefix.as_str()), Some("/cache/v2"));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        let wrong = parse("[host.\"https://a\"]\nskip_verify = true\n", own());
+        assert!(wrong.is_err_and(|reason| reason.contains("skip_verify")));
+        assert!(parse("server = \"ftp://x\"", own()).is_err());
+        assert!(parse("][", own()).is_err());
+    }
+}
