@@ -7,7 +7,7 @@
 //! an image never leads outside.
 
 use crate::wire;
-use crate::wire::{List, Wire};
+use crate::wire::List;
 use std::ffi::CString;
 
 /// Bits of [`Plan::pause_at`]: where the child waits for [`crate::protocol::Request::Continue`].
@@ -168,7 +168,8 @@ wire! {
             /// The hard limit.
             hard: u64
         },
-        /// Write `oom_score_adj`; where the kernel refuses to lower it, the value stays (`EACCES` is no failure).
+        /// Write `oom_score_adj`; where the kernel refuses to lower it, the value stays (`EACCES` is no failure). It is
+        /// done before any namespace is entered, whatever its place among the steps.
         OomScore = 17 {
             /// From -1000 to 1000.
             value: i32

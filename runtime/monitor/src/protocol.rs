@@ -16,7 +16,7 @@
 //! socket. `Shutdown` ends the monitor once no container runs.
 
 use crate::wire;
-use crate::wire::{List, Wire};
+use crate::wire::List;
 
 /// The version that this library speaks; a daemon accepts it and the one before.
 pub const VERSION: u16 = 1;
@@ -95,7 +95,8 @@ wire! {
             /// What to start.
             start: Start
         },
-        /// Let a child that waits at a sync point go on.
+        /// Let a child that waits at a sync point go on. Answered by [`Reply::Done`]; what follows is told on the
+        /// connection of the start.
         Continue = 6 {
             /// The container.
             container: String
@@ -117,7 +118,8 @@ wire! {
             /// Bits of [`stream`].
             streams: u8
         },
-        /// Bytes for standard input of an attached container; empty bytes close it.
+        /// Bytes for standard input of an attached container; empty bytes end this client's input, which closes the
+        /// container's where it was started with `stdin_once`. Answered only when refused.
         Input = 9 {
             /// At most [`PACKET`] less 16 bytes.
             bytes: Vec<u8>
@@ -250,7 +252,7 @@ wire! {
             /// The child.
             pid: i32
         },
-        /// A container or a session's process has ended.
+        /// A container or a session's process has ended. Attached clients are told after the last output.
         Exited = 5 {
             /// The container.
             container: String,
@@ -271,7 +273,8 @@ wire! {
         },
         /// A step of a child failed; nothing of it is left.
         StepFailed = 8 {
-            /// Which step of the plan; the count of steps and more for what follows them (exec).
+            /// Which step of the plan; the count of steps for what follows them (exec), `u32::MAX` for what comes
+            /// before the first (placing in the cgroup, joining, cloning).
             step: u32,
             /// What was being done, as `openat2`.
             what: String,
@@ -289,6 +292,7 @@ wire! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Wire;
 
     #[test]
     fn a_request_survives_its_encoding() {

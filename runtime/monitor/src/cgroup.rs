@@ -1,0 +1,159 @@
+//! A container's cgroup, known by its directories alone: one of version 2, or one a controller of version 1.
+
+use crate::sys::file;
+use crate::sys::process;
+use crate::sys::{Error, Result};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// How often a cgroup of version 1 is read and killed in one go.
+const ROUNDS: usize = 8;
+
+/// Where the processes of a container are.
+#[derive(Debug, Default)]
+pub(crate) struct Cgroup {
+    directories: Vec<OwnedFd>,
+    unified: bool,
+}
+
+impl Cgroup {
+    /// The cgroup of these directories.
+    pub(crate) fn new(directories: Vec<OwnedFd>, unified: bool) -> Self {
+        Self { directories, unified }
+    }
+
+    /// The directory for `CLONE_INTO_CGROUP`.
+    pub(crate) fn unified(&self) -> Option<BorrowedFd<'_>> {
+        self.directories.first().filter(|_| self.unified).map(AsFd::as_fd)
+    }
+
+    /// Moves a process into every directory. A cgroup of version 2 that refuses, because its container has divided it,
+    /// is replaced by the one below it where `init` is.
+    pub(crate) fn place(&self, pid: i32, init: i32, proc: BorrowedFd<'_>) -> Result<()> {
+        for directory in &self.directories {
+            match write(directory.as_fd(), c"cgroup.procs", pid.to_string().as_bytes()) {
+                Err(error) if self.unified && init > 0 && refuses(error) => {
+                    let inner = inner(directory.as_fd(), init, proc).ok_or(error)?;
+                    write(directory.as_fd(), &inner, pid.to_string().as_bytes())?;
+                }
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills every process in it; what appears meanwhile may need another call.
+    pub(crate) fn kill(&self) {
+        if let Some(directory) = self.unified() {
+            // Absent before Linux 5.14, as in version 1.
+            if write(directory, c"cgroup.kill", b"1").is_ok() {
+                return;
+            }
+        }
+        self.freeze(b"FROZEN");
+        for _ in 0..ROUNDS {
+            let processes = self.processes();
+            for pid in &processes {
+                let _ = process::kill(*pid, libc::SIGKILL);
+            }
+            if processes.is_empty() {
+                break;
+            }
+        }
+        self.freeze(b"THAWED");
+    }
+
+    fn freeze(&self, state: &[u8]) {
+        for directory in self.directories.iter().filter(|_| !self.unified) {
+            // Only the freezer's directory has the file.
+            let _ = write(directory.as_fd(), c"freezer.state", state);
+        }
+    }
+
+    /// Processes in it, in any of its directories.
+    fn processes(&self) -> Vec<i32> {
+        let mut all = Vec::new();
+        for directory in &self.directories {
+            let text = read(directory.as_fd(), c"cgroup.procs").unwrap_or_default();
+            all.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Whether no process is left in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        if let Some(directory) = self.unified()
+            && let Some(events) = read(directory, c"cgroup.events")
+        {
+            return value(&events, "populated") != Some(1);
+        }
+        self.processes().is_empty()
+    }
+
+    /// Kills for memory that the kernel has counted in it.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let files = [c"memory.events", c"memory.oom_control"];
+        let counts = self.directories.iter().flat_map(|directory| {
+            files.iter().filter_map(|name| value(&read(directory.as_fd(), name)?, "oom_kill"))
+        });
+        counts.max().unwrap_or(0)
+    }
+}
+
+fn refuses(error: Error) -> bool {
+    matches!(error.errno, libc::EBUSY | libc::EOPNOTSUPP)
+}
+
+/// `cgroup.procs` of the cgroup below `directory` that holds `init`: the shortest tail of its path that exists and
+/// lists it.
+fn inner(directory: BorrowedFd<'_>, init: i32, proc: BorrowedFd<'_>) -> Option<CString> {
+    let own = read(proc, &CString::new(format!("{init}/cgroup")).ok()?)?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let cuts = path.rmatch_indices('/').map(|(at, _)| at + 1).chain([0]);
+    let tails = cuts.filter_map(|at| path.get(at..));
+    tails.filter_map(|tail| CString::new(format!("{tail}/cgroup.procs")).ok()).find(|name| {
+        let text = read(directory, name).unwrap_or_default();
+        text.lines().any(|line| line.parse() == Ok(init))
+    })
+}
+
+/// The number behind a word at the beginning of a line.
+fn value(text: &str, word: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+fn write(directory: BorrowedFd<'_>, name: &CStr, bytes: &[u8]) -> Result<()> {
+    let opened = file::openat(directory, name, libc::O_WRONLY, 0)?;
+    let renamed = |error: Error| Error { call: "write to the cgroup", ..error };
+    file::write(opened.as_fd(), bytes).map(drop).map_err(renamed)
+}
+
+/// The beginning of a small file; none where it can't be read.
+fn read(directory: BorrowedFd<'_>, name: &CStr) -> Option<String> {
+    const MOST: usize = 1 << 20;
+    let opened = file::openat(directory, name, libc::O_RDONLY, 0).ok()?;
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    while text.len() < MOST {
+        match file::read(opened.as_fd(), &mut buffer).ok()? {
+            0 => break,
+            length => text.extend_from_slice(buffer.get(..length)?),
+        }
+    }
+    String::from_utf8(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_found_by_its_whole_word() {
+        let events = "low 0\noom 3\noom_kill 2\noom_group_kill 9\n";
+        assert_eq!(value(events, "oom_kill"), Some(2));
+        assert_eq!(value("populated 1\nfrozen 0\n", "populated"), Some(1));
+        assert_eq!(value("oom_kill_disable 0\nunder_oom 0\n", "oom_kill"), None);
+    }
+}

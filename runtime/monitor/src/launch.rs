@@ -1,0 +1,222 @@
+//! A launch: from the clone until the exec has succeeded or everything of it is gone.
+//!
+//! ```text
+//! begin ──► waiting ──AtSyncPoint──► paused ──Continue──► waiting ──Executing, then the channel's end──► started
+//!              └──────────────── Failed, or the end without Executing ──► failing ──all reaped──► gone
+//! ```
+
+pub(crate) mod prepared;
+pub(crate) mod report;
+
+use crate::cgroup::Cgroup;
+use crate::child;
+use crate::child::Child;
+use crate::sys;
+use crate::sys::process::{Side, Vector};
+use crate::sys::{process, socket};
+use prepared::Prepared;
+use report::Report;
+use slipway_monitor::protocol::Reply;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What is to be launched, and with what.
+#[derive(Debug)]
+pub(crate) struct Order<'a> {
+    /// The plan.
+    pub(crate) prepared: &'a Prepared,
+    /// The plan's own descriptors.
+    pub(crate) descriptors: &'a [OwnedFd],
+    /// Standard streams; none where the child makes a terminal.
+    pub(crate) streams: Option<[BorrowedFd<'a>; 3]>,
+    /// Where the child is placed.
+    pub(crate) cgroup: &'a Cgroup,
+    /// The container's first process, for a process that joins it; else 0.
+    pub(crate) init: i32,
+    /// `/proc` of the monitor's mount namespace.
+    pub(crate) proc: BorrowedFd<'a>,
+}
+
+/// Why a launch came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    step: u32,
+    what: String,
+    errno: i32,
+}
+
+impl Failure {
+    pub(crate) fn reply(self) -> Reply {
+        Reply::StepFailed { step: self.step, what: self.what, errno: self.errno }
+    }
+}
+
+impl From<sys::Error> for Failure {
+    fn from(error: sys::Error) -> Self {
+        Self { step: child::BEFORE, what: error.call.into(), errno: error.errno }
+    }
+}
+
+/// What a launch has come to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nothing new.
+    Waiting,
+    /// The child waits at this sync point.
+    AtSyncPoint(u8),
+    /// The exec has succeeded.
+    Started,
+    /// A step failed or the child ended.
+    Failed(Failure),
+}
+
+/// A child on its way to exec.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    channel: OwnedFd,
+    first: i32,
+    pid: i32,
+    executing: bool,
+    terminal: Option<OwnedFd>,
+}
+
+impl Launch {
+    /// Clones the child and places it.
+    pub(crate) fn begin(order: &Order<'_>) -> Result<Self, Failure> {
+        let (channel, theirs) = socket::pair()?;
+        let joins = !order.prepared.plan.join.0.is_empty();
+        let flags = if joins { 0 } else { child::clone_flags(order.prepared) };
+        let mut child = Child {
+            prepared: order.prepared,
+            descriptors: order.descriptors,
+            arguments: Vector::new(&order.prepared.plan.arguments.0),
+            environment: Vector::new(&order.prepared.plan.environment.0),
+            streams: order.streams,
+            channel: theirs.as_fd(),
+            proc: order.proc,
+            placed_by_monitor: false,
+        };
+        let mut side = Err(sys::Error { call: "clone3", errno: libc::EBADF });
+        if let Some(directory) = order.cgroup.unified() {
+            side = process::clone3(flags, Some(directory));
+        }
+        // A hierarchy of version 1, or a cgroup that takes no process itself.
+        if matches!(side, Err(error) if matches!(error.errno, libc::EBADF | libc::EBUSY | libc::EOPNOTSUPP)) {
+            child.placed_by_monitor = true;
+            side = process::clone3(flags, None);
+        }
+        let pid = match side? {
+            Side::Child => child.run(),
+            Side::Parent(pid) => pid,
+        };
+        let placed_by_monitor = child.placed_by_monitor;
+        drop(child);
+        drop(theirs);
+        let launch =
+            Self { channel, first: pid, pid: if joins { 0 } else { pid }, executing: false, terminal: None };
+        if placed_by_monitor {
+            launch.place(order)?;
+        }
+        Ok(launch)
+    }
+
+    /// Places the child, and kills it if that can't be.
+    fn place(&self, order: &Order<'_>) -> Result<(), Failure> {
+        let placed = order.cgroup.place(self.first, order.init, order.proc);
+        placed.and_then(|()| report::go(self.channel.as_fd())).map_err(|error| {
+            // It waits for the word and can't be hung, so this wait is short.
+            let _ = process::kill(self.first, libc::SIGKILL);
+            let _ = process::wait_for(self.first);
+            Failure::from(error)
+        })
+    }
+
+    /// The channel, for polling.
+    pub(crate) fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
+    /// The process that executes; 0 while it is not known.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The master of the child's terminal, once it has come.
+    pub(crate) fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// Lets the child go on from its sync point.
+    pub(crate) fn go_on(&self) -> sys::Result<()> {
+        report::go(self.channel.as_fd())
+    }
+
+    /// Reads what the child has told.
+    pub(crate) fn progress(&mut self) -> Progress {
+        loop {
+            match report::read(self.channel.as_fd(), libc::MSG_DONTWAIT) {
+                Ok(None) => return Progress::Waiting,
+                Ok(Some(Report::Pid(pid))) => {
+                    self.pid = pid;
+                    if let Err(error) = report::go(self.channel.as_fd()) {
+                        return Progress::Failed(error.into());
+                    }
+                }
+                Ok(Some(Report::AtSyncPoint(point))) => return Progress::AtSyncPoint(point),
+                Ok(Some(Report::Terminal(master))) => self.terminal = Some(master),
+                Ok(Some(Report::Executing)) => self.executing = true,
+                Ok(Some(Report::Failed { step, errno, call })) => {
+                    return Progress::Failed(Failure { step, what: call, errno });
+                }
+                Ok(Some(Report::End)) => return self.end(),
+                Err(error) => return Progress::Failed(error.into()),
+            }
+        }
+    }
+
+    fn end(&self) -> Progress {
+        if self.executing {
+            return Progress::Started;
+        }
+        let what = "the child was killed before its exec".into();
+        Progress::Failed(Failure { step: child::BEFORE, what, errno: libc::ESRCH })
+    }
+
+    /// What has become of the launch, now that the executing process has been reaped: the first child may keep the
+    /// channel open a moment longer.
+    pub(crate) fn after_reaping(&mut self) -> Progress {
+        match self.progress() {
+            Progress::Waiting | Progress::AtSyncPoint(_) => self.end(),
+            progress => progress,
+        }
+    }
+
+    /// Notes that a process is gone; whether it is the one that executes.
+    pub(crate) fn reaped(&mut self, pid: i32) -> bool {
+        // The pid may still be on its way in the channel.
+        if self.pid == 0 && self.first != pid {
+            return false;
+        }
+        if self.first == pid {
+            self.first = 0;
+        }
+        self.pid == pid
+    }
+
+    /// Kills what there is of the launch; the processes to wait for. A process whose pid has not come sees the
+    /// channel's end and goes by itself.
+    pub(crate) fn abort(mut self) -> Vec<i32> {
+        while let Ok(Some(report)) = report::read(self.channel.as_fd(), libc::MSG_DONTWAIT) {
+            match report {
+                Report::Pid(pid) => self.pid = pid,
+                Report::End => break,
+                _ => {}
+            }
+        }
+        let mut pids: Vec<_> = [self.first, self.pid].into_iter().filter(|pid| *pid > 0).collect();
+        pids.dedup();
+        for pid in &pids {
+            let _ = process::kill(*pid, libc::SIGKILL);
+        }
+        pids
+    }
+}

@@ -1,0 +1,75 @@
+//! What the monitor does before it serves: its own process, and the pod that the daemon gives it.
+
+use crate::sys::{Result, file, process, signal};
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The listening socket and the descriptor of signals.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// Listens for connections.
+    pub(crate) listener: OwnedFd,
+    /// Readable when a child has ended.
+    pub(crate) signals: OwnedFd,
+}
+
+/// Makes this process a monitor: its listening socket leaves standard input, which is empty from now on, as is
+/// standard output; standard error stays the daemon's log.
+pub(crate) fn begin() -> Result<Process> {
+    let listener = file::duplicate(file::standard(0))?;
+    file::set_nonblocking(listener.as_fd())?;
+    let null = file::openat(file::here(), c"/dev/null", libc::O_RDWR, 0)?;
+    for number in 0..2 {
+        file::replace_standard(null.as_fd(), number)?;
+    }
+    drop(null);
+    file::close_all_on_exec()?;
+    file::umask(0);
+    process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0)?;
+    // EPERM: it leads a session already.
+    let _ = process::setsid();
+    Ok(Process { listener, signals: signal::block_all()? })
+}
+
+/// A pod.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    /// Its id.
+    pub(crate) id: String,
+    /// Its state directory.
+    pub(crate) state: OwnedFd,
+    /// `/proc` of the small mount namespace.
+    pub(crate) proc: OwnedFd,
+}
+
+impl Pod {
+    /// Enters the small mount namespace.
+    pub(crate) fn enter(id: String, state: OwnedFd, namespace: OwnedFd) -> Result<Self> {
+        process::setns(namespace.as_fd(), u64::from(libc::CLONE_NEWNS.cast_unsigned()))?;
+        file::chdir(c"/")?;
+        let proc = file::openat(file::here(), c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+        Ok(Self { id, state, proc })
+    }
+
+    /// Writes a file of the state directory so that it is there wholly or not at all.
+    pub(crate) fn write(&self, name: &str, content: &str) -> Result<()> {
+        let wrong = |_| crate::sys::Error { call: "file name", errno: libc::EINVAL };
+        let temporary = CString::new(format!(".{name}.new")).map_err(wrong)?;
+        let name = CString::new(name).map_err(wrong)?;
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+        let opened = file::openat(self.state.as_fd(), &temporary, flags, 0o600)?;
+        let mut rest = content.as_bytes();
+        while !rest.is_empty() {
+            let written = file::write(opened.as_fd(), rest)?;
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        file::rename(self.state.as_fd(), &temporary, &name)
+    }
+
+    /// Removes a file of the state directory, if it is there.
+    pub(crate) fn remove(&self, name: &str) {
+        if let Ok(name) = CString::new(name) {
+            let _ = file::unlink(self.state.as_fd(), &name);
+        }
+    }
+}
