@@ -1,0 +1,111 @@
+//! The ways an instruction's arguments fall into words: flags, JSON arrays, quoted words, `name=value` pairs.
+
+use crate::error::{Error, Result};
+
+/// Cuts the `--name=value` flags off the front; quotes and escapes in them are resolved.
+pub(super) fn flags(line: usize, rest: &str, escape: char) -> Result<(Vec<(String, String)>, &str)> {
+    let mut found = Vec::new();
+    let mut rest = rest.trim_start();
+    while let Some(after) = rest.strip_prefix("--") {
+        let end = word_end(after, escape);
+        let (flag, tail) = after.split_at_checked(end).unwrap_or((after, ""));
+        rest = tail.trim_start();
+        if flag.is_empty() {
+            break;
+        }
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, unquoted(line, value, escape)?),
+            None => (flag, String::new()),
+        };
+        found.push((name.to_owned(), value));
+    }
+    Ok((found, rest))
+}
+
+/// A JSON array of strings, when the text is one. An array of other things is an error; what is no JSON is not.
+pub(super) fn json(line: usize, rest: &str) -> Result<Option<Vec<String>>> {
+    if !rest.starts_with('[') {
+        return Ok(None);
+    }
+    let Ok(serde_json::Value::Array(values)) = serde_json::from_str(rest) else { return Ok(None) };
+    let texts = values.into_iter().map(|value| match value {
+        serde_json::Value::String(text) if !text.contains('\0') => Ok(text),
+        other => Err(Error::dockerfile(line, format!("{other} in the JSON form: put it in double quotes"))),
+    });
+    texts.collect::<Result<Vec<_>>>().map(Some)
+}
+
+/// Words divided by blanks that stand outside of quotes; quotes and escapes stay for the expansion.
+pub(super) fn quoted(text: &str, escape: char) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (word, tail) = rest.split_at_checked(word_end(rest, escape)).unwrap_or((rest, ""));
+        words.push(word);
+        rest = tail.trim_start();
+    }
+    words
+}
+
+/// The pairs of ENV and LABEL: `a=b c="d e"`, or the old `name the rest`.
+pub(super) fn pairs(line: usize, keyword: &str, rest: &str, escape: char) -> Result<Vec<(String, String)>> {
+    let words = quoted(rest, escape);
+    let first = words.first().copied().unwrap_or_default();
+    if !first.contains('=') {
+        let (name, value) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        if value.is_empty() {
+            return Err(Error::dockerfile(
+                line,
+                format!("{keyword} {name} has no value: write {name}=value"),
+            ));
+        }
+        return Ok(vec![(name.to_owned(), value.trim_start().to_owned())]);
+    }
+    let pair = |word: &&str| match word.split_once('=') {
+        Some(("", _)) => Err(Error::dockerfile(line, format!("{word}: a name must stand before the ="))),
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err(Error::dockerfile(
+            line,
+            format!("{word:?} in {keyword} is no name=value: put quotes around a value with blanks"),
+        )),
+    };
+    words.iter().map(pair).collect()
+}
+
+/// Where the first word of the text ends.
+fn word_end(text: &str, escape: char) -> usize {
+    let mut quote = None;
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match quote {
+            None if c.is_whitespace() => return at,
+            None if c == '"' || c == '\'' => quote = Some(c),
+            Some(open) if open == c => quote = None,
+            Some('\'') => {}
+            _ if c == escape => {
+                chars.next();
+            }
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn unquoted(line: usize, value: &str, escape: char) -> Result<String> {
+    let mut text = String::new();
+    let mut quote = None;
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        match quote {
+            None if c == '"' || c == '\'' => quote = Some(c),
+            Some(open) if open == c => quote = None,
+            Some('\'') => text.push(c),
+            _ if c == escape => text.extend(chars.next()),
+            _ => text.push(c),
+        }
+    }
+    match quote {
+        Some(open) => Err(Error::dockerfile(line, format!("{value}: the quote {open} is not closed"))),
+        None => Ok(text),
+    }
+}
