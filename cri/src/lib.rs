@@ -1,1 +1,23 @@
-//! The daemon slipwayd, its CRI services, and the slipway command line
+//! The daemon slipwayd: the CRI's services and slipway.v1 on one unix socket, wired to the image store, the runtime and
+//! the builder.
+//!
+//! - `daemon`: the wiring, config -> build -> serve -> drain; `config`, `error`
+//! - `service`: one line an RPC; `images`, `sandbox`, `container`: what each one does
+//! - `spec`: a CRI request and an image's configuration become an OCI document
+//! - `node`: what the services share; `records`: what is kept on disk; `names`: who may create what; `recovery`
+
+pub mod config;
+mod container;
+pub mod daemon;
+mod error;
+mod images;
+mod names;
+mod node;
+mod records;
+mod recovery;
+mod sandbox;
+mod service;
+mod spec;
+mod status;
+
+pub use error::{Error, Result};

@@ -1,2 +1,49 @@
-//! The daemon.
-fn main() {}
+//! The daemon's program: arguments, log, signals; the rest is `slipway_cri::daemon`.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use slipway_cri::config::{Arguments, Config};
+use slipway_cri::{Error, Result, daemon};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "the log may not be set up yet")]
+            {
+                eprintln!("slipwayd: {}", error.chain());
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let config = Config::load(arguments)?;
+    let filter = EnvFilter::try_new(&config.log)
+        .map_err(|error| Error::Setting { key: "log", reason: error.to_string() })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    threads
+        .map_err(|source| Error::Io { action: "start", path: "threads".into(), source })?
+        .block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<()> {
+    let _locks = daemon::lock(&config)?;
+    let listener = daemon::bind(&config.socket())?;
+    let watch =
+        |kind| signal(kind).map_err(|source| Error::Io { action: "watch", path: "signals".into(), source });
+    let (mut terminate, mut interrupt) = (watch(SignalKind::terminate())?, watch(SignalKind::interrupt())?);
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("ending: work under way is finished first");
+    };
+    Box::pin(daemon::serve(config, listener, shutdown)).await
+}

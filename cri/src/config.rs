@@ -1,0 +1,259 @@
+//! The daemon's configuration: one TOML file, a struct a section, and what the command line sets over it.
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+use slipway_image::{Limits, StoreConfig};
+
+use crate::error::{Error, Result};
+
+/// The file that is read when `--config` is not given; it may be absent.
+pub const DEFAULT_FILE: &str = "/etc/slipway/slipwayd.toml";
+
+/// Slipway's daemon: serves the CRI and slipway.v1 on a unix socket.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(name = "slipwayd", version)]
+pub struct Arguments {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where images and containers are kept
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Where sockets, namespaces and mounts are; gone after a reboot
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// The socket to serve on
+    #[arg(long, value_name = "SOCKET")]
+    pub listen: Option<String>,
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where images and containers are kept.
+    pub root: PathBuf,
+    /// Where sockets, namespaces and mounts are; gone after a reboot.
+    pub state: PathBuf,
+    /// The socket to serve on; `None` is `slipway.sock` in the state directory.
+    pub listen: Option<String>,
+    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter by modules.
+    pub log: String,
+    /// Images and registries.
+    pub image: ImageConfig,
+    /// Containers.
+    pub runtime: RuntimeConfig,
+    /// The built-in bridge.
+    pub network: NetworkConfig,
+}
+
+/// Images and registries.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageConfig {
+    /// Registry hosts and mirrors in containerd's `certs.d` layout.
+    pub hosts_dir: Option<PathBuf>,
+    /// Keep compressed layers after they are unpacked.
+    pub keep_blobs: bool,
+    /// The most entries that a layer may have.
+    pub max_layer_entries: u64,
+    /// The most bytes that a layer's tar may have.
+    pub max_layer_bytes: u64,
+    /// How many layers are fetched and unpacked at once.
+    pub parallel_layers: usize,
+    /// Speak plain HTTP to registries on loopback addresses.
+    pub plain_http_loopback: bool,
+}
+
+/// Containers.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuntimeConfig {
+    /// The cgroup that all others are under, from the daemon's own; `None` is the daemon's own.
+    pub cgroup_root: Option<String>,
+    /// Where Localhost seccomp profiles are.
+    pub seccomp_dir: Option<PathBuf>,
+}
+
+/// The built-in bridge; what is absent is the runtime's default.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    /// The bridge's name.
+    pub bridge: Option<String>,
+    /// Its subnets, `a.b.c.d/n`, one a family.
+    pub subnets: Option<Vec<String>>,
+    /// The name of the nftables table.
+    pub table: Option<String>,
+}
+
+impl Default for ImageConfig {
+    fn default() -> Self {
+        let store = StoreConfig::new("");
+        Self {
+            hosts_dir: None,
+            keep_blobs: store.keep_blobs,
+            max_layer_entries: store.limits.max_entries,
+            max_layer_bytes: store.limits.max_bytes,
+            parallel_layers: store.parallel_layers,
+            plain_http_loopback: store.plain_http_loopback,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("/var/lib/slipway"),
+            state: PathBuf::from("/run/slipway"),
+            listen: None,
+            log: "info".to_owned(),
+            image: ImageConfig::default(),
+            runtime: RuntimeConfig::default(),
+            network: NetworkConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file that the arguments name, or the default one if it exists, and puts the arguments over it.
+    pub fn load(arguments: &Arguments) -> Result<Self> {
+        let mut config = match &arguments.config {
+            Some(path) => Self::parse(path, &read(path)?)?,
+            None => {
+                let path = Path::new(DEFAULT_FILE);
+                if path.exists() { Self::parse(path, &read(path)?)? } else { Self::default() }
+            }
+        };
+        if let Some(root) = &arguments.root {
+            config.root.clone_from(root);
+        }
+        if let Some(state) = &arguments.state {
+            config.state.clone_from(state);
+        }
+        if arguments.listen.is_some() {
+            config.listen.clone_from(&arguments.listen);
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self> {
+        toml::from_str(text)
+            .map_err(|error| Error::Config { path: path.to_owned(), reason: one_line(&error.to_string()) })
+    }
+
+    fn check(&self) -> Result<()> {
+        for (key, path) in [("root", &self.root), ("state", &self.state), ("listen", &self.socket())] {
+            if !path.is_absolute() {
+                return Err(Error::Setting {
+                    key,
+                    reason: format!("{} is no absolute path", path.display()),
+                });
+            }
+        }
+        if self.root == self.state {
+            return Err(Error::Setting {
+                key: "state",
+                reason: "it is the same directory as root".to_owned(),
+            });
+        }
+        if self.image.parallel_layers == 0 {
+            return Err(Error::Setting {
+                key: "image.parallel_layers",
+                reason: "it must be 1 or more".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The socket's path.
+    pub fn socket(&self) -> PathBuf {
+        match &self.listen {
+            Some(listen) => PathBuf::from(listen.strip_prefix("unix://").unwrap_or(listen)),
+            None => self.state.join("slipway.sock"),
+        }
+    }
+
+    pub(crate) fn store(&self) -> StoreConfig {
+        StoreConfig {
+            hosts_dir: self.image.hosts_dir.clone(),
+            keep_blobs: self.image.keep_blobs,
+            limits: Limits {
+                max_entries: self.image.max_layer_entries,
+                max_bytes: self.image.max_layer_bytes,
+            },
+            parallel_layers: self.image.parallel_layers,
+            plain_http_loopback: self.image.plain_http_loopback,
+            ..StoreConfig::new(&self.root)
+        }
+    }
+
+    pub(crate) fn runtime(&self) -> slipway_runtime::RuntimeConfig {
+        let default = slipway_runtime::NetworkConfig::default();
+        slipway_runtime::RuntimeConfig {
+            state: self.state.clone(),
+            root: self.root.clone(),
+            cgroup_root: self.runtime.cgroup_root.clone(),
+            network: slipway_runtime::NetworkConfig {
+                bridge: self.network.bridge.clone().unwrap_or(default.bridge),
+                subnets: self.network.subnets.clone().unwrap_or(default.subnets),
+                table: self.network.table.clone().unwrap_or(default.table),
+            },
+            ..slipway_runtime::RuntimeConfig::default()
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(Error::io("read configuration", path))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config> {
+        Config::parse(Path::new("slipwayd.toml"), text)
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_its_name() {
+        let error = parse("[image]\nkeep_blob = true\n").unwrap_err();
+        assert!(error.to_string().contains("keep_blob"), "{error}");
+        assert!(!error.to_string().contains('\n'));
+    }
+
+    #[test]
+    fn arguments_go_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("c.toml");
+        std::fs::write(&file, "root = '/a'\nstate = '/b'\n").unwrap();
+        let arguments = Arguments {
+            config: Some(file),
+            root: Some("/c".into()),
+            listen: Some("unix:///d/s".into()),
+            state: None,
+        };
+        let config = Config::load(&arguments).unwrap();
+        assert_eq!((config.root, config.state), ("/c".into(), "/b".into()));
+        assert_eq!(Config { listen: arguments.listen, ..Config::default() }.socket(), Path::new("/d/s"));
+    }
+
+    #[test]
+    fn a_relative_root_is_refused() {
+        let arguments = Arguments { root: Some("here".into()), ..Arguments::default() };
+        assert!(Config::load(&arguments).is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! CreateContainer: image -> snapshot -> specification -> record. No process and no mount yet.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use slipway_image::{Image, Lease, Lower, Snapshot};
+use slipway_proto::runtime::v1 as cri;
+use slipway_runtime::{ContainerId, ContainerRequest, RootFs};
+
+use crate::container::{remove, validate};
+use crate::error::{Error, Result};
+use crate::images;
+use crate::names::Fingerprint;
+use crate::node::{Container, Node, Pod, fresh_id, now};
+use crate::records::{ContainerRecord, Encoded, Owner, Phase};
+use crate::sandbox;
+use crate::spec;
+
+/// Creates a container of the CRI's.
+pub(crate) async fn create(
+    node: &Arc<Node>,
+    request: cri::CreateContainerRequest,
+) -> Result<cri::CreateContainerResponse> {
+    let pod = node.pods.find_cri(&request.pod_sandbox_id)?;
+    let container_id = make(node, pod, request, Extra::default()).await?;
+    Ok(cri::CreateContainerResponse { container_id })
+}
+
+/// What the CRI has no field for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Extra {
+    /// Added to the image's entry point in place of its own.
+    pub(crate) entrypoint: Vec<String>,
+    /// `user`, `user:group`, …, with names.
+    pub(crate) user: String,
+    /// Remove it when it has ended.
+    pub(crate) transient: bool,
+}
+
+/// Creates a container in a pod of any owner, or joins the equal request that does; gives its id.
+pub(crate) async fn make(
+    node: &Arc<Node>,
+    pod: Arc<Pod>,
+    request: cri::CreateContainerRequest,
+    extra: Extra,
+) -> Result<String> {
+    let config = request.config.clone().unwrap_or_default();
+    let name = name(&config, &pod)?;
+    validate::check(&config, sandbox::view::config(&pod))?;
+    let fingerprint = Fingerprint::of(&request);
+    let id = ContainerId::new(fresh_id()?)?;
+    let draft = Draft { id, name: name.clone(), pod, config, extra };
+    let work = carry_out(node.clone(), draft, request);
+    node.container_names.create(&name, fingerprint, work).await
+}
+
+struct Draft {
+    id: ContainerId,
+    name: String,
+    pod: Arc<Pod>,
+    config: cri::ContainerConfig,
+    extra: Extra,
+}
+
+fn name(config: &cri::ContainerConfig, pod: &Pod) -> Result<String> {
+    let metadata =
+        config.metadata.as_ref().ok_or_else(|| Error::invalid("config.metadata", "it is absent"))?;
+    if metadata.name.is_empty() {
+        return Err(Error::invalid("config.metadata.name", "it is empty"));
+    }
+    Ok(match pod.record.owner {
+        Owner::Cri => format!("{}_{}_{}", metadata.name, pod.record.id, metadata.attempt),
+        Owner::Run => metadata.name.clone(),
+    })
+}
+
+async fn carry_out(node: Arc<Node>, draft: Draft, request: cri::CreateContainerRequest) -> Result<String> {
+    let id = draft.id.clone();
+    let made = {
+        let node = node.clone();
+        tokio::task::spawn_blocking(move || bring_up(&node, &draft, request)).await
+    };
+    match made.map_err(|_| Error::Lost { what: "creation of a container".to_owned() })? {
+        Ok(container) => {
+            let row = node.containers.insert(id.as_str(), container);
+            tracing::info!(container = row.id(), name = row.record.name, "container is created");
+            Ok(id.to_string())
+        }
+        Err(error) => {
+            if let Err(error) = remove::wipe(&node, &id).await {
+                tracing::warn!(container = id.as_str(), error = error.chain(), "what was made of it stays");
+            }
+            Err(error)
+        }
+    }
+}
+
+fn bring_up(node: &Node, draft: &Draft, request: cri::CreateContainerRequest) -> Result<Container> {
+    if !sandbox::view::is_ready(node, &draft.pod) {
+        let id = draft.pod.id().to_owned();
+        return Err(Error::WrongState {
+            action: "create a container in",
+            kind: "pod",
+            id,
+            state: "not ready",
+        });
+    }
+    let (image, lease, snapshot) = image(node, &draft.config)?;
+    let log_path = log_path(node, draft)?;
+    let compiled = spec::compile(
+        node,
+        &spec::Sources {
+            config: &draft.config,
+            pod: sandbox::view::config(&draft.pod),
+            image: &image,
+            extra: &draft.extra,
+        },
+    )?;
+    let record = ContainerRecord {
+        id: draft.id.clone(),
+        owner: draft.pod.record.owner,
+        pod: draft.pod.record.id.clone(),
+        name: draft.name.clone(),
+        created_at: now(),
+        image_id: image.id,
+        command: compiled.spec.process().as_ref().and_then(|p| p.args().clone()).unwrap_or_default(),
+        stop_signal: compiled.stop_signal,
+        log_path: log_path.clone(),
+        transient: draft.extra.transient,
+        phase: Phase::Live,
+        request: Encoded(request),
+    };
+    node.runtime.create_container(ContainerRequest {
+        id: draft.id.clone(),
+        sandbox: draft.pod.record.id.clone(),
+        spec: compiled.spec,
+        rootfs: RootFs {
+            lowers: snapshot.lowers.into_iter().map(directory).collect::<Result<_>>()?,
+            readonly: compiled.readonly_rootfs,
+            volatile: draft.pod.record.owner == Owner::Cri,
+        },
+        log_path,
+        stdin: draft.config.stdin,
+        stdin_once: draft.config.stdin_once,
+        tty: draft.config.tty,
+        volumes: compiled.volumes,
+        user: compiled.user,
+        seccomp: compiled.seccomp,
+    })?;
+    node.container_records.write(record.id.as_str(), &record)?;
+    Ok(Container::new(record, Some(lease)))
+}
+
+fn image(node: &Node, config: &cri::ContainerConfig) -> Result<(Image, Lease, Snapshot)> {
+    let image = node.store.resolve(&images::name(config.image.clone())?)?;
+    let lease = node.store.lease(&image.id)?;
+    let snapshot = node.store.snapshot(&image.id)?;
+    Ok((image, lease, snapshot))
+}
+
+fn directory(lower: Lower) -> Result<PathBuf> {
+    match lower {
+        Lower::Directory(path) => Ok(path),
+        // The enum is open: a form that is not known here can't be mounted.
+        _ => Err(Error::invalid("config.image", "its layers have a form that can't be mounted")),
+    }
+}
+
+fn log_path(node: &Node, draft: &Draft) -> Result<Option<PathBuf>> {
+    if draft.pod.record.owner == Owner::Run {
+        return Ok(Some(node.container_records.directory(draft.id.as_str()).join("log")));
+    }
+    let directory = &sandbox::view::config(&draft.pod).log_directory;
+    if directory.is_empty() || draft.config.log_path.is_empty() {
+        return Ok(None);
+    }
+    let relative = Path::new(&draft.config.log_path);
+    if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(Error::invalid("config.log_path", "it leads out of the pod's log directory"));
+    }
+    let path = Path::new(directory).join(relative);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(Error::io("create log directory", parent))?;
+    }
+    Ok(Some(path))
+}

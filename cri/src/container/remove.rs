@@ -1,0 +1,51 @@
+//! RemoveContainer; a failed CreateContainer, RemovePodSandbox and recovery end here too.
+
+use std::sync::Arc;
+
+use slipway_proto::runtime::v1 as cri;
+use slipway_runtime::ContainerId;
+
+use crate::error::Result;
+use crate::node::{Container, Node};
+use crate::records::Phase;
+
+/// Removes a container of the CRI's, killing it if it runs; one that is not there has been removed.
+pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<cri::RemoveContainerResponse> {
+    let container = match node.containers.find_cri(id) {
+        Ok(container) => container,
+        Err(error) if error.is_not_found() => return Ok(cri::RemoveContainerResponse {}),
+        Err(error) => return Err(error),
+    };
+    carry_out(node, container).await?;
+    Ok(cri::RemoveContainerResponse {})
+}
+
+/// Removes a container of any owner, in a task of its own.
+pub(crate) async fn carry_out(node: &Arc<Node>, container: Arc<Container>) -> Result<()> {
+    let work = {
+        let node = node.clone();
+        async move { clear(&node, &container).await }
+    };
+    node.detached("removal of a container", work).await
+}
+
+/// Removes a container within the task of the caller.
+pub(crate) async fn clear(node: &Arc<Node>, container: &Container) -> Result<()> {
+    let _turn = container.turn.lock().await;
+    container.intend(&node.container_records, Phase::Removing)?;
+    wipe(node, &container.record.id).await?;
+    node.containers.remove(container.id());
+    node.container_names.release(&container.record.name, container.id());
+    tracing::info!(container = container.id(), "container is removed");
+    Ok(())
+}
+
+/// Takes away whatever there is of a container: nothing at all is fine.
+pub(crate) async fn wipe(node: &Arc<Node>, id: &ContainerId) -> Result<()> {
+    let (runtime, records, id) = (node.runtime.clone(), node.container_records.clone(), id.clone());
+    node.blocking(move || {
+        runtime.remove_container(&id)?;
+        records.remove(id.as_str())
+    })
+    .await
+}

@@ -1,0 +1,169 @@
+//! ListContainers and ContainerStatus.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use slipway_proto::runtime::v1 as cri;
+use slipway_runtime::{ContainerState, ExitReason};
+
+use crate::error::{Error, Result};
+use crate::images;
+use crate::node::{Container, Node};
+use crate::sandbox::view::matches;
+use crate::spec;
+
+/// The containers that a filter lets through.
+pub(crate) async fn list(
+    node: &Arc<Node>,
+    request: cri::ListContainersRequest,
+) -> Result<cri::ListContainersResponse> {
+    let node_too = node.clone();
+    let containers = node
+        .blocking(move || {
+            let filter = request.filter.unwrap_or_default();
+            let rows = node_too.containers.cri();
+            let items = rows.iter().filter(|row| wanted(row, &filter)).map(|row| item(&node_too, row));
+            let state = filter.state.map(|state| state.state);
+            Ok::<_, Error>(items.filter(|item| state.is_none_or(|state| state == item.state)).collect())
+        })
+        .await?;
+    Ok(cri::ListContainersResponse { containers })
+}
+
+/// One container.
+pub(crate) async fn status(
+    node: &Arc<Node>,
+    request: cri::ContainerStatusRequest,
+) -> Result<cri::ContainerStatusResponse> {
+    let container = node.containers.find_cri(&request.container_id)?;
+    let node_too = node.clone();
+    node.blocking(move || {
+        Ok::<_, Error>(cri::ContainerStatusResponse {
+            status: Some(described(&node_too, &container)?),
+            info: if request.verbose { info(&node_too, &container) } else { BTreeMap::new() },
+        })
+    })
+    .await
+}
+
+/// What the container was asked to be.
+pub(crate) fn config(container: &Container) -> &cri::ContainerConfig {
+    static NONE: std::sync::LazyLock<cri::ContainerConfig> = std::sync::LazyLock::new(Default::default);
+    container.record.request.0.config.as_ref().unwrap_or_else(|| &NONE)
+}
+
+/// A container's state and times in the CRI's words.
+#[derive(Debug, Default)]
+pub(crate) struct Life {
+    pub(crate) state: cri::ContainerState,
+    pub(crate) pid: u32,
+    pub(crate) started_at: i64,
+    pub(crate) finished_at: i64,
+    pub(crate) code: i32,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+/// Where a container is in its life; unknown when the runtime can't say.
+pub(crate) fn life(node: &Node, container: &Container) -> Life {
+    match node.runtime.container_state(&container.record.id) {
+        Ok(ContainerState::Created { .. }) => Life::default(),
+        Ok(ContainerState::Running { pid, started_at }) => Life {
+            state: cri::ContainerState::ContainerRunning,
+            pid: u32::try_from(pid).unwrap_or_default(),
+            started_at,
+            ..Life::default()
+        },
+        Ok(ContainerState::Exited { started_at, finished_at, code, reason }) => Life {
+            state: cri::ContainerState::ContainerExited,
+            started_at,
+            finished_at,
+            code,
+            reason: word(reason),
+            ..Life::default()
+        },
+        Err(error) => Life {
+            state: cri::ContainerState::ContainerUnknown,
+            message: Error::from(error).chain(),
+            ..Life::default()
+        },
+    }
+}
+
+fn word(reason: ExitReason) -> &'static str {
+    match reason {
+        ExitReason::Completed => "Completed",
+        ExitReason::Error => "Error",
+        ExitReason::OomKilled => "OOMKilled",
+        ExitReason::MonitorLost => "MonitorLost",
+    }
+}
+
+fn wanted(container: &Container, filter: &cri::ContainerFilter) -> bool {
+    container.id().starts_with(&filter.id)
+        && container.record.pod.as_str().starts_with(&filter.pod_sandbox_id)
+        && matches(&filter.label_selector, &config(container).labels)
+}
+
+fn item(node: &Node, container: &Container) -> cri::Container {
+    let config = config(container);
+    let record = &container.record;
+    cri::Container {
+        id: container.id().to_owned(),
+        pod_sandbox_id: record.pod.to_string(),
+        metadata: config.metadata.clone(),
+        image: Some(config.image.clone().unwrap_or_default()),
+        image_ref: record.image_id.to_string(),
+        state: life(node, container).state.into(),
+        created_at: record.created_at,
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        image_id: record.image_id.to_string(),
+    }
+}
+
+/// A container in full.
+pub(crate) fn described(node: &Node, container: &Container) -> Result<cri::ContainerStatus> {
+    let config = config(container);
+    let record = &container.record;
+    let life = life(node, container);
+    let asked = config.image.clone().unwrap_or_default();
+    let image = images::known_as(node, &record.image_id, &asked.image);
+    let resources = config.linux.as_ref().and_then(|linux| linux.resources.clone());
+    let signal = spec::signal::to_cri(record.stop_signal);
+    Ok(cri::ContainerStatus {
+        id: container.id().to_owned(),
+        metadata: config.metadata.clone(),
+        state: life.state.into(),
+        created_at: record.created_at,
+        started_at: life.started_at,
+        finished_at: life.finished_at,
+        exit_code: life.code,
+        image: Some(cri::ImageSpec { image, ..asked }),
+        image_ref: record.image_id.to_string(),
+        reason: life.reason.to_owned(),
+        message: life.message,
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        mounts: config.mounts.clone(),
+        log_path: record.log_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        resources: resources.map(|linux| cri::ContainerResources { linux: Some(linux), windows: None }),
+        image_id: record.image_id.to_string(),
+        user: None,
+        stop_signal: signal.into(),
+    })
+}
+
+fn info(node: &Node, container: &Container) -> BTreeMap<String, String> {
+    let life = life(node, container);
+    let request = node.runtime.container_request(&container.record.id).ok();
+    let value = serde_json::json!({
+        "sandboxID": container.record.pod,
+        "pid": life.pid,
+        "phase": container.phase(),
+        "runtimeSpec": request.as_ref().map(|request| &request.spec),
+        "rootfs": request.as_ref().map(|request| &request.rootfs),
+        "user": request.as_ref().map(|request| &request.user),
+    });
+    BTreeMap::from([("info".to_owned(), value.to_string())])
+}

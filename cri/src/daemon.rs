@@ -1,0 +1,178 @@
+//! The wiring: config -> build -> serve -> drain.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::future::Future;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use slipway_image::Store;
+use slipway_proto::runtime::v1::image_service_server::ImageServiceServer;
+use slipway_proto::runtime::v1::runtime_service_server::RuntimeServiceServer;
+use slipway_runtime::Runtime;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::node::Node;
+use crate::recovery;
+use crate::service::{image::Images, runtime::Pods};
+
+/// The largest message either way, as kubelet has it.
+const MESSAGE_MAX: usize = 16 << 20;
+/// How long work under way may take once the daemon is told to end.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Directories that are ours while this lives.
+#[derive(Debug)]
+pub struct Locks {
+    _files: Vec<File>,
+}
+
+/// Makes the directories and takes them, so that two daemons never share one.
+pub fn lock(config: &Config) -> Result<Locks> {
+    let mut files = Vec::new();
+    for directory in [&config.root, &config.state] {
+        make_directory(directory)?;
+        let path = directory.join("slipwayd.lock");
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = open.map_err(Error::io("open lock", &path))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            rustix::io::Errno::WOULDBLOCK => Error::Busy { path: directory.clone() },
+            error => Error::io("lock", &path)(error),
+        })?;
+        files.push(file);
+    }
+    Ok(Locks { _files: files })
+}
+
+/// Binds the socket: 0600, in a directory that is 0700 if it is made here. What a dead daemon left is replaced; call it
+/// with the locks held.
+pub fn bind(path: &Path) -> Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        make_directory(directory)?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {
+            fs::remove_file(path).map_err(Error::io("replace socket", path))?;
+        }
+        Ok(_) => {
+            let reason = format!("{} exists and is no socket", path.display());
+            return Err(Error::Setting { key: "listen", reason });
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::io("look at", path)(error)),
+    }
+    let listener = UnixListener::bind(path).map_err(Error::io("bind socket", path))?;
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(Error::io("change mode of", path))?;
+    Ok(listener)
+}
+
+/// Serves on the listener until `shutdown` is done, then lets work under way end.
+pub async fn serve(
+    config: Config,
+    listener: UnixListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<()> {
+    let socket = config.socket();
+    let node = Arc::new(build(config).await?);
+    let resumed = node.clone();
+    node.tasks.spawn(async move { recovery::resume(&resumed).await });
+    tracing::info!(socket = %socket.display(), "serving");
+    let server = Server::builder()
+        .add_service(
+            RuntimeServiceServer::new(Pods::new(node.clone()))
+                .max_decoding_message_size(MESSAGE_MAX)
+                .max_encoding_message_size(MESSAGE_MAX),
+        )
+        .add_service(
+            ImageServiceServer::new(Images::new(node.clone()))
+                .max_decoding_message_size(MESSAGE_MAX)
+                .max_encoding_message_size(MESSAGE_MAX),
+        );
+    let (told, ending) = tokio::sync::oneshot::channel::<()>();
+    let serving = server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+        shutdown.await;
+        let _ = told.send(());
+    });
+    let drained = async {
+        // The sender's drop, too, says that serving is over.
+        let _ = ending.await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        outcome = serving => outcome.map_err(|source| Error::Serve { path: socket.clone(), source })?,
+        () = drained => tracing::warn!("clients are still connected: ending without them"),
+    }
+    drain(&node).await;
+    remove_socket(&socket);
+    Ok(())
+}
+
+async fn build(config: Config) -> Result<Node> {
+    let done = tokio::task::spawn_blocking(move || {
+        let store = Store::open(config.store())?;
+        let runtime = Runtime::open(config.runtime())?;
+        let node = Node::new(config, store, runtime)?;
+        recovery::load(&node)?;
+        Ok(node)
+    });
+    done.await.map_err(|_| Error::Lost { what: "start".to_owned() })?
+}
+
+async fn drain(node: &Node) {
+    node.tasks.close();
+    if tokio::time::timeout(DRAIN, node.tasks.wait()).await.is_err() {
+        tracing::warn!(tasks = node.tasks.len(), "work is still under way: the next start takes it up");
+    }
+}
+
+fn remove_socket(socket: &PathBuf) {
+    if let Err(error) = fs::remove_file(socket) {
+        tracing::debug!(socket = %socket.display(), %error, "the socket stays");
+    }
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(Error::io("create directory", path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_daemons_never_share_a_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = |state: &str| Config {
+            root: folder.path().join("root"),
+            state: folder.path().join(state),
+            ..Config::default()
+        };
+        let first = lock(&config("one")).unwrap();
+        assert!(matches!(lock(&config("two")), Err(Error::Busy { .. })));
+        drop(first);
+        assert!(lock(&config("two")).is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/s.sock");
+        drop(bind(&path).unwrap());
+        let _listener = bind(&path).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(bind(&file).is_err());
+    }
+}

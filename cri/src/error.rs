@@ -1,0 +1,300 @@
+//! What can go wrong in the daemon, and the one place where it becomes a gRPC status. kubelet's words for some errors
+//! are known here alone.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tonic::{Code, Status};
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure of the daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The image service's.
+    #[error(transparent)]
+    Image(#[from] slipway_image::Error),
+    /// The runtime's.
+    #[error(transparent)]
+    Runtime(#[from] slipway_runtime::Error),
+    /// A field of a request that is not honoured yet and has a wish behind it.
+    #[error("field {field} is not supported yet: leave it out")]
+    Unsupported {
+        /// The field's path in the request.
+        field: String,
+    },
+    /// A field of a request that can't be as it is.
+    #[error("field {field} is invalid: {reason}")]
+    Invalid {
+        /// The field's path in the request.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A call that is not served yet.
+    #[error("{call} is not served yet: {instead}")]
+    Unserved {
+        /// The RPC.
+        call: &'static str,
+        /// What to do meanwhile.
+        instead: &'static str,
+    },
+    /// There is no such thing.
+    #[error("{kind} {id} does not exist")]
+    NotFound {
+        /// `pod`, `container`.
+        kind: &'static str,
+        /// As it was asked for.
+        id: String,
+    },
+    /// The short id fits several things.
+    #[error("{kind} id {id} fits {count}: give more digits")]
+    Ambiguous {
+        /// `pod`, `container`.
+        kind: &'static str,
+        /// As it was asked for.
+        id: String,
+        /// How many fit.
+        count: usize,
+    },
+    /// The name is held by something that is complete.
+    #[error("{kind} name {name} is in use by {id}: remove that one first")]
+    Exists {
+        /// `pod`, `container`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// Who has it.
+        id: String,
+    },
+    /// The name is being taken by a different request.
+    #[error("{kind} name {name} is being created by a different request: wait for that one to end")]
+    InFlight {
+        /// `pod`, `container`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// The thing is not in a state for this.
+    #[error("{action} {kind} {id}: it is {state}")]
+    WrongState {
+        /// `start`, `exec in`, …
+        action: &'static str,
+        /// `pod`, `container`.
+        kind: &'static str,
+        /// Which one.
+        id: String,
+        /// The state's name.
+        state: &'static str,
+    },
+    /// The configuration file can't be used.
+    #[error("configuration {}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A setting can't be as it is.
+    #[error("setting {key}: {reason}")]
+    Setting {
+        /// Its key.
+        key: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another daemon has the directory.
+    #[error("directory {} is in use by another slipwayd: stop that one or give another", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A record can't be read.
+    #[error("record {}: {reason}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file operation.
+    #[error("{action} {}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The server's transport ended badly.
+    #[error("serve {}", path.display())]
+    Serve {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// A piece of work ended without an outcome: a defect of the daemon, which its log tells.
+    #[error("{what} ended without an outcome: see the daemon's log")]
+    Lost {
+        /// The work.
+        what: String,
+    },
+    /// A deadline of the request's own has passed.
+    #[error("{what} was killed: it took more than {seconds} s")]
+    TimedOut {
+        /// What took too long.
+        what: String,
+        /// How long it might take.
+        seconds: u64,
+    },
+    /// The outcome of work that several requests wait for.
+    #[error(transparent)]
+    Joined(Arc<Self>),
+}
+
+impl Error {
+    /// Makes a closure for `map_err` that says what was done to which path.
+    pub(crate) fn io<E: Into<io::Error>>(
+        action: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io { action, path: path.as_ref().to_path_buf(), source: source.into() }
+    }
+
+    pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), reason: reason.into() }
+    }
+
+    pub(crate) fn unsupported(field: impl Into<String>) -> Self {
+        Self::Unsupported { field: field.into() }
+    }
+
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.code() == Code::NotFound
+    }
+
+    /// The gRPC code.
+    fn code(&self) -> Code {
+        match self {
+            Self::Image(error) => image_code(error),
+            Self::Runtime(error) => runtime_code(error),
+            Self::Unsupported { .. } | Self::Unserved { .. } => Code::Unimplemented,
+            Self::Invalid { .. } | Self::Ambiguous { .. } => Code::InvalidArgument,
+            Self::NotFound { .. } => Code::NotFound,
+            Self::Exists { .. } | Self::InFlight { .. } => Code::AlreadyExists,
+            Self::WrongState { .. } | Self::Busy { .. } => Code::FailedPrecondition,
+            Self::Config { .. } | Self::Setting { .. } | Self::Serve { .. } => Code::Internal,
+            Self::Record { .. } => Code::DataLoss,
+            Self::Io { source, .. } => io_code(source),
+            Self::Lost { .. } => Code::Internal,
+            Self::TimedOut { .. } => Code::DeadlineExceeded,
+            Self::Joined(error) => error.code(),
+        }
+    }
+
+    /// The error and its causes in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let next = error.to_string();
+            if !text.ends_with(&next) {
+                text.push_str(": ");
+                text.push_str(&next);
+            }
+            cause = error.source();
+        }
+        text.replace('\n', " ")
+    }
+
+    fn prefix(&self) -> &'static str {
+        match self {
+            // kubelet looks for these words to tell the user what a pull needs.
+            Self::Image(slipway_image::Error::RegistryUnavailable { .. }) => "RegistryUnavailable: ",
+            Self::Unsupported { field } if field.ends_with("recursive_read_only") => "RROUnsupported: ",
+            Self::Joined(error) => error.prefix(),
+            _ => "",
+        }
+    }
+}
+
+fn image_code(error: &slipway_image::Error) -> Code {
+    use slipway_image::Error as Image;
+    match error {
+        Image::InvalidReference { .. } | Image::InvalidDigest { .. } | Image::AmbiguousId { .. } => {
+            Code::InvalidArgument
+        }
+        Image::InvalidHosts { .. } | Image::ImageInUse { .. } | Image::StoreBusy { .. } => {
+            Code::FailedPrecondition
+        }
+        Image::ImageMissing { .. } | Image::NotFoundInRegistry { .. } => Code::NotFound,
+        Image::LayerMissing { .. } | Image::Corrupt { .. } => Code::DataLoss,
+        Image::Unauthorized { .. } => Code::PermissionDenied,
+        Image::RegistryUnavailable { .. } => Code::Unavailable,
+        Image::DigestMismatch { .. } => Code::DataLoss,
+        Image::ManifestRejected { .. } | Image::LayerRejected { .. } => Code::FailedPrecondition,
+        Image::Cancelled { .. } => Code::Cancelled,
+        Image::Io { source, .. } => io_code(source),
+        // The enum is open: what is not known here is the store's own trouble.
+        _ => Code::Internal,
+    }
+}
+
+fn runtime_code(error: &slipway_runtime::Error) -> Code {
+    use slipway_runtime::Error as Runtime;
+    match error {
+        Runtime::Io { source, .. } | Runtime::Kernel { source, .. } => io_code(source),
+        Runtime::Invalid(_) => Code::InvalidArgument,
+        Runtime::Unsupported(_) => Code::FailedPrecondition,
+        Runtime::NotFound { .. } => Code::NotFound,
+        Runtime::InUse(_) | Runtime::WrongState { .. } | Runtime::Program { .. } => Code::FailedPrecondition,
+        Runtime::Start { source, .. } => io_code(source),
+        Runtime::Monitor { .. } => Code::Unavailable,
+        Runtime::Record { .. } => Code::DataLoss,
+    }
+}
+
+fn io_code(error: &io::Error) -> Code {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::ResourceExhausted,
+        io::ErrorKind::TimedOut => Code::DeadlineExceeded,
+        _ => Code::Internal,
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        Self::new(error.code(), format!("{}{}", error.prefix(), error.chain()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_printed_once() {
+        let source = io::Error::from_raw_os_error(28);
+        let error = Error::io("write", "/x")(source);
+        let status = Status::from(error);
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status.message().matches("No space left").count(), 1, "{}", status.message());
+        assert!(status.message().starts_with("write /x: "), "{}", status.message());
+    }
+
+    #[test]
+    fn kubelet_finds_its_word_for_a_registry_that_is_down() {
+        let down = slipway_image::Error::RegistryUnavailable {
+            host: "h".to_owned(),
+            object: "o".to_owned(),
+            reason: "r".to_owned(),
+        };
+        let status = Status::from(Error::Joined(Arc::new(Error::Image(down))));
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().starts_with("RegistryUnavailable: "), "{}", status.message());
+    }
+}

@@ -1,0 +1,180 @@
+//! The CRI's view of the image store.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use slipway_image::{Credentials, Image, ImageId, Reference};
+use slipway_proto::runtime::v1 as cri;
+
+use crate::error::{Error, Result};
+use crate::node::{Node, now};
+
+/// The images that a filter lets through.
+pub(crate) fn list(node: &Node, request: cri::ListImagesRequest) -> Result<cri::ListImagesResponse> {
+    let wanted = request.filter.and_then(|filter| filter.image).map(|image| image.image).unwrap_or_default();
+    if wanted.is_empty() {
+        return Ok(cri::ListImagesResponse { images: node.store.images().iter().map(view).collect() });
+    }
+    let images = found(node.store.resolve(&wanted))?;
+    Ok(cri::ListImagesResponse { images: images.iter().map(view).collect() })
+}
+
+/// One image; none when it is not here, which is no error.
+pub(crate) fn status(node: &Node, request: cri::ImageStatusRequest) -> Result<cri::ImageStatusResponse> {
+    let image = found(node.store.resolve(&name(request.image)?))?;
+    let mut info = BTreeMap::new();
+    if let Some(image) = image.as_ref().filter(|_| request.verbose) {
+        let value = serde_json::json!({ "imageSpec": image.config, "layers": image.layers });
+        info.insert("info".to_owned(), value.to_string());
+    }
+    Ok(cri::ImageStatusResponse { image: image.as_ref().map(view), info })
+}
+
+/// Pulls; the end of the last one who waits ends the pull.
+pub(crate) async fn pull(node: &Node, request: cri::PullImageRequest) -> Result<cri::PullImageResponse> {
+    let reference: Reference = name(request.image)?.parse()?;
+    let credentials = request.auth.map_or(Ok(Credentials::Anonymous), credentials)?;
+    let image = node.store.pull(&reference, &credentials, &|_| {}).await?;
+    Ok(cri::PullImageResponse { image_ref: image.id.to_string() })
+}
+
+/// Removes an image with all its names; one that is not here is gone already.
+pub(crate) async fn remove(
+    node: &Arc<Node>,
+    request: cri::RemoveImageRequest,
+) -> Result<cri::RemoveImageResponse> {
+    let name = name(request.image)?;
+    let store = node.store.clone();
+    match node.blocking(move || store.remove(&name)).await {
+        Ok(_) | Err(Error::Image(slipway_image::Error::ImageMissing { .. })) => {
+            Ok(cri::RemoveImageResponse {})
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What images and containers take on their file systems.
+pub(crate) async fn fs_info(node: &Arc<Node>) -> Result<cri::ImageFsInfoResponse> {
+    let store = node.store.clone();
+    let usage = node.blocking(move || store.usage()).await?;
+    let containers = node.config.root.join("containers");
+    let written = node
+        .blocking({
+            let containers = containers.clone();
+            move || Ok::<_, Error>(disk_usage(&containers))
+        })
+        .await?;
+    let row = |path: &Path, bytes, inodes| cri::FilesystemUsage {
+        timestamp: now(),
+        fs_id: Some(cri::FilesystemIdentifier { mountpoint: path.display().to_string() }),
+        used_bytes: Some(cri::UInt64Value { value: bytes }),
+        inodes_used: Some(cri::UInt64Value { value: inodes }),
+    };
+    Ok(cri::ImageFsInfoResponse {
+        image_filesystems: vec![row(&usage.path, usage.bytes, usage.inodes)],
+        container_filesystems: vec![row(&containers, written.0, written.1)],
+    })
+}
+
+/// Bytes and inodes below a directory, which may change meanwhile.
+pub(crate) fn disk_usage(top: &Path) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt as _;
+    let (mut bytes, mut inodes) = (0_u64, 0_u64);
+    let mut folders = vec![top.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            inodes = inodes.saturating_add(1);
+            bytes = bytes.saturating_add(metadata.blocks().saturating_mul(512));
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    (bytes, inodes)
+}
+
+/// An image in the CRI's words.
+pub(crate) fn view(image: &Image) -> cri::Image {
+    let user = image.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
+    let user = user.split(':').next().unwrap_or_default();
+    let uid = user.parse().ok().map(|value| cri::Int64Value { value });
+    cri::Image {
+        id: image.id.to_string(),
+        repo_tags: image.tags.iter().map(ToString::to_string).collect(),
+        repo_digests: image.digests.clone(),
+        size: image.size,
+        username: if uid.is_some() { String::new() } else { user.to_owned() },
+        uid,
+        spec: Some(cri::ImageSpec { image: image.id.to_string(), ..cri::ImageSpec::default() }),
+        pinned: image.pinned,
+    }
+}
+
+/// The name by which people know an image, for as long as it is here.
+pub(crate) fn known_as(node: &Node, id: &ImageId, asked: &str) -> String {
+    let image = node.store.resolve(&id.to_string()).ok();
+    let tag = image.as_ref().and_then(|image| image.tags.first()).map(ToString::to_string);
+    tag.or_else(|| image.and_then(|image| image.digests.first().cloned())).unwrap_or_else(|| asked.to_owned())
+}
+
+fn found(outcome: slipway_image::Result<Image>) -> Result<Option<Image>> {
+    match outcome {
+        Ok(image) => Ok(Some(image)),
+        Err(slipway_image::Error::ImageMissing { .. }) => Ok(None),
+        Err(error) => Err(Error::Image(error)),
+    }
+}
+
+/// What an image's specification names.
+pub(crate) fn name(image: Option<cri::ImageSpec>) -> Result<String> {
+    let image = image.unwrap_or_default();
+    if !image.runtime_handler.is_empty() {
+        return Err(Error::unsupported("image.runtime_handler"));
+    }
+    if image.image.is_empty() {
+        return Err(Error::invalid("image.image", "it is empty"));
+    }
+    Ok(image.image)
+}
+
+fn credentials(auth: cri::AuthConfig) -> Result<Credentials> {
+    if !auth.registry_token.is_empty() {
+        return Ok(Credentials::RegistryToken(auth.registry_token));
+    }
+    if !auth.identity_token.is_empty() {
+        return Ok(Credentials::IdentityToken(auth.identity_token));
+    }
+    if !auth.username.is_empty() {
+        return Ok(Credentials::Basic { username: auth.username, password: auth.password });
+    }
+    if auth.auth.is_empty() {
+        return Ok(Credentials::Anonymous);
+    }
+    let decoded = STANDARD.decode(auth.auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = decoded.ok_or_else(|| Error::invalid("auth.auth", "it is no base64 text"))?;
+    let (username, password) =
+        text.split_once(':').ok_or_else(|| Error::invalid("auth.auth", "it is no user:password"))?;
+    // docker pads what it stores with NULs.
+    let password = password.trim_end_matches('\0').to_owned();
+    Ok(Credentials::Basic { username: username.to_owned(), password })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_auth_of_docker_is_a_user_and_a_password() {
+        let auth = cri::AuthConfig { auth: STANDARD.encode("me:a:b\0\0"), ..cri::AuthConfig::default() };
+        let basic = Credentials::Basic { username: "me".into(), password: "a:b".into() };
+        assert_eq!(credentials(auth).unwrap(), basic);
+        assert_eq!(credentials(cri::AuthConfig::default()).unwrap(), Credentials::Anonymous);
+        let bad = cri::AuthConfig { auth: "%".into(), ..cri::AuthConfig::default() };
+        assert!(credentials(bad).is_err());
+    }
+}

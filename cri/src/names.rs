@@ -1,0 +1,207 @@
+//! Who may create what under a name. A name is taken by the first request for it; an equal request joins the work in
+//! flight, a different one is told that the name is taken. A failure gives the name back.
+//!
+//! ```text
+//!   free --claim--> in flight --done--> held --release--> free
+//!                       '-----failure-----------------------^
+//! ```
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use crate::error::{Error, Result};
+
+type Outcome = Option<std::result::Result<String, Arc<Error>>>;
+
+/// What identifies a request: equal ones join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    pub(crate) fn of(message: &impl prost::Message) -> Self {
+        Self(Sha256::digest(message.encode_to_vec()).into())
+    }
+}
+
+#[derive(Debug)]
+enum Entry {
+    InFlight { request: Fingerprint, outcome: watch::Receiver<Outcome> },
+    Held { id: String },
+}
+
+/// The names of one kind of thing.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    kind: &'static str,
+    table: Arc<Mutex<HashMap<String, Entry>>>,
+    tasks: TaskTracker,
+}
+
+impl Names {
+    pub(crate) fn new(kind: &'static str, tasks: TaskTracker) -> Self {
+        Self { kind, table: Arc::default(), tasks }
+    }
+
+    /// Does the work that makes `name`, in a task of its own that outlives the caller, or joins that which is under way.
+    pub(crate) async fn create<F>(&self, name: &str, request: Fingerprint, work: F) -> Result<String>
+    where
+        F: Future<Output = Result<String>> + Send + 'static,
+    {
+        let mut outcome = self.claim(name, request, work)?;
+        let settled = outcome.wait_for(Option::is_some).await.map(|value| value.clone());
+        match settled {
+            Ok(Some(Ok(id))) => Ok(id),
+            Ok(Some(Err(error))) => Err(Error::Joined(error)),
+            Ok(None) | Err(_) => Err(Error::Lost { what: format!("creation of {} {name}", self.kind) }),
+        }
+    }
+
+    /// Marks a name as held, at start.
+    pub(crate) fn hold(&self, name: &str, id: &str) {
+        self.lock().insert(name.to_owned(), Entry::Held { id: id.to_owned() });
+    }
+
+    /// Gives a name back, if it is `id` that holds it.
+    pub(crate) fn release(&self, name: &str, id: &str) {
+        let mut table = self.lock();
+        if matches!(table.get(name), Some(Entry::Held { id: holder }) if holder == id) {
+            table.remove(name);
+        }
+    }
+
+    fn claim<F>(&self, name: &str, request: Fingerprint, work: F) -> Result<watch::Receiver<Outcome>>
+    where
+        F: Future<Output = Result<String>> + Send + 'static,
+    {
+        let mut table = self.lock();
+        match table.get(name) {
+            Some(Entry::InFlight { request: first, outcome }) if *first == request => {
+                return Ok(outcome.clone());
+            }
+            Some(Entry::InFlight { .. }) => {
+                return Err(Error::InFlight { kind: self.kind, name: name.to_owned() });
+            }
+            Some(Entry::Held { id }) => {
+                return Err(Error::Exists { kind: self.kind, name: name.to_owned(), id: id.clone() });
+            }
+            None => {}
+        }
+        let (sender, outcome) = watch::channel(None);
+        table.insert(name.to_owned(), Entry::InFlight { request, outcome: outcome.clone() });
+        drop(table);
+        let flight = Flight { names: self.clone(), name: name.to_owned(), sender, settled: false };
+        self.tasks.spawn(async move {
+            let result = work.await;
+            flight.settle(result);
+        });
+        Ok(outcome)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Work in flight; its drop without an outcome (a panic) gives the name back too.
+struct Flight {
+    names: Names,
+    name: String,
+    sender: watch::Sender<Outcome>,
+    settled: bool,
+}
+
+impl Flight {
+    fn settle(mut self, result: Result<String>) {
+        self.settled = true;
+        let mut table = self.names.lock();
+        match &result {
+            Ok(id) => table.insert(self.name.clone(), Entry::Held { id: id.clone() }),
+            Err(_) => table.remove(&self.name),
+        };
+        drop(table);
+        self.sender.send_replace(Some(result.map_err(Arc::new)));
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.names.lock().remove(&self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slipway_proto::runtime::v1::VersionRequest;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::oneshot;
+
+    fn request(text: &str) -> Fingerprint {
+        Fingerprint::of(&VersionRequest { version: text.to_owned() })
+    }
+
+    fn names() -> Names {
+        Names::new("pod", TaskTracker::new())
+    }
+
+    #[tokio::test]
+    async fn an_equal_retry_joins_the_work_in_flight() {
+        let names = names();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let (go, gate) = oneshot::channel::<()>();
+        let first = names.claim("a", request("1"), {
+            let runs = runs.clone();
+            async move {
+                runs.fetch_add(1, Ordering::SeqCst);
+                gate.await.unwrap();
+                Ok("id".to_owned())
+            }
+        });
+        drop(first.unwrap());
+        let second = tokio::spawn({
+            let names = names.clone();
+            async move { names.create("a", request("1"), async { Ok("other".to_owned()) }).await }
+        });
+        tokio::task::yield_now().await;
+        let different = names.create("a", request("2"), async { Ok("other".to_owned()) }).await;
+        assert!(matches!(different, Err(Error::InFlight { .. })));
+        go.send(()).unwrap();
+        assert_eq!(second.await.unwrap().unwrap(), "id");
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+        let late = names.create("a", request("1"), async { Ok("other".to_owned()) }).await;
+        assert!(matches!(late, Err(Error::Exists { id, .. }) if id == "id"));
+    }
+
+    #[tokio::test]
+    async fn a_failure_gives_the_name_back() {
+        let names = names();
+        let fail = async { Err(Error::Lost { what: "it".to_owned() }) };
+        assert!(names.create("a", request("1"), fail).await.is_err());
+        assert_eq!(names.create("a", request("2"), async { Ok("id".to_owned()) }).await.unwrap(), "id");
+    }
+
+    #[tokio::test]
+    async fn a_panic_gives_the_name_back() {
+        let names = names();
+        let fail = async { panic!("on purpose") };
+        assert!(matches!(names.create("a", request("1"), fail).await, Err(Error::Lost { .. })));
+        assert!(names.create("a", request("1"), async { Ok("id".to_owned()) }).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn only_the_holder_gives_a_name_back() {
+        let names = names();
+        names.hold("a", "1");
+        names.release("a", "2");
+        assert!(names.create("a", request("1"), async { Ok("3".to_owned()) }).await.is_err());
+        names.release("a", "1");
+        assert!(names.create("a", request("1"), async { Ok("3".to_owned()) }).await.is_ok());
+    }
+}

@@ -1,0 +1,260 @@
+//! What every service shares: the store, the runtime, the pods and containers that are known, and the tasks under way.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use slipway_image::{Lease, Store};
+use slipway_runtime::Runtime;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::names::Names;
+use crate::records::{ContainerRecord, Owner, Phase, PodRecord, Records, hex};
+
+/// The node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) runtime: Runtime,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) pods: Table<Pod>,
+    pub(crate) containers: Table<Container>,
+    pub(crate) pod_names: Names,
+    pub(crate) container_names: Names,
+    pub(crate) pod_records: Records<PodRecord>,
+    pub(crate) container_records: Records<ContainerRecord>,
+    /// What kubelet said the pods' addresses are; the built-in bridge has its own setting.
+    pub(crate) pod_cidr: Mutex<String>,
+}
+
+impl Node {
+    pub(crate) fn new(config: Config, store: Store, runtime: Runtime) -> Result<Self> {
+        let tasks = TaskTracker::new();
+        Ok(Self {
+            pods: Table::new("pod"),
+            containers: Table::new("container"),
+            pod_names: Names::new("pod", tasks.clone()),
+            container_names: Names::new("container", tasks.clone()),
+            pod_records: Records::open(&config.root, "pods")?,
+            container_records: Records::open(&config.root, "containers")?,
+            pod_cidr: Mutex::default(),
+            config,
+            store,
+            runtime,
+            tasks,
+        })
+    }
+
+    /// Does work in a task of its own, which the end of the caller does not end, and waits for it.
+    pub(crate) async fn detached<T, F>(&self, what: &str, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.tasks.spawn(work).await.map_err(|_| Error::Lost { what: what.to_owned() })?
+    }
+
+    /// Calls into the store or the runtime, which may block.
+    pub(crate) async fn blocking<T, E, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        Error: From<E>,
+        F: FnOnce() -> Result<T, E> + Send + 'static,
+    {
+        let done = self.tasks.spawn_blocking(work).await;
+        done.map_err(|_| Error::Lost { what: "a call".to_owned() })?.map_err(Error::from)
+    }
+}
+
+/// A pod that is known.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    pub(crate) record: PodRecord,
+    phase: Mutex<Phase>,
+    /// Held by who stops or removes it.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+}
+
+impl Pod {
+    pub(crate) fn new(record: PodRecord) -> Self {
+        Self { phase: Mutex::new(record.phase), record, turn: tokio::sync::Mutex::default() }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        self.record.id.as_str()
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        *locked(&self.phase)
+    }
+
+    /// Writes what is intended before the work begins; a later phase is never left for an earlier one.
+    pub(crate) fn intend(&self, records: &Records<PodRecord>, phase: Phase) -> Result<()> {
+        let mut current = locked(&self.phase);
+        if *current < phase {
+            records.write(self.id(), &PodRecord { phase, ..self.record.clone() })?;
+            *current = phase;
+        }
+        Ok(())
+    }
+}
+
+/// A container that is known.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) record: ContainerRecord,
+    phase: Mutex<Phase>,
+    /// Held by who starts or removes it.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Keeps the image's layers; absent when they were lost.
+    _lease: Option<Lease>,
+}
+
+impl Container {
+    pub(crate) fn new(record: ContainerRecord, lease: Option<Lease>) -> Self {
+        let phase = Mutex::new(record.phase);
+        Self { phase, record, turn: tokio::sync::Mutex::default(), _lease: lease }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        self.record.id.as_str()
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        *locked(&self.phase)
+    }
+
+    /// Writes what is intended before the work begins.
+    pub(crate) fn intend(&self, records: &Records<ContainerRecord>, phase: Phase) -> Result<()> {
+        let mut current = locked(&self.phase);
+        if *current < phase {
+            records.write(self.id(), &ContainerRecord { phase, ..self.record.clone() })?;
+            *current = phase;
+        }
+        Ok(())
+    }
+}
+
+/// What a table holds has an owner.
+pub(crate) trait Owned {
+    fn owner(&self) -> Owner;
+    fn name(&self) -> &str;
+}
+
+impl Owned for Pod {
+    fn owner(&self) -> Owner {
+        self.record.owner
+    }
+
+    fn name(&self) -> &str {
+        &self.record.name
+    }
+}
+
+impl Owned for Container {
+    fn owner(&self) -> Owner {
+        self.record.owner
+    }
+
+    fn name(&self) -> &str {
+        &self.record.name
+    }
+}
+
+/// Pods or containers by their ids.
+#[derive(Debug)]
+pub(crate) struct Table<T> {
+    kind: &'static str,
+    rows: RwLock<BTreeMap<String, Arc<T>>>,
+}
+
+impl<T: Owned> Table<T> {
+    fn new(kind: &'static str) -> Self {
+        Self { kind, rows: RwLock::default() }
+    }
+
+    pub(crate) fn insert(&self, id: &str, row: T) -> Arc<T> {
+        let row = Arc::new(row);
+        self.rows.write().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), row.clone());
+        row
+    }
+
+    pub(crate) fn remove(&self, id: &str) {
+        self.rows.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Every row.
+    pub(crate) fn all(&self) -> Vec<Arc<T>> {
+        self.rows.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The CRI's rows: no one else's are to be seen by its client.
+    pub(crate) fn cri(&self) -> Vec<Arc<T>> {
+        self.all().into_iter().filter(|row| row.owner() == Owner::Cri).collect()
+    }
+
+    /// The CRI's row of this id or unique prefix of one.
+    pub(crate) fn find_cri(&self, id: &str) -> Result<Arc<T>> {
+        self.find_by(id, |row| row.owner() == Owner::Cri)
+    }
+
+    /// Any owner's row of this id, unique prefix of one, or name.
+    pub(crate) fn find(&self, id: &str) -> Result<Arc<T>> {
+        match self.find_by(id, |_| true) {
+            Err(Error::NotFound { .. }) => self
+                .all()
+                .into_iter()
+                .find(|row| row.owner() != Owner::Cri && row.name() == id)
+                .ok_or_else(|| self.absent(id)),
+            found => found,
+        }
+    }
+
+    fn find_by(&self, id: &str, wanted: impl Fn(&T) -> bool) -> Result<Arc<T>> {
+        if id.is_empty() {
+            return Err(Error::invalid(format!("{}_id", self.kind), "it is empty"));
+        }
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(row) = rows.get(id).filter(|row| wanted(row)) {
+            return Ok(row.clone());
+        }
+        let from = rows.range(id.to_owned()..).take_while(|(key, _)| key.starts_with(id));
+        let found: Vec<_> = from.map(|(_, row)| row).filter(|row| wanted(row)).collect();
+        match found.as_slice() {
+            [] => Err(self.absent(id)),
+            [row] => Ok(Arc::clone(row)),
+            several => Err(Error::Ambiguous { kind: self.kind, id: id.to_owned(), count: several.len() }),
+        }
+    }
+
+    fn absent(&self, id: &str) -> Error {
+        Error::NotFound { kind: self.kind, id: id.to_owned() }
+    }
+}
+
+/// A fresh id: 64 hexadecimal digits.
+pub(crate) fn fresh_id() -> Result<String> {
+    let mut bytes = [0_u8; 32];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())
+            .map_err(Error::io("read random bytes from", "getrandom(2)"))?;
+    }
+    Ok(hex(&bytes))
+}
+
+/// Now, in nanoseconds since the epoch.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Locks what no panic can leave half-made.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

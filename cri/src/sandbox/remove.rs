@@ -1,0 +1,52 @@
+//! RemovePodSandbox; a failed RunPodSandbox and recovery end here too.
+
+use std::sync::Arc;
+
+use slipway_proto::runtime::v1 as cri;
+use slipway_runtime::SandboxId;
+
+use crate::container;
+use crate::error::Result;
+use crate::node::{Node, Pod};
+use crate::records::Phase;
+
+/// Removes a pod and its containers; one that is not there has been removed.
+pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<cri::RemovePodSandboxResponse> {
+    let pod = match node.pods.find_cri(id) {
+        Ok(pod) => pod,
+        Err(error) if error.is_not_found() => return Ok(cri::RemovePodSandboxResponse {}),
+        Err(error) => return Err(error),
+    };
+    carry_out(node, pod).await?;
+    Ok(cri::RemovePodSandboxResponse {})
+}
+
+/// Removes a pod of any owner, in a task of its own.
+pub(crate) async fn carry_out(node: &Arc<Node>, pod: Arc<Pod>) -> Result<()> {
+    let work = {
+        let node = node.clone();
+        async move {
+            let _turn = pod.turn.lock().await;
+            pod.intend(&node.pod_records, Phase::Removing)?;
+            for row in node.containers.all().into_iter().filter(|row| row.record.pod == pod.record.id) {
+                container::remove::clear(&node, &row).await?;
+            }
+            clear(&node, &pod.record.id).await?;
+            node.pods.remove(pod.id());
+            node.pod_names.release(&pod.record.name, pod.id());
+            tracing::info!(pod = pod.id(), "pod is removed");
+            Ok(())
+        }
+    };
+    node.detached("removal of a pod", work).await
+}
+
+/// Takes away whatever there is of a pod: nothing at all is fine.
+pub(crate) async fn clear(node: &Arc<Node>, id: &SandboxId) -> Result<()> {
+    let (runtime, records, id) = (node.runtime.clone(), node.pod_records.clone(), id.clone());
+    node.blocking(move || {
+        runtime.remove_sandbox(&id)?;
+        records.remove(id.as_str())
+    })
+    .await
+}

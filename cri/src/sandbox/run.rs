@@ -1,0 +1,77 @@
+//! RunPodSandbox.
+
+use std::sync::Arc;
+
+use slipway_proto::runtime::v1 as cri;
+use slipway_runtime::{SandboxConfig, SandboxId};
+
+use crate::error::{Error, Result};
+use crate::names::Fingerprint;
+use crate::node::{Node, Pod, fresh_id};
+use crate::records::{Encoded, Owner, Phase, PodRecord};
+use crate::sandbox::{remove, validate};
+
+/// Makes a pod, or joins the equal request that is making it.
+pub(crate) async fn run(
+    node: &Arc<Node>,
+    request: cri::RunPodSandboxRequest,
+) -> Result<cri::RunPodSandboxResponse> {
+    let pod_sandbox_id = make(node, request, Owner::Cri).await?;
+    Ok(cri::RunPodSandboxResponse { pod_sandbox_id })
+}
+
+/// Makes a pod for an owner and gives its id.
+pub(crate) async fn make(
+    node: &Arc<Node>,
+    request: cri::RunPodSandboxRequest,
+    owner: Owner,
+) -> Result<String> {
+    let name = validate::name(request.config.as_ref().and_then(|config| config.metadata.as_ref()))?;
+    let config = validate::config(SandboxId::new(fresh_id()?)?, &request)?;
+    let draft = Draft { name: name.clone(), owner, config };
+    let fingerprint = Fingerprint::of(&request);
+    let work = carry_out(node.clone(), draft, request);
+    node.pod_names.create(&name, fingerprint, work).await
+}
+
+struct Draft {
+    name: String,
+    owner: Owner,
+    config: SandboxConfig,
+}
+
+async fn carry_out(node: Arc<Node>, draft: Draft, request: cri::RunPodSandboxRequest) -> Result<String> {
+    let id = draft.config.id.clone();
+    match bring_up(&node, draft, request).await {
+        Ok(pod) => {
+            let row = node.pods.insert(id.as_str(), pod);
+            tracing::info!(pod = row.id(), name = row.record.name, "pod is ready");
+            Ok(id.to_string())
+        }
+        Err(error) => {
+            if let Err(error) = remove::clear(&node, &id).await {
+                tracing::warn!(pod = id.as_str(), error = error.chain(), "what was made of the pod stays");
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn bring_up(node: &Arc<Node>, draft: Draft, request: cri::RunPodSandboxRequest) -> Result<Pod> {
+    let node = node.clone();
+    let work = move || {
+        let status = node.runtime.create_sandbox(&draft.config)?;
+        let record = PodRecord {
+            id: draft.config.id,
+            owner: draft.owner,
+            name: draft.name,
+            created_at: status.created_at,
+            addresses: status.addresses,
+            phase: Phase::Live,
+            request: Encoded(request),
+        };
+        node.pod_records.write(record.id.as_str(), &record)?;
+        Ok::<_, Error>(Pod::new(record))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Lost { what: "start of a pod".to_owned() })?
+}

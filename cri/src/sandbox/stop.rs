@@ -1,0 +1,34 @@
+//! StopPodSandbox.
+
+use std::sync::Arc;
+
+use slipway_proto::runtime::v1 as cri;
+
+use crate::error::Result;
+use crate::node::{Node, Pod};
+use crate::records::Phase;
+
+/// Ends a pod's containers and gives back its network; a pod that is not there has been stopped.
+pub(crate) async fn stop(node: &Arc<Node>, id: &str) -> Result<cri::StopPodSandboxResponse> {
+    let pod = match node.pods.find_cri(id) {
+        Ok(pod) => pod,
+        Err(error) if error.is_not_found() => return Ok(cri::StopPodSandboxResponse {}),
+        Err(error) => return Err(error),
+    };
+    carry_out(node, pod).await?;
+    Ok(cri::StopPodSandboxResponse {})
+}
+
+/// Stops a pod of any owner, in a task of its own.
+pub(crate) async fn carry_out(node: &Arc<Node>, pod: Arc<Pod>) -> Result<()> {
+    let work = {
+        let node = node.clone();
+        async move {
+            let _turn = pod.turn.lock().await;
+            pod.intend(&node.pod_records, Phase::Stopping)?;
+            let (runtime, id) = (node.runtime.clone(), pod.record.id.clone());
+            node.blocking(move || runtime.stop_sandbox(&id)).await
+        }
+    };
+    node.detached("stop of a pod", work).await
+}

@@ -1,0 +1,115 @@
+//! Limits.
+
+use oci_spec::runtime::{
+    Linux, LinuxCpu, LinuxHugepageLimit, LinuxHugepageLimitBuilder, LinuxMemory, LinuxResources, Process,
+    Spec,
+};
+use slipway_proto::runtime::v1 as cri;
+
+use crate::error::{Error, Result};
+
+const AT: &str = "config.linux.resources";
+
+pub(super) fn fill(spec: &mut Spec, config: &cri::ContainerConfig) -> Result<()> {
+    let Some(wanted) = config.linux.as_ref().and_then(|linux| linux.resources.as_ref()) else {
+        return Ok(());
+    };
+    let adjustment = i32::try_from(wanted.oom_score_adj).ok().filter(|value| (-1000..=1000).contains(value));
+    let adjustment = adjustment.ok_or_else(|| {
+        let reason = format!("{} is not between -1000 and 1000", wanted.oom_score_adj);
+        Error::invalid(format!("{AT}.oom_score_adj"), reason)
+    })?;
+    let process = spec.process_mut().get_or_insert_with(Process::default);
+    process.set_oom_score_adj(Some(adjustment));
+    let linux = spec.linux_mut().get_or_insert_with(Linux::default);
+    let resources = linux.resources_mut().get_or_insert_with(LinuxResources::default);
+    resources.set_cpu(Some(cpu(wanted)?));
+    resources.set_memory(Some(memory(wanted)));
+    let hugepages = hugepages(&wanted.hugepage_limits)?;
+    if !hugepages.is_empty() {
+        resources.set_hugepage_limits(Some(hugepages));
+    }
+    unified(&wanted.unified)?;
+    if !wanted.unified.is_empty() {
+        resources.set_unified(Some(wanted.unified.clone().into_iter().collect()));
+    }
+    Ok(())
+}
+
+/// 0 and empty mean that nothing is wished.
+fn cpu(wanted: &cri::LinuxContainerResources) -> Result<LinuxCpu> {
+    let positive = |name: &str, value: i64| {
+        let value = u64::try_from(value);
+        let value = value.map_err(|_| Error::invalid(format!("{AT}.{name}"), "it is less than 0"))?;
+        Ok::<_, Error>(Some(value).filter(|value| *value != 0))
+    };
+    let mut cpu = LinuxCpu::default();
+    cpu.set_shares(positive("cpu_shares", wanted.cpu_shares)?);
+    cpu.set_period(positive("cpu_period", wanted.cpu_period)?);
+    cpu.set_quota(Some(wanted.cpu_quota).filter(|quota| *quota != 0));
+    cpu.set_cpus(Some(wanted.cpuset_cpus.clone()).filter(|set| !set.is_empty()));
+    cpu.set_mems(Some(wanted.cpuset_mems.clone()).filter(|set| !set.is_empty()));
+    Ok(cpu)
+}
+
+fn memory(wanted: &cri::LinuxContainerResources) -> LinuxMemory {
+    let mut memory = LinuxMemory::default();
+    memory.set_limit(Some(wanted.memory_limit_in_bytes).filter(|limit| *limit != 0));
+    memory.set_swap(Some(wanted.memory_swap_limit_in_bytes).filter(|limit| *limit != 0));
+    memory
+}
+
+/// kubelet sends a limit of 0 for every size of the node: that wishes nothing of a node without the controller.
+fn hugepages(limits: &[cri::HugepageLimit]) -> Result<Vec<LinuxHugepageLimit>> {
+    let wished = limits.iter().filter(|limit| limit.limit != 0);
+    wished
+        .map(|limit| {
+            let bad = |reason: String| Error::invalid(format!("{AT}.hugepage_limits"), reason);
+            let bytes =
+                i64::try_from(limit.limit).map_err(|_| bad(format!("{} bytes are too many", limit.limit)))?;
+            let built = LinuxHugepageLimitBuilder::default().page_size(&limit.page_size).limit(bytes).build();
+            built.map_err(|error| bad(error.to_string()))
+        })
+        .collect()
+}
+
+fn unified(files: &std::collections::BTreeMap<String, String>) -> Result<()> {
+    match files.keys().find(|name| name.contains('/') || name.starts_with('.') || !name.contains('.')) {
+        Some(bad) => {
+            Err(Error::invalid(format!("{AT}.unified"), format!("{bad:?} is no file of a controller")))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(resources: cri::LinuxContainerResources) -> Result<Spec> {
+        let linux = cri::LinuxContainerConfig { resources: Some(resources), security_context: None };
+        let config = cri::ContainerConfig { linux: Some(linux), ..Default::default() };
+        let mut spec = Spec::default();
+        fill(&mut spec, &config)?;
+        Ok(spec)
+    }
+
+    #[test]
+    fn hugepage_limits_of_0_wish_nothing() {
+        let limit = cri::HugepageLimit { page_size: "2MB".into(), limit: 0 };
+        let spec =
+            filled(cri::LinuxContainerResources { hugepage_limits: vec![limit], ..Default::default() });
+        let resources = spec.unwrap().linux().clone().unwrap().resources().clone().unwrap();
+        assert!(resources.hugepage_limits().is_none());
+        assert_eq!(resources.memory().and_then(|memory| memory.limit()), None);
+    }
+
+    #[test]
+    fn a_unified_key_stays_in_the_cgroup() {
+        for (name, fine) in [("memory.oom.group", true), ("../x.y", false), ("cgroup/procs.x", false)] {
+            let unified = [(name.to_owned(), "1".to_owned())].into();
+            let outcome = filled(cri::LinuxContainerResources { unified, ..Default::default() });
+            assert_eq!(outcome.is_ok(), fine, "{name}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What the daemon says of itself: its version, and conditions that hold only when they do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use slipway_proto::runtime::v1 as cri;
+
+use crate::error::{Error, Result};
+use crate::node::{Node, locked};
+
+/// The version, in kubelet's words.
+pub(crate) fn version() -> cri::VersionResponse {
+    cri::VersionResponse {
+        version: "0.1.0".to_owned(),
+        runtime_name: "slipway".to_owned(),
+        runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
+        runtime_api_version: "v1".to_owned(),
+    }
+}
+
+/// The conditions, the handlers and what they can do.
+pub(crate) async fn status(node: &Arc<Node>, verbose: bool) -> Result<cri::StatusResponse> {
+    let (runtime, network) = node
+        .blocking({
+            let node = node.clone();
+            move || Ok::<_, Error>((runtime_condition(&node), network_condition(&node)))
+        })
+        .await?;
+    let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: false, user_namespaces: false };
+    let mut info = BTreeMap::new();
+    if verbose {
+        info.insert("config".to_owned(), described(node).to_string());
+    }
+    Ok(cri::StatusResponse {
+        status: Some(cri::RuntimeStatus { conditions: vec![runtime, network] }),
+        info,
+        runtime_handlers: vec![cri::RuntimeHandler { name: String::new(), features: Some(features) }],
+        features: Some(cri::RuntimeFeatures {
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: false,
+        }),
+    })
+}
+
+fn runtime_condition(node: &Node) -> cri::RuntimeCondition {
+    let broken = [&node.config.root, &node.config.state].into_iter().find_map(|directory| {
+        let probe = directory.join(".writable");
+        let outcome = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
+        outcome.err().map(|error| Error::io("write into", directory)(error).chain())
+    });
+    cri::RuntimeCondition {
+        r#type: "RuntimeReady".to_owned(),
+        status: broken.is_none(),
+        reason: if broken.is_some() { "DirectoryNotWritable".to_owned() } else { String::new() },
+        message: broken.unwrap_or_default(),
+    }
+}
+
+fn network_condition(node: &Node) -> cri::RuntimeCondition {
+    let network = node.runtime.network_status();
+    cri::RuntimeCondition {
+        r#type: "NetworkReady".to_owned(),
+        status: network.ready,
+        reason: if network.ready { network.reason } else { "NetworkPluginNotReady".to_owned() },
+        message: network.message,
+    }
+}
+
+fn described(node: &Node) -> serde_json::Value {
+    let features = node.runtime.features();
+    serde_json::json!({
+        "rootDir": node.config.root,
+        "stateDir": node.config.state,
+        "socket": node.config.socket(),
+        "configuration": node.config,
+        "podCIDR": *locked(&node.pod_cidr),
+        "features": {
+            "lowerdirAppend": features.lowerdir_append,
+            "idmappedMounts": features.idmapped_mounts,
+            "cgroup": if features.unified_cgroup { "v2" } else { "v1" },
+            "capSysResource": features.sys_resource,
+            "openFiles": features.open_files,
+        },
+    })
+}
+
+/// Takes what kubelet says of the pods' addresses.
+pub(crate) fn update(node: &Node, request: cri::UpdateRuntimeConfigRequest) -> Result<()> {
+    let network = request.runtime_config.and_then(|config| config.network_config).unwrap_or_default();
+    for part in network.pod_cidr.split(',').filter(|part| !part.is_empty()) {
+        let fits = part.trim().split_once('/').is_some_and(|(address, bits)| {
+            address.parse::<std::net::IpAddr>().is_ok_and(|address| {
+                bits.parse::<u8>().is_ok_and(|bits| bits <= if address.is_ipv4() { 32 } else { 128 })
+            })
+        });
+        if !fits {
+            let field = "runtime_config.network_config.pod_cidr";
+            return Err(Error::invalid(field, format!("{part:?} is no ADDRESS/BITS")));
+        }
+    }
+    *locked(&node.pod_cidr) = network.pod_cidr;
+    Ok(())
+}
