@@ -1,2 +1,55 @@
-//! The command line.
-fn main() {}
+//! The command line. Called `crictl` (by a link) it takes crictl's verbs and flags and speaks the CRI to any runtime;
+//! called anything else it is `slipway`, which adds building, pushing, housekeeping and containers of every owner.
+
+mod args;
+mod config;
+mod connection;
+mod error;
+mod log_file;
+mod output;
+mod pod_file;
+mod progress;
+mod protojson;
+mod status_view;
+mod streams;
+mod table;
+mod time;
+mod units;
+mod verb;
+
+use std::process::ExitCode;
+
+use crate::args::{Dialect, Invocation};
+use crate::connection::Session;
+use crate::error::{Error, Result};
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let dialect = Dialect::of(arguments.first());
+    let invocation = match Invocation::parse(dialect, arguments) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            let code = if error.use_stderr() { 1 } else { 0 };
+            return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE };
+        }
+    };
+    match perform(dialect, invocation) {
+        Ok(code) => ExitCode::from(code),
+        Err(Error::Output(cause)) if cause.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) => {
+            output::note(format_args!("{}: {}", dialect.name(), error.describe(dialect)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(dialect: Dialect, invocation: Invocation) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
+    let result = runtime.block_on(async {
+        let session = Session::new(dialect, invocation.global)?;
+        verb::perform(invocation.command, &session).await
+    });
+    // A thread may still wait for standard input.
+    runtime.shutdown_background();
+    result
+}

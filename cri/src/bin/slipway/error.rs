@@ -1,0 +1,67 @@
+//! What can go wrong on the client's side, and how it is told in one line.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::args::Dialect;
+
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// Why a verb ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// What was typed makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    #[error("start")]
+    Start(#[source] io::Error),
+    #[error("connect to {endpoint}: is the daemon running, and are you root?")]
+    Connect { endpoint: String, source: io::Error },
+    #[error("connect to {endpoint}")]
+    Handshake { endpoint: String, source: tonic::transport::Error },
+    /// The daemon refused.
+    #[error("{action}: {}", status.message())]
+    Call { action: String, status: Box<tonic::Status> },
+    #[error("{action}: the daemon ended the stream too early")]
+    Ended { action: String },
+    #[error("read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path}: {reason}")]
+    Parse { path: PathBuf, reason: String },
+    /// The thing is not as the verb needs it.
+    #[error("{0}")]
+    Refused(String),
+    /// Some of several things went wrong; each has been told.
+    #[error("{failed} of {total} failed")]
+    Several { failed: usize, total: usize },
+    #[error("write to standard output")]
+    Output(#[source] io::Error),
+}
+
+impl Error {
+    /// For `map_err`: a refused call, with what was wanted.
+    pub(crate) fn call(action: impl Into<String>) -> impl FnOnce(tonic::Status) -> Self {
+        let action = action.into();
+        move |status| Self::Call { action, status: Box::new(status) }
+    }
+
+    /// The socket's server does not know the call.
+    pub(crate) fn is_unimplemented(&self) -> bool {
+        matches!(self, Self::Call { status, .. } if status.code() == tonic::Code::Unimplemented)
+    }
+
+    /// The error and its causes in one line.
+    pub(crate) fn describe(&self, dialect: Dialect) -> String {
+        if let (Dialect::Crictl, Self::Call { action, status }) = (dialect, self) {
+            return format!("{action}: rpc error: code = {:?} desc = {}", status.code(), status.message());
+        }
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            line.push_str(": ");
+            line.push_str(&error.to_string());
+            cause = error.source();
+        }
+        line
+    }
+}

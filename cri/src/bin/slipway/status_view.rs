@@ -1,0 +1,61 @@
+//! How `inspect`, `inspectp`, `inspecti` and `info` show a state: one object for one thing, an array for several, with
+//! the runtime's verbose texts beside the state.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::error::Result;
+use crate::{output, time};
+
+/// The state with the texts. A text that is JSON is shown as such, any other as a string.
+pub(crate) fn with_info(status: Value, info: &BTreeMap<String, String>) -> Value {
+    let mut object = Map::new();
+    object.insert("status".to_owned(), status);
+    for (name, text) in info {
+        let value = if text.starts_with(['{', '[']) { serde_json::from_str(text).ok() } else { None };
+        object.insert(name.clone(), value.unwrap_or_else(|| text.trim_matches('"').into()));
+    }
+    Value::Object(object)
+}
+
+/// Times are for people here, not nanoseconds.
+pub(crate) fn with_readable_times(mut status: Value, names: &[&str]) -> Value {
+    for name in names {
+        if let Some(value) = status.get_mut(*name) {
+            let nanos = value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+            *value = time::rfc3339(nanos).into();
+        }
+    }
+    status
+}
+
+/// One alone, or all in an array.
+pub(crate) fn print(mut views: Vec<Value>) -> Result<()> {
+    match (views.len(), views.pop()) {
+        (1, Some(only)) => output::json(&only),
+        (_, last) => {
+            views.extend(last);
+            output::json(&Value::Array(views))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn texts_that_are_json_are_shown_as_such() {
+        let info = [("a", "{\"x\": 1}"), ("b", "\"plain\"")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let view = with_info(json!({"id": "1"}), &info.into());
+        assert_eq!(view, json!({"status": {"id": "1"}, "a": {"x": 1}, "b": "plain"}));
+    }
+
+    #[test]
+    fn times_become_readable() {
+        let status = with_readable_times(json!({"createdAt": "0", "id": "1"}), &["createdAt", "startedAt"]);
+        assert_eq!(status, json!({"createdAt": "1970-01-01T00:00:00Z", "id": "1"}));
+    }
+}

@@ -1,0 +1,86 @@
+//! The streams of a process: the daemon's messages to this program's own output, standard input to the daemon, signals.
+
+use std::io::Read as _;
+
+use slipway_proto::slipway::v1::{Exit, StreamOutput, stream_output::Message};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tonic::Streaming;
+
+use crate::error::{Error, Result};
+use crate::output;
+
+/// What comes next from a session.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Something was written; it has been passed on.
+    Output,
+    Exit(Exit),
+}
+
+/// Waits until the daemon has connected the streams.
+pub(crate) async fn ready(stream: &mut Streaming<StreamOutput>, action: &str) -> Result<()> {
+    match stream.message().await.map_err(Error::call(action))?.and_then(|output| output.message) {
+        Some(Message::Ready(_)) => Ok(()),
+        _ => Err(Error::Ended { action: action.to_owned() }),
+    }
+}
+
+/// Takes one message and passes on what it carries.
+pub(crate) async fn next(stream: &mut Streaming<StreamOutput>, action: &str) -> Result<Next> {
+    let message = stream.message().await.map_err(Error::call(action))?;
+    let message = message.ok_or_else(|| Error::Ended { action: action.to_owned() })?;
+    match message.message {
+        Some(Message::Stdout(data)) => output::bytes(&data)?,
+        Some(Message::Stderr(data)) => output::error_bytes(&data)?,
+        Some(Message::Exit(exit)) => return Ok(Next::Exit(exit)),
+        Some(Message::Ready(_)) | None => {}
+    }
+    Ok(Next::Output)
+}
+
+/// This program's exit status for a process's.
+pub(crate) fn status(exit: &Exit) -> u8 {
+    if !exit.message.is_empty() {
+        output::note(&exit.message);
+    }
+    u8::try_from(exit.code & 0xff).unwrap_or(u8::MAX)
+}
+
+/// Sends standard input, then `end`. A thread of its own reads, since a read of a terminal can't be called off.
+pub(crate) fn forward_stdin<M: Send + 'static>(sender: mpsc::Sender<M>, chunk: fn(Vec<u8>) -> M, end: M) {
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(length) = stdin.read(&mut buffer) {
+            let Some(data) = buffer.get(..length).filter(|data| !data.is_empty()) else { break };
+            if sender.blocking_send(chunk(data.to_vec())).is_err() {
+                return;
+            }
+        }
+        // The session may be over already.
+        let _ = sender.blocking_send(end);
+    });
+}
+
+/// Ctrl-C and SIGTERM, in whatever order they come.
+#[derive(Debug)]
+pub(crate) struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    pub(crate) fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(Error::Start);
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one; its number is returned.
+    pub(crate) async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Nanoseconds since the epoch, to and from RFC 3339, and durations such as `1m30s`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub(crate) const SECOND: i64 = 1_000_000_000;
+const DAY: i64 = 86_400;
+
+/// The present time.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// RFC 3339 in UTC, with as many digits of the second as there are.
+pub(crate) fn rfc3339(nanos: i64) -> String {
+    let (seconds, fraction) = (nanos.div_euclid(SECOND), nanos.rem_euclid(SECOND));
+    let (days, clock) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+    let (year, month, day) = civil_date(days);
+    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
+    let digits = format!("{fraction:09}");
+    let digits = digits.trim_end_matches('0');
+    let point = if digits.is_empty() { "" } else { "." };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{point}{digits}Z")
+}
+
+/// The Gregorian date of a day counted from the epoch, by years that begin in March (so that a leap day ends one).
+fn civil_date(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+fn day_number(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+/// A time in RFC 3339, with `Z` or an offset.
+pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
+    let (date, rest) = text.split_once(['T', 't', ' '])?;
+    let mut date = date.splitn(3, '-').map(number);
+    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    let split = rest.find(['Z', 'z', '+', '-'])?;
+    let (clock, zone) = rest.split_at_checked(split)?;
+    let mut clock = clock.splitn(3, ':');
+    let (hour, minute, second) = (number(clock.next()?)?, number(clock.next()?)?, clock.next()?);
+    let (second, fraction) = second.split_once('.').unwrap_or((second, "0"));
+    let second = number(second)?;
+    let fraction = number(format!("{fraction:0<9}").get(..9)?)?;
+    let offset = offset_seconds(zone)?;
+    let sane = (1..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !(sane && hour < 24 && minute < 60 && second <= 60) {
+        return None;
+    }
+    let seconds = day_number(year, month, day) * DAY + hour * 3600 + minute * 60 + second - offset;
+    seconds.checked_mul(SECOND)?.checked_add(fraction)
+}
+
+fn offset_seconds(zone: &str) -> Option<i64> {
+    let (sign, digits) = match zone.split_at_checked(1)? {
+        ("Z" | "z", "") => return Some(0),
+        ("+", digits) => (1, digits),
+        ("-", digits) => (-1, digits),
+        _ => return None,
+    };
+    let (hours, minutes) = digits.split_once(':')?;
+    Some(sign * (number(hours)? * 3600 + number(minutes)? * 60))
+}
+
+fn number(text: impl AsRef<str>) -> Option<i64> {
+    let text = text.as_ref();
+    let digits = !text.is_empty() && text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+/// `90s`, `1m30s`, `500ms`, `1.5h`, or plain seconds.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let (figure, tail) = rest.split_at_checked(rest.find(|c: char| c.is_ascii_alphabetic())?)?;
+        let end = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at_checked(end)?;
+        let scale = match unit {
+            "ns" => 1e-9,
+            "us" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(figure.parse::<f64>().ok()? * scale).ok()?;
+        total = total.checked_add(part)?;
+        rest = tail;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// What `--since` means: a time, seconds since the epoch, or how long ago.
+pub(crate) fn parse_since(text: &str) -> Option<i64> {
+    if let Some(time) = parse_rfc3339(text) {
+        return Some(time);
+    }
+    if let Ok(seconds) = text.parse::<i64>() {
+        return seconds.checked_mul(SECOND);
+    }
+    let ago = i64::try_from(parse_duration(text)?.as_nanos()).ok()?;
+    now().checked_sub(ago)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_and_read_back() {
+        let cases = [
+            (0, "1970-01-01T00:00:00Z"),
+            (1_709_210_096_000_000_000, "2024-02-29T12:34:56Z"),
+            (1_709_210_096_120_000_000, "2024-02-29T12:34:56.12Z"),
+            (-1, "1969-12-31T23:59:59.999999999Z"),
+        ];
+        for (nanos, text) in cases {
+            assert_eq!(rfc3339(nanos), text);
+            assert_eq!(parse_rfc3339(text), Some(nanos));
+        }
+    }
+
+    #[test]
+    fn offsets_are_taken_off() {
+        assert_eq!(parse_rfc3339("1970-01-01T01:00:00+01:00"), Some(0));
+        assert_eq!(parse_rfc3339("1970-01-01T00:00:00"), None);
+        assert_eq!(parse_rfc3339("9-é"), None);
+    }
+
+    #[test]
+    fn durations_add_up() {
+        assert_eq!(parse_duration("1m30s"), Some(Duration::from_secs(90)));
+        assert_eq!(parse_duration("2"), Some(Duration::from_secs(2)));
+        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
+        for wrong in ["", "s", "1x", "-1s", "1e400s", "5é"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `images`: what the node has.
+
+use slipway_proto::runtime::v1::{Image, ImageFilter, ImageSpec, ListImagesRequest};
+
+use crate::args::Format;
+use crate::connection::Session;
+use crate::error::{Error, Result};
+use crate::protojson::Registry;
+use crate::table::Table;
+use crate::{output, units};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Show all that is known of each
+    #[arg(short, long)]
+    verbose: bool,
+    /// Show ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Show digests too
+    #[arg(long)]
+    digests: bool,
+    /// Show whether they are pinned
+    #[arg(long)]
+    pinned: bool,
+    /// Show whole ids
+    #[arg(long)]
+    no_trunc: bool,
+    /// Output format: json or table
+    #[arg(short, long, default_value = "table")]
+    output: Format,
+    /// Show this image only
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    image: Option<String>,
+}
+
+pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
+    let spec = args.image.clone().map(|image| ImageSpec { image, ..ImageSpec::default() });
+    let filter = spec.map(|spec| ImageFilter { image: Some(spec) });
+    let answer = session.images().await?.list_images(ListImagesRequest { filter }).await;
+    let mut answer = answer.map_err(Error::call("list images"))?.into_inner();
+    answer.images.sort_by(|a, b| (&a.repo_tags, &a.repo_digests).cmp(&(&b.repo_tags, &b.repo_digests)));
+    if args.output == Format::Json {
+        return output::json(&Registry::load()?.to_json("runtime.v1.ListImagesResponse", &answer)?);
+    }
+    if args.quiet {
+        return answer.images.iter().try_for_each(|image| output::line(&image.id));
+    }
+    if args.verbose {
+        return answer.images.iter().try_for_each(describe);
+    }
+    print_table(&args, &answer.images, session)
+}
+
+fn print_table(args: &Args, images: &[Image], session: &Session) -> Result<()> {
+    let mut heads = vec!["IMAGE", "TAG"];
+    heads.extend(args.digests.then_some("DIGEST"));
+    heads.extend(["IMAGE ID", "SIZE"]);
+    heads.extend(args.pinned.then_some("PINNED"));
+    let mut table = Table::new(session.dialect, &heads);
+    let shorten = |id: &str| if args.no_trunc { id.to_owned() } else { units::short(id) };
+    for image in images {
+        let digest = image.repo_digests.first().and_then(|digest| digest.split_once('@'));
+        let (repository, digest) = digest.unwrap_or(("<none>", "<none>"));
+        for (name, tag) in names(image, repository) {
+            let mut row = vec![name.to_owned(), tag.to_owned()];
+            row.extend(args.digests.then(|| shorten(digest)));
+            row.extend([shorten(&image.id), units::size(image.size)]);
+            row.extend(args.pinned.then(|| image.pinned.to_string()));
+            table.row(row);
+        }
+    }
+    table.print()
+}
+
+fn names<'a>(image: &'a Image, repository: &'a str) -> Vec<(&'a str, &'a str)> {
+    if image.repo_tags.is_empty() {
+        return vec![(repository, "<none>")];
+    }
+    image.repo_tags.iter().map(|name| name.rsplit_once(':').unwrap_or((name, "<none>"))).collect()
+}
+
+fn describe(image: &Image) -> Result<()> {
+    output::line(format_args!("ID: {}", image.id))?;
+    for tag in &image.repo_tags {
+        output::line(format_args!("RepoTags: {tag}"))?;
+    }
+    for digest in &image.repo_digests {
+        output::line(format_args!("RepoDigests: {digest}"))?;
+    }
+    output::line(format_args!("Size: {}", image.size))?;
+    if let Some(uid) = &image.uid {
+        output::line(format_args!("Uid: {}", uid.value))?;
+    }
+    if !image.username.is_empty() {
+        output::line(format_args!("Username: {}", image.username))?;
+    }
+    if image.pinned {
+        output::line("Pinned: true")?;
+    }
+    output::line("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_no_tag() {
+        let image = Image { repo_tags: vec!["localhost:5000/a:b".to_owned()], ..Image::default() };
+        assert_eq!(names(&image, "x"), [("localhost:5000/a", "b")]);
+        assert_eq!(names(&Image::default(), "x"), [("x", "<none>")]);
+    }
+}

@@ -1,0 +1,43 @@
+//! `info`: whether the runtime is ready, and what it can do.
+
+use slipway_proto::runtime::v1::StatusRequest;
+
+use crate::args::Format;
+use crate::connection::Session;
+use crate::error::{Error, Result};
+use crate::protojson::Registry;
+use crate::status_view;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Output format: json
+    #[arg(short, long, default_value = "json")]
+    output: Format,
+    /// Leave the runtime's verbose texts out
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
+    if args.output != Format::Json {
+        return Err(Error::Usage("info is shown as json only".to_owned()));
+    }
+    let mut client = session.runtime().await?;
+    let answer = client.status(StatusRequest { verbose: !args.quiet }).await;
+    let answer = answer.map_err(Error::call("ask for the status"))?.into_inner();
+    let registry = Registry::load()?;
+    let status = registry.to_json("runtime.v1.RuntimeStatus", &answer.status.unwrap_or_default())?;
+    let mut view = status_view::with_info(status, &answer.info);
+    if let Some(object) = view.as_object_mut() {
+        let handlers: Result<Vec<_>> = answer
+            .runtime_handlers
+            .iter()
+            .map(|handler| registry.to_json("runtime.v1.RuntimeHandler", handler))
+            .collect();
+        object.insert("runtimeHandlers".to_owned(), handlers?.into());
+        if let Some(features) = &answer.features {
+            object.insert("features".to_owned(), registry.to_json("runtime.v1.RuntimeFeatures", features)?);
+        }
+    }
+    status_view::print(vec![view])
+}

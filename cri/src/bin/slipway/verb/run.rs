@@ -1,0 +1,105 @@
+//! slipway's `run`: a command in a new container. Attached, its streams are connected before it starts, so that no line
+//! is lost; Ctrl-C stops it, a second one kills it.
+
+mod arguments;
+
+use slipway_proto::slipway::v1::{
+    RemoveContainerRequest, RunContainerResponse, StartContainerRequest, StopContainerRequest,
+};
+use tonic::Code;
+
+pub(crate) use self::arguments::Args;
+use super::{attach, pull};
+use crate::connection::Session;
+use crate::error::{Error, Result};
+use crate::output;
+use crate::streams::{self, Interrupts, Next};
+
+/// How long the first Ctrl-C leaves the container to end by itself.
+const STOP_SECONDS: u32 = 10;
+
+pub(crate) async fn perform(args: Args, session: &Session) -> Result<u8> {
+    let created = create(&args, session).await?;
+    if args.detach {
+        return output::line(created.id).map(|()| 0);
+    }
+    match follow(&created.id, args.interactive, session).await {
+        Ok(code) => Ok(code),
+        Err(Failure::BeforeStart(error)) => {
+            let request = RemoveContainerRequest { container: created.id.clone(), force: true };
+            if let Err(status) = session.own().await?.remove_container(request).await {
+                output::note(format_args!("container {} is left: {}", created.id, status.message()));
+            }
+            Err(error)
+        }
+        Err(Failure::AfterStart(error)) => Err(error),
+    }
+}
+
+/// Makes the container, pulling the image when it is not on the node.
+async fn create(args: &Args, session: &Session) -> Result<RunContainerResponse> {
+    let request = args.request()?;
+    let mut client = session.own().await?;
+    let action = || format!("run {}", args.image);
+    match client.run_container(request.clone()).await {
+        Err(status) if status.code() == Code::NotFound && !args.no_pull => {
+            output::note(format_args!("image {} is not on the node: pulling it", args.image));
+            pull::own(&args.image, args.credentials.for_own()?, false, session).await?;
+            let retried = client.run_container(request).await.map_err(Error::call(action()))?;
+            Ok(retried.into_inner())
+        }
+        result => Ok(result.map_err(Error::call(action()))?.into_inner()),
+    }
+}
+
+/// Whether there is a process to leave alone.
+enum Failure {
+    BeforeStart(Error),
+    AfterStart(Error),
+}
+
+async fn follow(id: &str, interactive: bool, session: &Session) -> std::result::Result<u8, Failure> {
+    let mut interrupts = Interrupts::listen().map_err(Failure::BeforeStart)?;
+    let attached = attach::open(id, interactive, session).await.map_err(Failure::BeforeStart)?;
+    let mut client = session.own().await.map_err(Failure::BeforeStart)?;
+    let request = StartContainerRequest { container: id.to_owned() };
+    let started = client.start_container(request).await;
+    started.map_err(|status| Failure::BeforeStart(Error::call(format!("start container {id}"))(status)))?;
+    pump(id, attached, &mut interrupts, session).await.map_err(Failure::AfterStart)
+}
+
+async fn pump(
+    id: &str,
+    mut attached: attach::Attached,
+    interrupts: &mut Interrupts,
+    session: &Session,
+) -> Result<u8> {
+    attached.send_input();
+    let action = format!("follow container {id}");
+    let mut timeout = STOP_SECONDS;
+    loop {
+        tokio::select! {
+            _ = interrupts.next() => {
+                request_stop(id, timeout, session).await?;
+                timeout = 0;
+            }
+            next = streams::next(&mut attached.stream, &action) => {
+                if let Next::Exit(exit) = next? {
+                    return Ok(streams::status(&exit));
+                }
+            }
+        }
+    }
+}
+
+/// Asks for the stop without waiting for it: what the container still writes is followed meanwhile.
+async fn request_stop(id: &str, timeout: u32, session: &Session) -> Result<()> {
+    let mut client = session.own().await?;
+    let request = StopContainerRequest { container: id.to_owned(), timeout: Some(timeout) };
+    tokio::spawn(async move {
+        if let Err(status) = client.stop_container(request).await {
+            output::note(format_args!("stop: {}", status.message()));
+        }
+    });
+    Ok(())
+}
