@@ -54,20 +54,14 @@ impl Addresses {
             source,
         })?;
         let table = Mutex::new(read(&directory, &subnets)?);
-        Ok(Self {
-            directory,
-            subnets,
-            table,
-        })
+        Ok(Self { directory, subnets, table })
     }
 
     /// Gives the pod an address in each subnet; the records are on disk when this returns.
     pub(super) fn lease(&self, pod: &str, ports: &[PortMapping]) -> Result<Lease> {
         let mut table = self.lock();
         if table.leases.contains_key(pod) {
-            return Err(Error::InUse(format!(
-                "pod {pod} has its addresses already; detach it first"
-            )));
+            return Err(Error::InUse(format!("pod {pod} has its addresses already; detach it first")));
         }
         let mut addresses = Vec::new();
         for subnet in &self.subnets {
@@ -76,16 +70,9 @@ impl Addresses {
                     "subnet {subnet} has no free address; remove pods or widen the subnet"
                 ))
             })?;
-            addresses.push(Cidr {
-                address,
-                prefix: subnet.prefix,
-            });
+            addresses.push(Cidr { address, prefix: subnet.prefix });
         }
-        let lease = Lease {
-            pod: pod.to_owned(),
-            addresses,
-            ports: ports.to_vec(),
-        };
+        let lease = Lease { pod: pod.to_owned(), addresses, ports: ports.to_vec() };
         if let Err(error) = self.write(&lease, &table) {
             // Nothing uses the addresses yet.
             let _ = self.erase(&lease);
@@ -93,9 +80,7 @@ impl Addresses {
         }
         for address in &lease.addresses {
             table.taken.insert(address.address);
-            table
-                .last
-                .insert(subnet_of(&self.subnets, address.address), address.address);
+            table.last.insert(subnet_of(&self.subnets, address.address), address.address);
         }
         table.leases.insert(pod.to_owned(), lease.clone());
         Ok(lease)
@@ -136,9 +121,8 @@ impl Addresses {
     }
 
     fn write(&self, lease: &Lease, table: &Table) -> Result<()> {
-        let invalid = |error: serde_json::Error| {
-            Error::Invalid(format!("address record of {}: {error}", lease.pod))
-        };
+        let invalid =
+            |error: serde_json::Error| Error::Invalid(format!("address record of {}: {error}", lease.pod));
         let record = serde_json::to_vec(lease).map_err(invalid)?;
         for address in &lease.addresses {
             replace(&self.directory.join(address.address.to_string()), &record)?;
@@ -148,10 +132,7 @@ impl Addresses {
             last.insert(subnet_of(&self.subnets, address.address), address.address);
         }
         let last: Vec<IpAddr> = last.into_values().collect();
-        replace(
-            &self.directory.join(LAST),
-            &serde_json::to_vec(&last).map_err(invalid)?,
-        )
+        replace(&self.directory.join(LAST), &serde_json::to_vec(&last).map_err(invalid)?)
     }
 
     fn erase(&self, lease: &Lease) -> Result<()> {
@@ -170,16 +151,9 @@ impl Table {
     /// The next free address after the one given last.
     fn next(&self, subnet: Cidr) -> Option<IpAddr> {
         let (first, last) = subnet.pods();
-        let before = self
-            .last
-            .get(&subnet.network())
-            .map(|address| cidr::value(*address));
-        let start = before
-            .map_or(first, |value| value.saturating_add(1))
-            .max(first);
-        let attempts = u128::try_from(self.taken.len())
-            .unwrap_or(u128::MAX)
-            .saturating_add(1);
+        let before = self.last.get(&subnet.network()).map(|address| cidr::value(*address));
+        let start = before.map_or(first, |value| value.saturating_add(1)).max(first);
+        let attempts = u128::try_from(self.taken.len()).unwrap_or(u128::MAX).saturating_add(1);
         let upward = (start..=last).take(usize::try_from(attempts).unwrap_or(usize::MAX));
         let again = (first..=last).take(usize::try_from(attempts).unwrap_or(usize::MAX));
         upward
@@ -190,18 +164,11 @@ impl Table {
 }
 
 fn subnet_of(subnets: &[Cidr], address: IpAddr) -> IpAddr {
-    subnets
-        .iter()
-        .find(|subnet| subnet.contains(address))
-        .map_or(address, |subnet| subnet.network())
+    subnets.iter().find(|subnet| subnet.contains(address)).map_or(address, |subnet| subnet.network())
 }
 
 fn read(directory: &Path, subnets: &[Cidr]) -> Result<Table> {
-    let failed = |source| Error::Io {
-        action: "read directory",
-        path: directory.to_owned(),
-        source,
-    };
+    let failed = |source| Error::Io { action: "read directory", path: directory.to_owned(), source };
     let mut table = Table::default();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -212,10 +179,7 @@ fn read(directory: &Path, subnets: &[Cidr]) -> Result<Table> {
                 .ok()
                 .and_then(|bytes| serde_json::from_slice(&bytes).ok())
                 .unwrap_or_default();
-            table.last = last
-                .into_iter()
-                .map(|address| (subnet_of(subnets, address), address))
-                .collect();
+            table.last = last.into_iter().map(|address| (subnet_of(subnets, address), address)).collect();
             continue;
         }
         if name.starts_with('.') {
@@ -240,15 +204,9 @@ fn read(directory: &Path, subnets: &[Cidr]) -> Result<Table> {
 
 fn record(path: &Path, address: IpAddr) -> Option<Lease> {
     let length = std::fs::metadata(path).ok()?.len();
-    let bytes = (length <= RECORD_LIMIT)
-        .then(|| std::fs::read(path).ok())
-        .flatten()?;
+    let bytes = (length <= RECORD_LIMIT).then(|| std::fs::read(path).ok()).flatten()?;
     let lease: Lease = serde_json::from_slice(&bytes).ok()?;
-    lease
-        .addresses
-        .iter()
-        .any(|held| held.address == address)
-        .then_some(lease)
+    lease.addresses.iter().any(|held| held.address == address).then_some(lease)
 }
 
 /// Writes under another name and renames: a reader sees the old record or the new one.
@@ -257,20 +215,14 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_file_name(format!(".{name}.new"));
     std::fs::write(&temporary, bytes)
         .and_then(|()| std::fs::rename(&temporary, path))
-        .map_err(|source| Error::Io {
-            action: "write address record",
-            path: path.to_owned(),
-            source,
-        })
+        .map_err(|source| Error::Io { action: "write address record", path: path.to_owned(), source })
 }
 
 fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
-            action: "remove address record",
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Io { action: "remove address record", path: path.to_owned(), source })
+        }
         _ => Ok(()),
     }
 }
@@ -282,10 +234,7 @@ mod tests {
     fn open(directory: &Path) -> Addresses {
         Addresses::open(
             directory.to_owned(),
-            vec![
-                "10.88.0.0/29".parse().unwrap(),
-                "fd00::/64".parse().unwrap(),
-            ],
+            vec!["10.88.0.0/29".parse().unwrap(), "fd00::/64".parse().unwrap()],
         )
         .unwrap()
     }
@@ -308,10 +257,7 @@ mod tests {
         let addresses = open(directory.path());
         assert!(addresses.find("one").is_none());
         assert_eq!(first(&addresses.find("two").unwrap()), "10.88.0.3/29");
-        assert_eq!(
-            first(&addresses.lease("three", &[]).unwrap()),
-            "10.88.0.4/29"
-        );
+        assert_eq!(first(&addresses.lease("three", &[]).unwrap()), "10.88.0.4/29");
         for pod in ["four", "five"] {
             addresses.lease(pod, &[]).unwrap();
         }
@@ -320,10 +266,7 @@ mod tests {
         assert!(full.to_string().contains("no free address"), "{full}");
         addresses.release("five").unwrap();
         addresses.release("five").unwrap();
-        assert_eq!(
-            first(&addresses.lease("seven", &[]).unwrap()),
-            "10.88.0.6/29"
-        );
+        assert_eq!(first(&addresses.lease("seven", &[]).unwrap()), "10.88.0.6/29");
     }
 
     #[test]

@@ -24,17 +24,10 @@ pub(super) fn ensure(socket: &mut Socket, name: &str, subnets: &[Cidr]) -> Resul
         Err(error) if errno(&error) != Some(libc::EEXIST) => return Err(error),
         _ => {}
     }
-    let index = existing(socket, name)?.ok_or_else(|| Error::NotFound {
-        kind: "bridge",
-        id: name.to_owned(),
-    })?;
-    let addresses: Vec<Cidr> = subnets
-        .iter()
-        .map(|subnet| Cidr {
-            address: subnet.gateway(),
-            prefix: subnet.prefix,
-        })
-        .collect();
+    let index =
+        existing(socket, name)?.ok_or_else(|| Error::NotFound { kind: "bridge", id: name.to_owned() })?;
+    let addresses: Vec<Cidr> =
+        subnets.iter().map(|subnet| Cidr { address: subnet.gateway(), prefix: subnet.prefix }).collect();
     link::configure(socket, index, &addresses, &[])?;
     Ok(index)
 }
@@ -57,10 +50,7 @@ fn uplink_mtu(socket: &mut Socket) -> Option<u32> {
         let (name, destination) = fields.next().zip(fields.next())?;
         (destination == "00000000").then_some(name)
     })?;
-    link::find(socket, uplink)
-        .ok()??
-        .mtu
-        .filter(|mtu| (1280..=65535).contains(mtu))
+    link::find(socket, uplink).ok()??.mtu.filter(|mtu| (1280..=65535).contains(mtu))
 }
 
 /// Connects a pod's network namespace to the bridge and gives it its addresses and default routes.
@@ -70,23 +60,13 @@ pub(super) fn connect(
     namespace: &mut Namespace,
     addresses: &[Cidr],
 ) -> Result<()> {
-    let hardware = addresses
-        .first()
-        .map_or_else(|| hardware_of(pod), |first| hardware_for(first.address));
+    let hardware = addresses.first().map_or_else(|| hardware_of(pod), |first| hardware_for(first.address));
     let node_end = node_end(pod);
     let mtu = uplink_mtu(socket);
-    let cable = Cable {
-        node_end: &node_end,
-        pod_end: POD_END,
-        hardware,
-        bridge,
-        mtu,
-    };
+    let cable = Cable { node_end: &node_end, pod_end: POD_END, hardware, bridge, mtu };
     link::make_cable(socket, namespace.descriptor.as_fd(), &cable)?;
-    let eth0 = link::find(&mut namespace.route, POD_END)?.ok_or_else(|| Error::NotFound {
-        kind: "link",
-        id: format!("{POD_END} of pod {pod}"),
-    })?;
+    let eth0 = link::find(&mut namespace.route, POD_END)?
+        .ok_or_else(|| Error::NotFound { kind: "link", id: format!("{POD_END} of pod {pod}") })?;
     let gateways: Vec<IpAddr> = addresses.iter().map(|address| address.gateway()).collect();
     link::configure(&mut namespace.route, eth0.index, addresses, &gateways)
 }
@@ -128,9 +108,8 @@ fn hardware_of(name: &str) -> [u8; 6] {
 
 /// FNV-1a: short names from long ids, with no need to withstand an adversary.
 fn fingerprint(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -139,9 +118,8 @@ mod tests {
 
     #[test]
     fn names_fit_the_kernels_limit_and_differ() {
-        let names: std::collections::BTreeSet<String> = (0..10_000)
-            .map(|pod| node_end(&format!("pod-{pod}")))
-            .collect();
+        let names: std::collections::BTreeSet<String> =
+            (0..10_000).map(|pod| node_end(&format!("pod-{pod}"))).collect();
         assert_eq!(names.len(), 10_000);
         assert!(names.iter().all(|name| name.len() == 15));
     }

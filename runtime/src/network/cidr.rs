@@ -26,10 +26,7 @@ impl Cidr {
 
     /// The first address of the network: the bridge's, which is the pods' gateway.
     pub(super) fn gateway(self) -> IpAddr {
-        with_value(
-            self.address,
-            (value(self.address) & !self.host_mask()).saturating_add(1),
-        )
+        with_value(self.address, (value(self.address) & !self.host_mask()).saturating_add(1))
     }
 
     /// The network's last address, which for IPv4 is its broadcast address.
@@ -46,11 +43,7 @@ impl Cidr {
     /// The addresses that pods may have.
     pub(super) fn pods(self) -> (u128, u128) {
         let last = value(self.last());
-        let last = if self.address.is_ipv4() {
-            last.saturating_sub(1)
-        } else {
-            last
-        };
+        let last = if self.address.is_ipv4() { last.saturating_sub(1) } else { last };
         (value(self.gateway()).saturating_add(1), last)
     }
 
@@ -63,9 +56,7 @@ impl Cidr {
     fn host_mask(self) -> u128 {
         let bits: u32 = if self.address.is_ipv4() { 32 } else { 128 };
         let host = bits.saturating_sub(u32::from(self.prefix));
-        1_u128
-            .checked_shl(host)
-            .map_or(u128::MAX, |bit| bit.wrapping_sub(1))
+        1_u128.checked_shl(host).map_or(u128::MAX, |bit| bit.wrapping_sub(1))
     }
 }
 
@@ -106,9 +97,7 @@ impl FromStr for Cidr {
             (prefix <= if address.is_ipv4() { 32 } else { 128 }).then_some(Self { address, prefix })
         });
         parts.ok_or_else(|| {
-            Error::Invalid(format!(
-                "{text:?} is not an address with a prefix, such as 10.88.0.0/16"
-            ))
+            Error::Invalid(format!("{text:?} is not an address with a prefix, such as 10.88.0.0/16"))
         })
     }
 }
@@ -149,23 +138,13 @@ mod tests {
         assert!(!subnet.contains("::1".parse().unwrap()));
         let wide: Cidr = "fd00:88::/64".parse().unwrap();
         assert_eq!(wide.gateway().to_string(), "fd00:88::1");
-        assert_eq!(
-            "0.0.0.0/0".parse::<Cidr>().unwrap().last().to_string(),
-            "255.255.255.255"
-        );
+        assert_eq!("0.0.0.0/0".parse::<Cidr>().unwrap().last().to_string(), "255.255.255.255");
         assert_eq!("::/0".parse::<Cidr>().unwrap().pods().1, u128::MAX);
     }
 
     #[test]
     fn what_is_no_subnet_is_refused() {
-        for text in [
-            "",
-            "10.0.0.0",
-            "10.0.0.0/33",
-            "fd00::/129",
-            "a/8",
-            "10.0.0.0/-1",
-        ] {
+        for text in ["", "10.0.0.0", "10.0.0.0/33", "fd00::/129", "a/8", "10.0.0.0/-1"] {
             assert!(text.parse::<Cidr>().is_err(), "{text}");
         }
     }

@@ -103,58 +103,40 @@ pub(super) fn forwards(ports: &[PortMapping], addresses: &[Cidr]) -> Result<Vec<
 /// Takes the node's port by a socket that is bound and never listens. It has no `SO_REUSEADDR`: with it another
 /// socket could bind the same port (socket(7)).
 pub(super) fn reserve(forward: &Forward) -> Result<OwnedFd> {
-    let any = if forward.to.is_ipv4() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
+    let any =
+        if forward.to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
     let address = SocketAddr::new(forward.on.unwrap_or(any), forward.port);
     let (kind, protocol) = match forward.protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
     };
-    let family = if address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let name = format!("host port {address}/{}", forward.protocol);
-    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(protocol))
-        .map_err(|errno| {
-            if matches!(
-                errno,
-                Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT | Errno::SOCKTNOSUPPORT
-            ) {
+    let socket =
+        rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(protocol)).map_err(|errno| {
+            if matches!(errno, Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT | Errno::SOCKTNOSUPPORT) {
                 Error::Unsupported(format!(
                     "{name}: this kernel has no {}; load its module",
                     forward.protocol
                 ))
             } else {
-                Error::Kernel {
-                    call: format!("open a socket for {name}"),
-                    source: errno.into(),
-                }
+                Error::Kernel { call: format!("open a socket for {name}"), source: errno.into() }
             }
         })?;
     if !address.is_ipv4() {
-        sockopt::set_ipv6_v6only(&socket, true).map_err(|errno| Error::Kernel {
-            call: format!("keep {name} to IPv6"),
-            source: errno.into(),
-        })?;
+        sockopt::set_ipv6_v6only(&socket, true)
+            .map_err(|errno| Error::Kernel { call: format!("keep {name} to IPv6"), source: errno.into() })?;
     }
     match rustix::net::bind(&socket, &address) {
         Ok(()) => Ok(socket),
-        Err(Errno::ADDRINUSE) => Err(Error::InUse(format!(
-            "{name} is in use; choose another or stop what uses it"
-        ))),
+        Err(Errno::ADDRINUSE) => {
+            Err(Error::InUse(format!("{name} is in use; choose another or stop what uses it")))
+        }
         Err(Errno::ADDRNOTAVAIL) => Err(Error::Invalid(format!(
             "{name}: the node has no such address; name one of its addresses or none"
         ))),
-        Err(errno) => Err(Error::Kernel {
-            call: format!("bind {name}"),
-            source: errno.into(),
-        }),
+        Err(errno) => Err(Error::Kernel { call: format!("bind {name}"), source: errno.into() }),
     }
 }
 
@@ -164,50 +146,25 @@ mod tests {
 
     fn mapping(host_ip: Option<&str>, host_port: u16) -> PortMapping {
         let host_ip = host_ip.map(|ip| ip.parse().unwrap());
-        PortMapping {
-            protocol: Protocol::Tcp,
-            host_ip,
-            host_port,
-            container_port: 80,
-        }
+        PortMapping { protocol: Protocol::Tcp, host_ip, host_port, container_port: 80 }
     }
 
     #[test]
     fn a_mapping_without_an_address_serves_every_family() {
-        let addresses: Vec<Cidr> = ["10.88.0.2/16", "fd00::2/64"]
-            .iter()
-            .map(|text| text.parse().unwrap())
-            .collect();
-        let ports = [
-            mapping(None, 8080),
-            mapping(None, 0),
-            mapping(Some("0.0.0.0"), 81),
-            mapping(Some("::1"), 82),
-        ];
+        let addresses: Vec<Cidr> =
+            ["10.88.0.2/16", "fd00::2/64"].iter().map(|text| text.parse().unwrap()).collect();
+        let ports =
+            [mapping(None, 8080), mapping(None, 0), mapping(Some("0.0.0.0"), 81), mapping(Some("::1"), 82)];
         let forwards = forwards(&ports, &addresses).unwrap();
-        let seen: Vec<_> = forwards
-            .iter()
-            .map(|forward| (forward.port, forward.to.is_ipv4(), forward.on))
-            .collect();
+        let seen: Vec<_> =
+            forwards.iter().map(|forward| (forward.port, forward.to.is_ipv4(), forward.on)).collect();
         let one: IpAddr = "::1".parse().unwrap();
-        assert_eq!(
-            seen,
-            [
-                (8080, true, None),
-                (8080, false, None),
-                (81, true, None),
-                (82, false, Some(one))
-            ]
-        );
+        assert_eq!(seen, [(8080, true, None), (8080, false, None), (81, true, None), (82, false, Some(one))]);
     }
 
     #[test]
     fn a_family_the_pod_lacks_is_refused_by_name() {
-        let error = forwards(
-            &[mapping(Some("::1"), 82)],
-            &["10.88.0.2/16".parse().unwrap()],
-        )
-        .unwrap_err();
+        let error = forwards(&[mapping(Some("::1"), 82)], &["10.88.0.2/16".parse().unwrap()]).unwrap_err();
         assert!(error.to_string().contains("82/tcp asks for ::1"), "{error}");
     }
 
@@ -216,17 +173,9 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let to = "10.88.0.2:80".parse().unwrap();
-        let forward = Forward {
-            protocol: Protocol::Tcp,
-            on: Some(address.ip()),
-            port: address.port(),
-            to,
-        };
+        let forward = Forward { protocol: Protocol::Tcp, on: Some(address.ip()), port: address.port(), to };
         let error = reserve(&forward).unwrap_err();
-        assert!(
-            matches!(&error, Error::InUse(message) if message.contains("is in use")),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::InUse(message) if message.contains("is in use")), "{error}");
         drop(taken);
         let held = reserve(&forward).unwrap();
         assert!(std::net::TcpListener::bind(address).is_err());

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::cidr::{self, Cidr};
-use super::netlink::{Attributes, CREATE, EXCLUSIVE, Message, REPLACE, Socket, errno};
+use super::message::{Answer, Attributes, CREATE, EXCLUSIVE, Message, REPLACE};
+use super::netlink::{Socket, errno};
 use crate::Result;
 
 const NEW_LINK: u16 = 16;
@@ -59,12 +60,7 @@ fn header(index: u32, up: bool) -> Vec<u8> {
 
 /// Brings the loopback device up.
 pub(super) fn loopback_up(socket: &mut Socket) -> Result<()> {
-    let message = Message::new(
-        "",
-        (SET_LINK, 0),
-        &header(LOOPBACK, true),
-        &Attributes::new(),
-    );
+    let message = Message::new("", (SET_LINK, 0), &header(LOOPBACK, true), &Attributes::new());
     socket.execute("bring lo up", &[message]).map(drop)
 }
 
@@ -82,27 +78,16 @@ pub(super) fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
 /// All links of the namespace.
 pub(super) fn list(socket: &mut Socket) -> Result<Vec<Link>> {
     let message = Message::new("", (GET_LINK, 0), &header(0, false), &Attributes::new());
-    Ok(socket
-        .dump("list links", &message)?
-        .iter()
-        .filter_map(parse)
-        .collect())
+    Ok(socket.dump("list links", &message)?.iter().filter_map(parse).collect())
 }
 
-fn parse(answer: &super::netlink::Answer) -> Option<Link> {
-    let index = answer
-        .header(LINK_HEADER)?
-        .get(4..8)?
-        .try_into()
-        .ok()
-        .map(u32::from_ne_bytes)?;
+fn parse(answer: &Answer) -> Option<Link> {
+    let index = answer.header(LINK_HEADER)?.get(4..8)?.try_into().ok().map(u32::from_ne_bytes)?;
     let attributes = answer.attributes(LINK_HEADER);
     Some(Link {
         index,
         name: attributes.string(NAME)?,
-        kind: attributes
-            .nested(LINK_INFO)
-            .and_then(|info| info.string(INFO_KIND)),
+        kind: attributes.nested(LINK_INFO).and_then(|info| info.string(INFO_KIND)),
         master: attributes.u32(MASTER),
         mtu: attributes.u32(MTU),
     })
@@ -119,23 +104,13 @@ pub(super) fn make_bridge(
         .string(NAME, name)
         .bytes(ADDRESS, &hardware)
         .nest(LINK_INFO, &Attributes::new().string(INFO_KIND, "bridge"))
-        .nest(
-            AF_SPEC,
-            &Attributes::new().nest(INET6, &Attributes::new().u8(ADDRESS_GENERATION, 1)),
-        );
+        .nest(AF_SPEC, &Attributes::new().nest(INET6, &Attributes::new().u8(ADDRESS_GENERATION, 1)));
     if let Some(mtu) = mtu {
         attributes = attributes.u32(MTU, mtu);
     }
     let action = format!("make bridge {name}");
-    let made = Message::new(
-        "",
-        (NEW_LINK, CREATE | EXCLUSIVE),
-        &header(0, true),
-        &attributes,
-    );
-    let answer = socket
-        .execute(&action, std::slice::from_ref(&made))
-        .map(drop);
+    let made = Message::new("", (NEW_LINK, CREATE | EXCLUSIVE), &header(0, true), &attributes);
+    let answer = socket.execute(&action, std::slice::from_ref(&made)).map(drop);
     if answer.as_ref().err().and_then(errno) != Some(libc::EAFNOSUPPORT) {
         return answer;
     }
@@ -144,12 +119,7 @@ pub(super) fn make_bridge(
         .string(NAME, name)
         .bytes(ADDRESS, &hardware)
         .nest(LINK_INFO, &Attributes::new().string(INFO_KIND, "bridge"));
-    let made = Message::new(
-        "",
-        (NEW_LINK, CREATE | EXCLUSIVE),
-        &header(0, true),
-        &attributes,
-    );
+    let made = Message::new("", (NEW_LINK, CREATE | EXCLUSIVE), &header(0, true), &attributes);
     socket.execute(&action, &[made]).map(drop)
 }
 
@@ -160,17 +130,8 @@ pub(super) fn configure(
     addresses: &[Cidr],
     gateways: &[IpAddr],
 ) -> Result<()> {
-    let mut messages = vec![Message::new(
-        "up",
-        (SET_LINK, 0),
-        &header(link, true),
-        &Attributes::new(),
-    )];
-    messages.extend(
-        addresses
-            .iter()
-            .map(|address| address_message(link, *address)),
-    );
+    let mut messages = vec![Message::new("up", (SET_LINK, 0), &header(link, true), &Attributes::new())];
+    messages.extend(addresses.iter().map(|address| address_message(link, *address)));
     messages.extend(gateways.iter().map(|gateway| route_message(link, *gateway)));
     socket.execute("configure link", &messages).map(drop)
 }
@@ -189,37 +150,22 @@ fn address_message(link: u32, address: Cidr) -> Message {
     if address.address.is_ipv4() {
         attributes = attributes.bytes(4, &cidr::octets(address.last()));
     }
-    Message::new(
-        format!("address {address}"),
-        (NEW_ADDRESS, CREATE | REPLACE),
-        &header,
-        &attributes,
-    )
+    Message::new(format!("address {address}"), (NEW_ADDRESS, CREATE | REPLACE), &header, &attributes)
 }
 
 fn route_message(link: u32, gateway: IpAddr) -> Message {
     // The main table, static, of global scope, unicast.
     let header = [family(gateway), 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
-    let attributes = Attributes::new()
-        .bytes(5, &cidr::octets(gateway))
-        .u32(4, link);
-    Message::new(
-        format!("default route by {gateway}"),
-        (NEW_ROUTE, CREATE | REPLACE),
-        &header,
-        &attributes,
-    )
+    let attributes = Attributes::new().bytes(5, &cidr::octets(gateway)).u32(4, link);
+    Message::new(format!("default route by {gateway}"), (NEW_ROUTE, CREATE | REPLACE), &header, &attributes)
 }
 
 /// Lets packets of 127/8 be routed over this link (`route_localnet`), without a writable /proc/sys.
 pub(super) fn route_localnet(socket: &mut Socket, link: u32, on: bool) -> Result<()> {
-    let configuration =
-        Attributes::new().nest(1, &Attributes::new().u32(ROUTE_LOCALNET, u32::from(on)));
+    let configuration = Attributes::new().nest(1, &Attributes::new().u32(ROUTE_LOCALNET, u32::from(on)));
     let attributes = Attributes::new().nest(AF_SPEC, &Attributes::new().nest(INET, &configuration));
     let message = Message::new("", (SET_LINK, 0), &header(link, false), &attributes);
-    socket
-        .execute("set route_localnet of the bridge", &[message])
-        .map(drop)
+    socket.execute("set route_localnet of the bridge", &[message]).map(drop)
 }
 
 /// One end of a pod's cable to the bridge.
@@ -233,19 +179,13 @@ pub(super) struct Cable<'a> {
 }
 
 /// Makes a veth pair (whose far end can only come up later: it has no peer while it is made), its far end in the pod's network namespace, its near end a hairpin port of the bridge.
-pub(super) fn make_cable(
-    socket: &mut Socket,
-    netns: BorrowedFd<'_>,
-    cable: &Cable<'_>,
-) -> Result<()> {
+pub(super) fn make_cable(socket: &mut Socket, netns: BorrowedFd<'_>, cable: &Cable<'_>) -> Result<()> {
     let descriptor = u32::try_from(netns.as_raw_fd()).unwrap_or(u32::MAX);
     let mut peer = Attributes::prefixed(&header(0, false))
         .string(NAME, cable.pod_end)
         .bytes(ADDRESS, &cable.hardware)
         .u32(NETNS_DESCRIPTOR, descriptor);
-    let mut attributes = Attributes::new()
-        .string(NAME, cable.node_end)
-        .u32(MASTER, cable.bridge);
+    let mut attributes = Attributes::new().string(NAME, cable.node_end).u32(MASTER, cable.bridge);
     if let Some(mtu) = cable.mtu {
         peer = peer.u32(MTU, mtu);
         attributes = attributes.u32(MTU, mtu);
@@ -254,27 +194,13 @@ pub(super) fn make_cable(
         .string(INFO_KIND, "veth")
         .nest(INFO_DATA, &Attributes::new().nest(VETH_PEER, &peer));
     attributes = attributes.nest(LINK_INFO, &kind);
-    let made = Message::new(
-        "make it",
-        (NEW_LINK, CREATE | EXCLUSIVE),
-        &header(0, true),
-        &attributes,
-    );
+    let made = Message::new("make it", (NEW_LINK, CREATE | EXCLUSIVE), &header(0, true), &attributes);
     let port = Attributes::new()
         .string(INFO_SLAVE_KIND, "bridge")
         .nest(INFO_SLAVE_DATA, &Attributes::new().u8(PORT_HAIRPIN, 1));
-    let attributes = Attributes::new()
-        .string(NAME, cable.node_end)
-        .nest(LINK_INFO, &port);
-    let hairpin = Message::new(
-        "set hairpin mode",
-        (NEW_LINK, 0),
-        &header(0, false),
-        &attributes,
-    );
-    socket
-        .execute(&format!("veth {}", cable.node_end), &[made, hairpin])
-        .map(drop)
+    let attributes = Attributes::new().string(NAME, cable.node_end).nest(LINK_INFO, &port);
+    let hairpin = Message::new("set hairpin mode", (NEW_LINK, 0), &header(0, false), &attributes);
+    socket.execute(&format!("veth {}", cable.node_end), &[made, hairpin]).map(drop)
 }
 
 /// Removes a link; none of that name is fine.

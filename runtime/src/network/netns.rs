@@ -26,22 +26,14 @@ pub(super) struct Namespace {
 impl Namespace {
     /// Moves the calling thread into a new namespace with its loopback up.
     fn make_here() -> Result<Self> {
-        sys::netns::unshare_network().map_err(|source| Error::Kernel {
-            call: "make a network namespace".to_owned(),
-            source,
-        })?;
+        sys::netns::unshare_network()
+            .map_err(|source| Error::Kernel { call: "make a network namespace".to_owned(), source })?;
         let path = Path::new("/proc/thread-self/ns/net");
-        let descriptor = File::open(path).map_err(|source| Error::Io {
-            action: "open",
-            path: path.to_owned(),
-            source,
-        })?;
+        let descriptor =
+            File::open(path).map_err(|source| Error::Io { action: "open", path: path.to_owned(), source })?;
         let mut route = Socket::route()?;
         link::loopback_up(&mut route)?;
-        Ok(Self {
-            descriptor: descriptor.into(),
-            route,
-        })
+        Ok(Self { descriptor: descriptor.into(), route })
     }
 
     /// Enters a namespace that someone else made.
@@ -50,10 +42,7 @@ impl Namespace {
         link::loopback_up(&mut route)?;
         let descriptor = descriptor
             .try_clone_to_owned()
-            .map_err(|source| Error::Kernel {
-                call: "duplicate a network namespace".to_owned(),
-                source,
-            })?;
+            .map_err(|source| Error::Kernel { call: "duplicate a network namespace".to_owned(), source })?;
         Ok(Self { descriptor, route })
     }
 }
@@ -62,20 +51,16 @@ impl Namespace {
 pub fn in_netns<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> Result<T> {
     thread::scope(|scope| {
         let body = || {
-            rustix::thread::move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))
-                .map_err(|errno| Error::Kernel {
+            rustix::thread::move_into_link_name_space(netns, Some(LinkNameSpaceType::Network)).map_err(
+                |errno| Error::Kernel {
                     call: "enter a pod's network namespace".to_owned(),
                     source: errno.into(),
-                })?;
+                },
+            )?;
             Ok(work())
         };
-        let thread = thread::Builder::new()
-            .name("netns".to_owned())
-            .spawn_scoped(scope, body);
-        let thread = thread.map_err(|source| Error::Kernel {
-            call: "start a thread".to_owned(),
-            source,
-        })?;
+        let thread = thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, body);
+        let thread = thread.map_err(|source| Error::Kernel { call: "start a thread".to_owned(), source })?;
         thread.join().unwrap_or_else(|_| {
             Err(Error::Kernel {
                 call: "work in a pod's network namespace".to_owned(),
@@ -96,20 +81,12 @@ pub(super) struct Pool {
 impl Pool {
     /// A pool that keeps this many; it starts to fill at the first [`Self::take`].
     pub(super) fn new(size: usize) -> Arc<Self> {
-        Arc::new(Self {
-            size,
-            ready: Mutex::default(),
-            filling: AtomicBool::new(false),
-        })
+        Arc::new(Self { size, ready: Mutex::default(), filling: AtomicBool::new(false) })
     }
 
     /// Takes one that is ready, else makes one.
     pub(super) fn take(&self) -> Result<Namespace> {
-        let ready = self
-            .ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front();
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         ready.map_or_else(make, Ok)
     }
 
@@ -119,9 +96,7 @@ impl Pool {
             return;
         }
         let pool = Arc::clone(self);
-        let thread = thread::Builder::new()
-            .name("netns-pool".to_owned())
-            .spawn(move || pool.fill());
+        let thread = thread::Builder::new().name("netns-pool".to_owned()).spawn(move || pool.fill());
         if let Err(error) = thread {
             tracing::warn!(%error, "network namespaces can't be made ahead");
             self.filling.store(false, Ordering::Release);
@@ -129,19 +104,11 @@ impl Pool {
     }
 
     fn fill(&self) {
-        while self
-            .ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
-            < self.size
-        {
+        while self.ready.lock().unwrap_or_else(PoisonError::into_inner).len() < self.size {
             match Namespace::make_here() {
-                Ok(namespace) => self
-                    .ready
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push_back(namespace),
+                Ok(namespace) => {
+                    self.ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(namespace)
+                }
                 Err(error) => {
                     tracing::warn!(%error, "network namespaces can't be made ahead");
                     break;
@@ -153,28 +120,15 @@ impl Pool {
 }
 
 fn make() -> Result<Namespace> {
-    let failed = |source| Error::Kernel {
-        call: "start a thread for a network namespace".to_owned(),
-        source,
-    };
-    let thread = thread::Builder::new()
-        .name("netns".to_owned())
-        .spawn(Namespace::make_here)
-        .map_err(failed)?;
-    thread
-        .join()
-        .unwrap_or_else(|_| Err(failed(io::Error::other("the thread ended early"))))
+    let failed = |source| Error::Kernel { call: "start a thread for a network namespace".to_owned(), source };
+    let thread =
+        thread::Builder::new().name("netns".to_owned()).spawn(Namespace::make_here).map_err(failed)?;
+    thread.join().unwrap_or_else(|_| Err(failed(io::Error::other("the thread ended early"))))
 }
 
 /// Keeps a namespace alive at `path` by a bind mount.
 pub(super) fn keep(netns: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let failed = |action| {
-        move |source| Error::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        }
-    };
+    let failed = |action| move |source| Error::Io { action, path: path.to_owned(), source };
     OpenOptions::new()
         .write(true)
         .create(true)
@@ -202,22 +156,18 @@ pub(super) fn release(path: &Path) -> Result<()> {
         }
     }
     match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
-            action: "remove the mount point",
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Io { action: "remove the mount point", path: path.to_owned(), source })
+        }
         _ => Ok(()),
     }
 }
 
 /// Opens the namespace kept at `path`.
 pub(super) fn open(path: &Path) -> Result<OwnedFd> {
-    File::open(path)
-        .map(OwnedFd::from)
-        .map_err(|source| Error::Io {
-            action: "open the network namespace",
-            path: path.to_owned(),
-            source,
-        })
+    File::open(path).map(OwnedFd::from).map_err(|source| Error::Io {
+        action: "open the network namespace",
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::netlink::{APPEND, Attributes, CREATE, Message};
+use super::message::{APPEND, Attributes, CREATE, Message};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
@@ -55,12 +55,7 @@ fn generic(family: u8) -> [u8; 4] {
 
 /// The marks that begin and end a batch.
 pub(super) fn begin() -> Message {
-    Message::new(
-        "begin",
-        (BATCH_BEGIN, 0),
-        &[0, 0, 0, 10],
-        &Attributes::new(),
-    )
+    Message::new("begin", (BATCH_BEGIN, 0), &[0, 0, 0, 10], &Attributes::new())
 }
 
 /// See [`begin`].
@@ -93,11 +88,7 @@ impl Table<'_> {
 
     /// Makes it, if it is not there.
     pub(super) fn make(self) -> Message {
-        self.message(
-            "make it (CONFIG_NF_TABLES_INET)",
-            (NEW_TABLE, CREATE),
-            &self.named(),
-        )
+        self.message("make it (CONFIG_NF_TABLES_INET)", (NEW_TABLE, CREATE), &self.named())
     }
 
     /// Removes it with all in it.
@@ -107,15 +98,9 @@ impl Table<'_> {
 
     /// Makes a base chain that accepts what no rule decides.
     pub(super) fn chain(self, hook: Hook) -> Message {
-        let place = Attributes::new()
-            .be32(1, hook.number)
-            .be32(2, u32::from_ne_bytes(hook.priority.to_ne_bytes()));
-        let attributes = self
-            .named()
-            .string(3, hook.chain)
-            .nest(4, &place)
-            .be32(5, 1)
-            .string(7, hook.kind);
+        let place =
+            Attributes::new().be32(1, hook.number).be32(2, u32::from_ne_bytes(hook.priority.to_ne_bytes()));
+        let attributes = self.named().string(3, hook.chain).nest(4, &place).be32(5, 1).string(7, hook.kind);
         let label = format!("make {} chain {}", hook.kind, hook.chain);
         self.message(label, (NEW_CHAIN, CREATE), &attributes)
     }
@@ -131,20 +116,12 @@ impl Table<'_> {
             .be32(6, map.value.0)
             .be32(7, map.value.1)
             .be32(10, map.id);
-        self.message(
-            format!("make map {}", map.name),
-            (NEW_SET, CREATE),
-            &attributes,
-        )
+        self.message(format!("make map {}", map.name), (NEW_SET, CREATE), &attributes)
     }
 
     /// Appends a rule.
     pub(super) fn rule(self, chain: &str, what: &str, expressions: &[Attributes]) -> Message {
-        let list = expressions
-            .iter()
-            .fold(Attributes::new(), |list, expression| {
-                list.nest(1, expression)
-            });
+        let list = expressions.iter().fold(Attributes::new(), |list, expression| list.nest(1, expression));
         let attributes = self.named().string(2, chain).nest(4, &list);
         let label = format!("add the rule in {chain} that {what}");
         self.message(label, (NEW_RULE, CREATE | APPEND), &attributes)
@@ -152,15 +129,13 @@ impl Table<'_> {
 
     /// Adds or removes elements of a map.
     pub(super) fn elements(self, map: &str, add: bool, elements: &[(Vec<u8>, Vec<u8>)]) -> Message {
-        let list = elements
-            .iter()
-            .fold(Attributes::new(), |list, (key, value)| {
-                let mut element = Attributes::new().nest(1, &Attributes::new().bytes(1, key));
-                if add {
-                    element = element.nest(2, &Attributes::new().bytes(1, value));
-                }
-                list.nest(1, &element)
-            });
+        let list = elements.iter().fold(Attributes::new(), |list, (key, value)| {
+            let mut element = Attributes::new().nest(1, &Attributes::new().bytes(1, key));
+            if add {
+                element = element.nest(2, &Attributes::new().bytes(1, value));
+            }
+            list.nest(1, &element)
+        });
         let attributes = self.named().string(2, map).nest(3, &list);
         let (label, kind) = if add {
             (format!("add to map {map}"), (NEW_ELEMENT, CREATE))
@@ -201,10 +176,7 @@ pub(super) enum Meta {
 
 /// Loads a fact about the packet.
 pub(super) fn meta(key: Meta, register: u32) -> Attributes {
-    expression(
-        "meta",
-        &Attributes::new().be32(2, key as u32).be32(1, register),
-    )
+    expression("meta", &Attributes::new().be32(2, key as u32).be32(1, register))
 }
 
 /// Where `payload` begins to count.
@@ -218,24 +190,14 @@ pub(super) enum Base {
 
 /// Loads bytes of the packet.
 pub(super) fn payload(base: Base, (offset, length): (u32, u32), register: u32) -> Attributes {
-    let place = Attributes::new()
-        .be32(1, register)
-        .be32(2, base as u32)
-        .be32(3, offset)
-        .be32(4, length);
+    let place = Attributes::new().be32(1, register).be32(2, base as u32).be32(3, offset).be32(4, length);
     expression("payload", &place)
 }
 
 /// Goes on only when the register equals `value`, or differs from it.
 pub(super) fn compare(register: u32, equal: bool, value: &[u8]) -> Attributes {
     let data = Attributes::new().bytes(1, value);
-    expression(
-        "cmp",
-        &Attributes::new()
-            .be32(1, register)
-            .be32(2, u32::from(!equal))
-            .nest(3, &data),
-    )
+    expression("cmp", &Attributes::new().be32(1, register).be32(2, u32::from(!equal)).nest(3, &data))
 }
 
 /// Keeps only the bits of `mask`.
@@ -254,40 +216,25 @@ pub(super) fn masked(register: u32, mask: &[u8]) -> Attributes {
 /// Goes on only when the destination is an address of this node (`RTN_LOCAL`).
 pub(super) fn to_this_node() -> [Attributes; 2] {
     let kind = Attributes::new().be32(1, REGISTER).be32(2, 3).be32(3, 2);
-    [
-        expression("fib", &kind),
-        compare(REGISTER, true, &2_u32.to_ne_bytes()),
-    ]
+    [expression("fib", &kind), compare(REGISTER, true, &2_u32.to_ne_bytes())]
 }
 
 /// Goes on only for connections whose destination was translated (`IPS_DST_NAT`).
 pub(super) fn was_translated() -> [Attributes; 3] {
     let status = Attributes::new().be32(2, 2).be32(1, REGISTER);
     let bit = (1_u32 << 5).to_ne_bytes();
-    [
-        expression("ct", &status),
-        masked(REGISTER, &bit),
-        compare(REGISTER, false, &[0; 4]),
-    ]
+    [expression("ct", &status), masked(REGISTER, &bit), compare(REGISTER, false, &[0; 4])]
 }
 
 /// Replaces the key in the first register by its value in the map; goes on only if there is one.
 pub(super) fn look_up(map: Map) -> Attributes {
-    let data = Attributes::new()
-        .string(1, map.name)
-        .be32(2, REGISTER)
-        .be32(3, REGISTER)
-        .be32(4, map.id);
+    let data = Attributes::new().string(1, map.name).be32(2, REGISTER).be32(3, REGISTER).be32(4, map.id);
     expression("lookup", &data)
 }
 
 /// Sends the connection to the address and port in the registers.
 pub(super) fn translate_destination(family: u8, address: u32, port: u32) -> Attributes {
-    let data = Attributes::new()
-        .be32(1, 1)
-        .be32(2, u32::from(family))
-        .be32(3, address)
-        .be32(5, port);
+    let data = Attributes::new().be32(1, 1).be32(2, u32::from(family)).be32(3, address).be32(5, port);
     expression("nat", &data)
 }
 
