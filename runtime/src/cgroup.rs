@@ -1,1 +1,329 @@
-//! To be filled.
+//! Control groups: one directory a container, on version 2 or on a set of version 1 hierarchies.
+//!
+//! ```text
+//! root (the daemon's own cgroup, or the configured one)
+//! ├─ slipwayd            the daemon, when it sat in the root itself (version 2)
+//! ├─ slipway-monitors    monitors (version 2)
+//! └─ pod-<sandbox>       a pod without a parent of its own
+//!    └─ <container>
+//! kubepods/…/pod<uid>    a parent that kubelet names: from the hierarchy's root
+//! └─ <container>
+//! ```
+//!
+//! A cgroup is known by its directories alone, which can be stored and read again: nothing here is held open.
+
+mod devices;
+mod files;
+mod hierarchy;
+mod settings;
+mod stats;
+mod teardown;
+mod v1;
+mod v2;
+
+pub use hierarchy::{Directory, Location};
+pub use stats::Stats;
+
+use crate::{Error, Result};
+use hierarchy::Hierarchy;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+/// Where the daemon moves itself when it sits in its root.
+const DAEMON_LEAF: &str = "slipwayd";
+/// Where monitors are.
+const MONITOR_LEAF: &str = "slipway-monitors";
+
+/// What of the configuration concerns cgroups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CgroupConfig {
+    /// Where pods without a parent go: absolute from the hierarchy's root, else below the daemon's own cgroup, which
+    /// is meant when absent.
+    pub root: Option<String>,
+}
+
+/// The node's cgroups.
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    hierarchy: Hierarchy,
+    root: Location,
+}
+
+impl Cgroups {
+    /// Find the hierarchies, make the root and share its controllers out.
+    pub fn open(config: &CgroupConfig) -> Result<Self> {
+        let hierarchy = Hierarchy::detect(DAEMON_LEAF)?;
+        let root = match config.root.as_deref().filter(|root| !root.is_empty()) {
+            None => hierarchy.own(),
+            Some(path) if path.starts_with('/') => hierarchy.top().join(&plain(path, "cgroup root")?),
+            Some(path) => hierarchy.own().join(&plain(path, "cgroup root")?),
+        };
+        let cgroups = Self { hierarchy, root };
+        cgroups.prepare(&cgroups.root)?;
+        if cgroups.unified() {
+            for directory in &cgroups.root.child(MONITOR_LEAF).directories {
+                files::make_directory(&directory.path)?;
+            }
+        }
+        Ok(cgroups)
+    }
+
+    /// Whether pods' cgroups are of version 2.
+    pub fn unified(&self) -> bool {
+        self.hierarchy.unified
+    }
+
+    /// The controllers that containers can be limited by.
+    pub fn controllers(&self) -> Result<Vec<String>> {
+        if self.unified() {
+            let path =
+                self.root.directories.first().map(|directory| directory.path.join("cgroup.subtree_control"));
+            let words = path.map(|path| files::read(&path)).transpose()?.unwrap_or_default();
+            return Ok(words.split_ascii_whitespace().map(str::to_owned).collect());
+        }
+        Ok(self.root.directories.iter().flat_map(|directory| directory.controllers.clone()).collect())
+    }
+
+    /// Where monitors are put; on version 1 they stay with the daemon and the placement is empty.
+    pub fn monitor_leaf(&self) -> Result<Placement> {
+        if self.unified() { Placement::of(&self.root.child(MONITOR_LEAF)) } else { Ok(Placement::default()) }
+    }
+
+    /// Make a pod's cgroup, or take the parent that kubelet made for it.
+    pub fn pod(&self, parent: Option<&str>, id: &str) -> Result<PodCgroup> {
+        let Some(parent) = parent.filter(|parent| !parent.is_empty()) else {
+            let location = self.root.child(&format!("pod-{}", name(id, "sandbox")?));
+            for directory in &location.directories {
+                files::make_directory(&directory.path)?;
+            }
+            let created = location.paths();
+            let pod = PodCgroup { location, created };
+            return pod.share_out().inspect_err(|_| drop(pod.remove())).map(|()| pod);
+        };
+        if parent.split('/').any(|part| part.ends_with(".slice")) {
+            return Err(Error::Unsupported(format!(
+                "cgroup parent {parent} is a systemd slice; the systemd driver is not supported, use kubelet's cgroupfs driver"
+            )));
+        }
+        let below = plain(parent, "cgroup parent")?;
+        let location =
+            if parent.starts_with('/') { self.hierarchy.top().join(&below) } else { self.root.join(&below) };
+        let created = self.prepare(&location)?;
+        Ok(PodCgroup { location, created })
+    }
+
+    /// Make every directory down to a place, with controllers shared out along the way; returns those it made.
+    fn prepare(&self, location: &Location) -> Result<Vec<PathBuf>> {
+        let mut created = Vec::new();
+        for (directory, mount) in location.directories.iter().zip(&self.hierarchy.mounts) {
+            let made = if self.unified() {
+                v2::prepare(&directory.path, mount, DAEMON_LEAF)
+            } else {
+                v1::prepare(directory, mount)
+            };
+            created.extend(made?);
+        }
+        Ok(created)
+    }
+}
+
+/// A pod's cgroup, to be stored with the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodCgroup {
+    location: Location,
+    created: Vec<PathBuf>,
+}
+
+impl PodCgroup {
+    /// Make a container's cgroup and limit it. One of the same name is replaced when it is empty.
+    pub fn container(&self, id: &str, resources: &LinuxResources) -> Result<ContainerCgroup> {
+        let container = ContainerCgroup { location: self.location.child(name(id, "container")?) };
+        let plan = settings::plan(resources, self.location.unified)?;
+        let rules = devices::Rules::of(resources.devices().as_deref().unwrap_or_default())?;
+        if !container.is_empty()? {
+            return Err(Error::InUse(format!(
+                "cgroup of container {id} still has processes; kill them first"
+            )));
+        }
+        container.remove()?;
+        container.fill(&plan, &rules).inspect_err(|_| drop(container.remove()))?;
+        Ok(container)
+    }
+
+    /// Remove the directories made for the pod; kubelet's parent stays.
+    pub fn remove(&self) -> Result<()> {
+        let own = self
+            .created
+            .iter()
+            .rev()
+            .map(|path| (path, self.location.directories.iter().any(|one| one.path == *path)));
+        own.fold(Ok(()), |first, (path, leaf)| {
+            // What lies above the pod's own directory may be in use by others.
+            let removed = if leaf { teardown::remove(path) } else { Ok(drop(std::fs::remove_dir(path))) };
+            first.and(removed)
+        })
+    }
+
+    fn share_out(&self) -> Result<()> {
+        for directory in &self.location.directories {
+            if self.location.unified { v2::share_out(&directory.path)? } else { v1::fill_in(directory)? }
+        }
+        Ok(())
+    }
+}
+
+/// A container's cgroup, to be stored with the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerCgroup {
+    location: Location,
+}
+
+impl ContainerCgroup {
+    fn fill(&self, plan: &[settings::Setting], rules: &devices::Rules) -> Result<()> {
+        for directory in &self.location.directories {
+            files::make_directory(&directory.path)?;
+            if !self.location.unified {
+                v1::fill_in(directory)?;
+            }
+        }
+        settings::write(plan, &self.location)?;
+        devices::apply(rules, &self.location)
+    }
+
+    /// Change limits. Devices are decided at creation.
+    pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        if resources.devices().as_ref().is_some_and(|devices: &Vec<LinuxDeviceCgroup>| !devices.is_empty()) {
+            return Err(Error::Unsupported(
+                "the devices of a container can't be changed after its creation".to_owned(),
+            ));
+        }
+        settings::write(&settings::plan(resources, self.location.unified)?, &self.location)
+    }
+
+    /// The directories.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// The directories, opened for a child to be placed in.
+    pub fn placement(&self) -> Result<Placement> {
+        Placement::of(&self.location)
+    }
+
+    /// Kill every process in it and below, and wait until none is left; at most some seconds.
+    pub fn kill(&self) -> Result<()> {
+        teardown::kill(&self.location)
+    }
+
+    /// Remove it with all below; nothing to do when it is gone.
+    pub fn remove(&self) -> Result<()> {
+        self.location.paths().iter().fold(Ok(()), |first, path| first.and(teardown::remove(path)))
+    }
+
+    /// The processes in it and below.
+    pub fn procs(&self) -> Result<Vec<i32>> {
+        teardown::processes(&self.location)
+    }
+
+    /// Whether no process is in it or below; true when it is gone.
+    pub fn is_empty(&self) -> Result<bool> {
+        teardown::is_empty(&self.location)
+    }
+
+    /// Processes of it that were killed for want of memory; 0 where nothing counts them.
+    pub fn oom_kills(&self) -> Result<u64> {
+        stats::oom_kills(&self.location)
+    }
+
+    /// What it uses now.
+    pub fn stats(&self) -> Result<Stats> {
+        stats::read(&self.location)
+    }
+}
+
+/// The open directories of a cgroup, as a monitor takes them.
+#[derive(Debug, Default)]
+pub struct Placement {
+    /// Whether the one directory serves `CLONE_INTO_CGROUP`; else a child waits to be moved into each.
+    pub unified: bool,
+    /// Directories, opened for reading.
+    pub directories: Vec<OwnedFd>,
+}
+
+impl Placement {
+    fn of(location: &Location) -> Result<Self> {
+        let directories = location.directories.iter().map(|directory| files::open_directory(&directory.path));
+        Ok(Self { unified: location.unified, directories: directories.collect::<Result<_>>()? })
+    }
+
+    /// Move a process into it.
+    pub fn place(&self, pid: i32) -> Result<()> {
+        for directory in &self.directories {
+            files::write_at(directory, "cgroup.procs", &pid.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+/// A name that is one directory.
+fn name<'a>(id: &'a str, kind: &str) -> Result<&'a str> {
+    let mut parts = Path::new(id).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(part)), None) if part.as_encoded_bytes() == id.as_bytes() => Ok(id),
+        _ => {
+            Err(Error::Invalid(format!("{kind} id {id:?} can't name a cgroup; it must be a plain file name")))
+        }
+    }
+}
+
+/// A path without its leading slash, that can't lead upwards.
+fn plain(path: &str, what: &str) -> Result<PathBuf> {
+    let mut below = PathBuf::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(part) => below.push(part),
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(Error::Invalid(format!("{what} {path:?} must not contain ..")));
+            }
+        }
+    }
+    Ok(below)
+}
+
+/// Whether an error says that the thing is not there (any more).
+fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_one_directory() {
+        assert!(name("abc-1.2_x", "container").is_ok());
+        for bad in ["", "..", ".", "a/b", "a/", "/a", "./a"] {
+            assert!(name(bad, "container").is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_parent_never_leads_upwards() {
+        assert_eq!(plain("/kubepods/burstable/pod1", "x").unwrap(), Path::new("kubepods/burstable/pod1"));
+        assert!(plain("/kubepods/../x", "x").is_err());
+    }
+
+    #[test]
+    fn a_container_is_read_back_as_stored() {
+        let path = PathBuf::from("/sys/fs/cgroup/pod-a/b");
+        let location =
+            Location { unified: true, directories: vec![Directory { controllers: Vec::new(), path }] };
+        let container = ContainerCgroup { location };
+        let stored = serde_json::to_string(&container).unwrap();
+        assert_eq!(serde_json::from_str::<ContainerCgroup>(&stored).unwrap(), container);
+    }
+}

@@ -1,5 +1,6 @@
 //! Every raw system call of the crate, one function a call.
 
+pub(crate) mod bpf;
 pub(crate) mod netns;
 
 pub(crate) mod mount;

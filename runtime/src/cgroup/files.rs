@@ -1,0 +1,76 @@
+//! Reading and writing the kernel's control files, with errors that name file and value.
+
+use super::is_gone;
+use crate::{Error, Result};
+use rustix::fs::{Mode, OFlags};
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// Control files are small; a tree of processes is the longest.
+const LONGEST: u64 = 16 << 20;
+
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Io { action, path: path.to_owned(), source }
+}
+
+pub(super) fn read_raw(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+pub(super) fn read(path: &Path) -> Result<String> {
+    read_raw(path).map_err(failed("read", path))
+}
+
+/// The contents, or nothing when the file or its cgroup is not there.
+pub(super) fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match read_raw(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(failed("read", path)(error)),
+    }
+}
+
+pub(super) fn write_raw(path: &Path, value: &str) -> std::io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+pub(super) fn write(path: &Path, value: &str) -> Result<()> {
+    write_raw(path, value).map_err(|source| rejected(path, value, source))
+}
+
+pub(super) fn rejected(path: &Path, value: &str, source: std::io::Error) -> Error {
+    Error::Kernel { call: format!("write {value:?} to {}", path.display()), source }
+}
+
+pub(super) fn write_at(directory: &OwnedFd, file: &str, value: &str) -> Result<()> {
+    let error = |source: rustix::io::Errno| Error::Kernel {
+        call: format!("write {value:?} to {file}"),
+        source: source.into(),
+    };
+    let file = rustix::fs::openat(directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(error)?;
+    rustix::io::write(&file, value.as_bytes()).map_err(error).map(drop)
+}
+
+/// Make a directory unless it is there; true when it was made.
+pub(super) fn make_directory(path: &Path) -> Result<bool> {
+    match std::fs::create_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(failed("create cgroup", path)(error)),
+    }
+}
+
+pub(super) fn open_directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed("open cgroup", path)(error.into()))
+}
+
+/// The number after a name in a file of `name number` lines.
+pub(super) fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
