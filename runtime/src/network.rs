@@ -85,11 +85,7 @@ impl Network {
             .map_err(|source| Error::Io { action: "create directory", path: directory, source })?;
         let addresses = Arc::new(Addresses::open(config.root.join("addresses"), config.subnets.clone())?);
         let sweeper = Sweeper::new(Arc::clone(&addresses));
-        let firewall = Firewall {
-            table: config.table.clone(),
-            bridge: config.bridge.clone(),
-            subnets: config.subnets.clone(),
-        };
+        let firewall = Firewall::new(&config);
         let node = Node::open()?;
         let pool = Pool::new(config.pool);
         Ok(Self { config, firewall, addresses, sweeper, pool, node: Mutex::new(node) })

@@ -1,7 +1,10 @@
 //! The one nftables table's life: probed, loaded, looked for, its host ports opened and closed, and what other
 //! tables do to forwarded packets.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::cidr::Cidr;
+use super::config::NetworkConfig;
 use super::hostport::Forward;
 use super::message::Message;
 use super::netlink::{Socket, errno};
@@ -14,19 +17,32 @@ pub(super) struct Firewall {
     pub(super) table: String,
     pub(super) bridge: String,
     pub(super) subnets: Vec<Cidr>,
+    /// Kept open: its end would wait until the kernel has freed what was removed by it.
+    socket: Mutex<Option<Socket>>,
 }
 
 impl Firewall {
+    /// The table of this network; nothing is asked yet.
+    pub(super) fn new(config: &NetworkConfig) -> Self {
+        Self {
+            table: config.table.clone(),
+            bridge: config.bridge.clone(),
+            subnets: config.subnets.clone(),
+            socket: Mutex::default(),
+        }
+    }
+
     /// Whether the kernel would take the table; nothing is changed.
     pub(super) fn probe(&self) -> Result<()> {
         let mut batch = vec![nft::begin()];
         batch.extend(self.contents());
-        Socket::netfilter()?.execute(&self.action("probe"), &batch).map(drop)
+        self.with(|socket| socket.execute(&self.action("probe"), &batch)).map(drop)
     }
 
     /// Whether the table is there.
     pub(super) fn exists(&self) -> Result<bool> {
-        match Socket::netfilter()?.execute(&self.action("look up"), &[Table(&self.table).look_up()]) {
+        let look_up = Table(&self.table).look_up();
+        match self.with(|socket| socket.execute(&self.action("look up"), std::slice::from_ref(&look_up))) {
             Ok(_) => Ok(true),
             Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(false),
             Err(error) => Err(error),
@@ -40,7 +56,7 @@ impl Firewall {
         batch.extend(self.contents());
         batch.extend(self.changes(true, forwards));
         batch.push(nft::end());
-        Socket::netfilter()?.execute_batch(&self.action("load"), &batch)
+        self.with(|socket| socket.execute_batch(&self.action("load"), &batch))
     }
 
     /// Opens host ports, all or none.
@@ -86,7 +102,10 @@ impl Firewall {
     /// Other tables' chains that drop what is forwarded by default and have no rule for the bridge, each with the
     /// command that mends it.
     pub(super) fn obstacles(&self) -> Result<Vec<String>> {
-        let mut socket = Socket::netfilter()?;
+        self.with(|socket| self.find_obstacles(socket))
+    }
+
+    fn find_obstacles(&self, socket: &mut Socket) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for answer in socket.dump("list nftables chains", &nft::list_chains())? {
             let Some(&[family, ..]) = answer.header(nft::HEADER) else {
@@ -135,10 +154,21 @@ impl Firewall {
         format!("{verb} nftables table {}", self.table)
     }
 
+    fn with<T>(&self, work: impl FnOnce(&mut Socket) -> Result<T>) -> Result<T> {
+        let mut slot = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut socket = match slot.take() {
+            Some(socket) => socket,
+            None => Socket::netfilter()?,
+        };
+        let answer = work(&mut socket)?;
+        *slot = Some(socket);
+        Ok(answer)
+    }
+
     fn commit(&self, verb: &str, changes: Vec<Message>) -> Result<()> {
         let mut batch = vec![nft::begin()];
         batch.extend(changes);
         batch.push(nft::end());
-        Socket::netfilter()?.execute_batch(&self.action(verb), &batch)
+        self.with(|socket| socket.execute_batch(&self.action(verb), &batch))
     }
 }
