@@ -42,7 +42,9 @@ impl Server {
         let attached = match self.connections.get(&id).map(|connection| &connection.role) {
             Some(Role::Attached { container, streams }) if streams & stream::STDIN != 0 => container,
             _ => {
-                return Err(Reply::Refused { why: "input of a connection that is not attached to it".into() });
+                return Err(Reply::Refused {
+                    why: "input of a connection that is not attached to it".into(),
+                });
             }
         };
         let Some(container) = self.containers.get_mut(attached) else { return Ok(()) };

@@ -44,7 +44,7 @@ pub(crate) struct Pod {
 
 impl Pod {
     /// Enters the small mount namespace.
-    pub(crate) fn enter(id: String, state: OwnedFd, namespace: OwnedFd) -> Result<Self> {
+    pub(crate) fn enter(id: String, state: OwnedFd, namespace: &OwnedFd) -> Result<Self> {
         process::setns(namespace.as_fd(), u64::from(libc::CLONE_NEWNS.cast_unsigned()))?;
         file::chdir(c"/")?;
         let proc = file::openat(file::here(), c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;

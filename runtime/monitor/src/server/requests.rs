@@ -42,7 +42,7 @@ impl Server {
         let later = |result: Result<(), Reply>| result.err().map(|reply| (reply, Vec::new()));
         let reply = match request {
             Request::Descriptors { .. } => return None,
-            Request::Start { start } => return later(self.start(id, start, descriptors)),
+            Request::Start { start } => return later(self.start(id, &start, descriptors)),
             Request::Exec { container, terminal, deadline_ms } => {
                 return later(self.exec(id, (container, terminal, deadline_ms), descriptors));
             }
@@ -82,7 +82,7 @@ impl Server {
         let Ok([state, namespace]) = <[OwnedFd; 2]>::try_from(descriptors) else {
             return refused("setup takes the state directory and the mount namespace");
         };
-        match Pod::enter(id, state, namespace) {
+        match Pod::enter(id, state, &namespace) {
             Ok(pod) => {
                 self.pod = Some(pod);
                 Reply::Done {}

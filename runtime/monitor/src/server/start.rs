@@ -35,7 +35,7 @@ impl Parts {
 
 impl Server {
     /// Serves `Start`; its answer comes when the exec has succeeded or a step failed.
-    pub(super) fn start(&mut self, id: u64, start: Start, descriptors: Vec<OwnedFd>) -> Result<(), Reply> {
+    pub(super) fn start(&mut self, id: u64, start: &Start, descriptors: Vec<OwnedFd>) -> Result<(), Reply> {
         let refused = |why: String| Reply::Refused { why };
         let pod = self.pod.as_ref().ok_or_else(|| refused("the monitor has no pod yet".into()))?;
         let name = start.container.clone();
@@ -49,11 +49,11 @@ impl Server {
             return Err(refused(format!("the pod has {CONTAINERS} containers; forget exited ones")));
         }
         let missing = || refused("descriptors of the plan, the log or the cgroup are missing".into());
-        let parts = Parts::of(&start, descriptors).ok_or_else(missing)?;
+        let parts = Parts::of(start, descriptors).ok_or_else(missing)?;
         let prepared =
             Prepared::read(parts.plan.as_fd(), parts.rest.len(), start.terminal).map_err(refused)?;
         let (streams, ends) =
-            streams(&start, &prepared).map_err(|error| refused(format!("make pipes: {error}")))?;
+            streams(start, &prepared).map_err(|error| refused(format!("make pipes: {error}")))?;
         let cgroup = Cgroup::new(parts.cgroup, start.unified);
         let order = Order {
             prepared: &prepared,
