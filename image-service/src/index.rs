@@ -151,7 +151,7 @@ impl Index {
     /// Both names that each of these layers may have.
     pub(crate) fn candidates(layers: &[DiffId]) -> impl Iterator<Item = LayerKey> {
         let chain = ChainId::of(layers).into_iter().map(LayerKey::Chain);
-        layers.to_vec().into_iter().map(LayerKey::Diff).chain(chain)
+        layers.iter().copied().map(LayerKey::Diff).chain(chain)
     }
 
     /// An image as callers see it.

@@ -65,7 +65,7 @@ impl Shared {
     }
 
     /// Gives a draft its name. A directory that has the name already and a record wins; one without is garbage.
-    pub(crate) fn place(&self, draft: Draft, key: LayerKey, file: LayerFile) -> Result<Placed> {
+    pub(crate) fn place(&self, draft: &Draft, key: LayerKey, file: LayerFile) -> Result<Placed> {
         let path = self.places.layer(&key);
         let placing = self.placing();
         if let Some(placed) = self.placed(key) {
@@ -173,7 +173,7 @@ pub(crate) fn commit(shared: &Arc<Shared>, upper: &Path) -> Result<LayerRecord> 
     let lease = Lease::take(shared, vec![Held::Layer(key)]);
     if !shared.index().layers.contains_key(&key) {
         match fs::rename(upper, draft.path().join("fs")) {
-            Ok(()) => shared.record_layers(&[shared.place(draft, key, file)?])?,
+            Ok(()) => shared.record_layers(&[shared.place(&draft, key, file)?])?,
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 drop(draft);
                 return copy_in(shared, upper, described.diff_id);
@@ -223,7 +223,7 @@ pub(crate) fn import(shared: &Arc<Shared>, tar: impl Read + Send, parents: &[Dif
     };
     let lease = Lease::take(shared, vec![Held::Layer(key)]);
     let file = Shared::layer_file(unpacked.diff_id, unpacked.size, unpacked.contents);
-    shared.record_layers(&[shared.place(draft, key, file)?])?;
+    shared.record_layers(&[shared.place(&draft, key, file)?])?;
     Ok(LayerRecord { diff_id: unpacked.diff_id, size: unpacked.size, lease })
 }
 

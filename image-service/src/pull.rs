@@ -158,7 +158,8 @@ impl Work {
                 images::write_blob(&shared, digest, bytes)?;
             }
             shared.record_layers(&placed)?;
-            for (key, layer) in shared.index().keys(&plan.diff_ids)?.iter().zip(&plan.manifest.layers) {
+            let keys = shared.index().keys(&plan.diff_ids)?;
+            for (key, layer) in keys.iter().zip(&plan.manifest.layers) {
                 let Descriptor { media_type, digest, size, .. } = layer.clone();
                 shared.remember(key, Compressed { media_type, digest, size })?;
             }

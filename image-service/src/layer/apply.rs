@@ -388,3 +388,256 @@ impl From<Errno> for Attempt {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::layer::skeleton::rebuild;
+
+    const BOUNDS: Bounds = Bounds { entries: 1000, bytes: 1 << 20 };
+
+    /// One entry of a test's tar: the name goes into the header as it is, however hostile.
+    struct Line<'a>(&'a str, ::tar::EntryType, &'a str, &'a [u8]);
+
+    const FILE: ::tar::EntryType = ::tar::EntryType::Regular;
+    const DIR: ::tar::EntryType = ::tar::EntryType::Directory;
+    const LINK: ::tar::EntryType = ::tar::EntryType::Symlink;
+    const HARD: ::tar::EntryType = ::tar::EntryType::Link;
+
+    fn tar(lines: &[Line<'_>]) -> Vec<u8> {
+        let mut builder = ::tar::Builder::new(Vec::new());
+        for Line(name, kind, link, data) in lines {
+            let mut header = ::tar::Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_size(data.len() as u64);
+            header.set_mode(if *kind == DIR { 0o750 } else { 0o4711 });
+            header.set_uid(rustix::process::geteuid().as_raw().into());
+            header.set_gid(rustix::process::getegid().as_raw().into());
+            header.set_mtime(1_000_000_000);
+            header.set_cksum();
+            builder.append(&header, *data).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn try_apply(tar: &[u8], below: Option<&Below>) -> (tempfile::TempDir, Result<(Contents, u64), Failure>) {
+        let folder = tempfile::tempdir().unwrap();
+        let applied = apply(tar, folder.path(), below, BOUNDS);
+        (folder, applied)
+    }
+
+    fn reason(tar: &[u8]) -> String {
+        match try_apply(tar, None).1 {
+            Err(Failure::Rejected(reason)) => reason,
+            other => panic!("not rejected: {other:?}"),
+        }
+    }
+
+    fn same_again(tar: &[u8]) -> tempfile::TempDir {
+        let (folder, applied) = try_apply(tar, None);
+        let (contents, size) = applied.unwrap();
+        assert_eq!(size, tar.len() as u64);
+        let mut again = Vec::new();
+        rebuild(folder.path(), contents.kept, &mut again).unwrap();
+        assert!(again == tar, "the tar did not come back");
+        folder
+    }
+
+    #[test]
+    fn a_tar_comes_back_bit_for_bit() {
+        let folder = same_again(&tar(&[
+            Line("a/", DIR, "", b""),
+            Line("a/f", FILE, "", b"content"),
+            Line("a/link", LINK, "/etc/passwd", b""),
+            Line("a/hard", HARD, "a/f", b""),
+            Line("a/empty", FILE, "", b""),
+            Line("a/.wh.gone", FILE, "", b""),
+        ]));
+        let stat = std::fs::metadata(folder.path().join("fs/a/f")).unwrap();
+        assert_eq!(
+            (stat.permissions().mode() & 0o7777, stat.mtime(), stat.nlink()),
+            (0o4711, 1_000_000_000, 2)
+        );
+        let directory = std::fs::metadata(folder.path().join("fs/a")).unwrap();
+        assert_eq!((directory.permissions().mode() & 0o7777, directory.mtime()), (0o750, 1_000_000_000));
+        let gone = std::fs::symlink_metadata(folder.path().join("fs/a/gone")).unwrap();
+        assert_eq!(gone.rdev(), 0);
+    }
+
+    #[test]
+    fn the_last_duplicate_wins_and_the_tar_still_comes_back() {
+        let folder = same_again(&tar(&[
+            Line("f", FILE, "", b"first"),
+            Line("d/", DIR, "", b""),
+            Line("d/g", FILE, "", b"within"),
+            Line("f", FILE, "", b"second"),
+            Line("hard", HARD, "f", b""),
+            Line("d", FILE, "", b"a file now"),
+            Line("f", FILE, "", b"third"),
+        ]));
+        assert_eq!(std::fs::read(folder.path().join("fs/f")).unwrap(), b"third");
+        assert_eq!(std::fs::read(folder.path().join("fs/hard")).unwrap(), b"second");
+        assert_eq!(std::fs::read(folder.path().join("fs/d")).unwrap(), b"a file now");
+    }
+
+    #[test]
+    fn a_tar_that_leaves_its_root_is_refused() {
+        for lines in [
+            vec![Line("../x", FILE, "", b"x")],
+            vec![Line("a/../../x", FILE, "", b"x")],
+            vec![Line("/etc/x", FILE, "", b"x")],
+            vec![Line("x", HARD, "../../etc/passwd", b"")],
+            vec![Line("x", HARD, "/etc/passwd", b"")],
+            vec![Line("f", FILE, "", b""), Line("f/x", FILE, "", b"x")],
+            vec![Line(".wh.", FILE, "", b"")],
+            vec![Line(".wh...", FILE, "", b"")],
+            vec![Line("l", LINK, "l", b""), Line("l/x", FILE, "", b"x")],
+        ] {
+            let reason = reason(&tar(&lines));
+            assert!(!reason.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_link_out_of_the_root_leads_back_into_it() {
+        let outside = tempfile::tempdir().unwrap();
+        let target = outside.path().to_str().unwrap();
+        let lines = [Line("l", LINK, target, b""), Line("l/x", FILE, "", b"x")];
+        assert!(matches!(try_apply(&tar(&lines), None).1, Err(Failure::NeedsBelow)));
+        let up = [Line("l", LINK, "../../../..", b""), Line("l/x", FILE, "", b"x")];
+        let folder = same_again(&tar(&up));
+        assert!(folder.path().join("fs/x").exists());
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_over_a_link_replaces_the_link() {
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        let target = outside.path().to_str().unwrap();
+        let folder = same_again(&tar(&[Line("f", LINK, target, b""), Line("f", FILE, "", b"mine")]));
+        assert_eq!(std::fs::read(folder.path().join("fs/f")).unwrap(), b"mine");
+        assert_eq!(std::fs::read(outside.path()).unwrap(), b"");
+    }
+
+    #[test]
+    fn limits_refuse_with_their_numbers() {
+        let names: Vec<String> = (0..1001).map(|number| format!("f{number}")).collect();
+        let lines: Vec<Line<'_>> = names.iter().map(|name| Line(name, FILE, "", b"")).collect();
+        assert!(reason(&tar(&lines)).contains("1000 entries"));
+        let large = vec![0_u8; 2 << 20];
+        assert!(reason(&tar(&[Line("f", FILE, "", &large)])).contains("1048576 bytes"));
+    }
+
+    #[test]
+    fn a_cut_or_altered_tar_is_refused() {
+        let whole = tar(&[Line("f", FILE, "", b"content"), Line("g", FILE, "", b"more")]);
+        assert!(reason(&whole[..700]).contains("ends within"));
+        let mut altered = whole;
+        altered[0] ^= 1;
+        assert!(reason(&altered).contains("checksum"));
+    }
+
+    #[test]
+    fn missing_parents_and_link_targets_come_from_below() {
+        let (under, applied) = try_apply(
+            &tar(&[
+                Line("usr/", DIR, "", b""),
+                Line("usr/lib/", DIR, "", b""),
+                Line("usr/lib/old", FILE, "", b"old"),
+                Line("lib", LINK, "usr/lib", b""),
+            ]),
+            None,
+        );
+        applied.unwrap();
+        let lines = [
+            Line("lib/new", FILE, "", b"new"),
+            Line("lib/same", HARD, "lib/old", b""),
+            Line("x/y", FILE, "", b"y"),
+        ];
+        assert!(matches!(try_apply(&tar(&lines), None).1, Err(Failure::NeedsBelow)));
+        let below = Below { layers: vec![under.path().join("fs")] };
+        let (over, applied) = try_apply(&tar(&lines), Some(&below));
+        let (contents, _) = applied.unwrap();
+        let files = over.path().join("fs");
+        assert_eq!(std::fs::read(files.join("usr/lib/new")).unwrap(), b"new");
+        assert_eq!(std::fs::read(files.join("usr/lib/same")).unwrap(), b"old");
+        assert_eq!(std::fs::metadata(files.join("usr/lib")).unwrap().permissions().mode() & 0o7777, 0o750);
+        assert_eq!(std::fs::metadata(files.join("x")).unwrap().permissions().mode() & 0o7777, 0o755);
+        let mut again = Vec::new();
+        rebuild(over.path(), contents.kept, &mut again).unwrap();
+        assert_eq!(again, tar(&lines));
+    }
+
+    #[test]
+    fn a_whiteout_hides_what_lies_below_and_not_the_layers_own() {
+        let folder = same_again(&tar(&[
+            Line("f", FILE, "", b"mine"),
+            Line(".wh.f", FILE, "", b""),
+            Line(".wh.d", FILE, "", b""),
+            Line("d/", DIR, "", b""),
+            Line("d/x", FILE, "", b"x"),
+        ]));
+        assert_eq!(std::fs::read(folder.path().join("fs/f")).unwrap(), b"mine");
+        let attributes = root::xattrs(&folder.path().join("fs/d")).unwrap();
+        assert!(
+            attributes.iter().any(|(name, value)| name == root::opaque_name().as_bytes() && value == b"y")
+        );
+    }
+
+    #[test]
+    fn names_and_attributes_of_pax_are_honoured_but_for_overlays_own() {
+        let long = format!("{}/{}", "d".repeat(120), "f".repeat(120));
+        let mut builder = ::tar::Builder::new(Vec::new());
+        let attributes =
+            [("SCHILY.xattr.user.colour", &b"bl\nue"[..]), ("SCHILY.xattr.user.overlay.opaque", b"y")];
+        builder.append_pax_extensions(attributes).unwrap();
+        let mut header = ::tar::Header::new_ustar();
+        header.set_size(4);
+        header.set_mode(0o644);
+        header.set_uid(rustix::process::geteuid().as_raw().into());
+        header.set_gid(rustix::process::getegid().as_raw().into());
+        header.set_cksum();
+        builder.append_data(&mut header, "plain", &b"data"[..]).unwrap();
+        let mut header = ::tar::Header::new_gnu();
+        header.set_entry_type(DIR);
+        header.set_mode(0o755);
+        header.set_size(0);
+        header.set_uid(rustix::process::geteuid().as_raw().into());
+        header.set_gid(rustix::process::getegid().as_raw().into());
+        builder.append_data(&mut header.clone(), "d".repeat(120), &b""[..]).unwrap();
+        header.set_entry_type(FILE);
+        header.set_size(3);
+        builder.append_data(&mut header, &long, &b"far"[..]).unwrap();
+        let folder = same_again(&builder.into_inner().unwrap());
+        assert_eq!(std::fs::read(folder.path().join("fs").join(&long)).unwrap(), b"far");
+        let found = root::xattrs(&folder.path().join("fs/plain")).unwrap();
+        let expected = vec![(b"user.colour".to_vec(), b"bl\nue".to_vec())];
+        assert!(found == expected || found.is_empty(), "{found:?}"); // a tmpfs may be without user attributes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_bytes_make_the_reader_panic(noise in proptest::collection::vec((0_usize..2048, any::<u8>()), 0..12)) {
+            let mut bytes = tar(&[Line("a/", DIR, "", b""), Line("a/f", FILE, "", b"content")]);
+            for (at, value) in noise {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            drop(try_apply(&bytes, None));
+        }
+
+        #[test]
+        fn any_plain_tar_comes_back(files in proptest::collection::btree_map("[a-z]{1,8}", proptest::collection::vec(any::<u8>(), 0..1500), 0..8)) {
+            let lines: Vec<Line<'_>> = files.iter().map(|(name, data)| Line(name, FILE, "", data)).collect();
+            same_again(&tar(&lines));
+        }
+    }
+}

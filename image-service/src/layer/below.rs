@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
 
@@ -35,7 +35,7 @@ impl Below {
         Ok(None)
     }
 
-    fn find_in(layer: &PathBuf, path: &[u8]) -> Result<Step> {
+    fn find_in(layer: &Path, path: &[u8]) -> Result<Step> {
         let root = Root::open(layer)?;
         let mut current: Vec<u8> = Vec::new();
         let mut hidden = false;
@@ -70,6 +70,6 @@ enum Step {
     Absent,
 }
 
-fn is_opaque(path: &std::path::Path) -> Result<bool> {
+fn is_opaque(path: &Path) -> Result<bool> {
     Ok(root::xattrs(path)?.iter().any(|(name, _)| name == root::opaque_name().as_bytes()))
 }

@@ -39,7 +39,7 @@ pub(crate) fn diff(upper: &Path, skeleton: &Path) -> Result<Diff> {
         contents: Contents { bytes: 4096, inodes: 1, kept: 0 },
         buffer: vec![0; 256 << 10],
     };
-    writer.children(&mut Vec::new())?;
+    writer.everything()?;
     writer.raw(&[0; 2 * BLOCK])?;
     writer.skeleton.finish()?;
     let diff_id = DiffId(Digest::finish(writer.hasher));
@@ -58,9 +58,9 @@ struct Writer {
 }
 
 impl Writer {
-    /// Everything in a directory, sorted by name; a stack of its own, for depth comes from the container.
-    fn children(&mut self, start: &mut Vec<u8>) -> Result<()> {
-        let mut stack = vec![(start.clone(), self.names(start)?)];
+    /// Every entry, sorted by name within its directory; a stack of its own, for depth comes from the container.
+    fn everything(&mut self) -> Result<()> {
+        let mut stack = vec![(Vec::new(), self.names(b"")?)];
         while let Some((directory, names)) = stack.last_mut() {
             let Some(name) = names.pop() else {
                 stack.pop();

@@ -77,7 +77,7 @@ impl Fetch {
             receiver,
             meter: self.meter.clone(),
         };
-        let disk = tokio::spawn(blocking(move || intake.run(partial, draft)));
+        let disk = tokio::spawn(blocking(move || intake.run(partial, &draft)));
         self.meter.add(|progress| progress.bytes_done += offset);
         let ended = self.session.blob(&self.descriptor, offset, &sender).await;
         drop(sender.send(Chunk::End(ended)).await);
@@ -122,7 +122,7 @@ struct Intake {
 }
 
 impl Intake {
-    fn run(mut self, mut partial: Partial, draft: Draft) -> Result<Outcome> {
+    fn run(mut self, mut partial: Partial, draft: &Draft) -> Result<Outcome> {
         let below = self.below.as_ref().map(|layers| self.shared.below(layers)).transpose()?;
         let target = Target { layer: draft.path(), below: below.as_ref(), bounds: self.shared.bounds() };
         let meter = self.meter.clone();

@@ -28,7 +28,7 @@ pub(crate) fn hosts(domain: &str, folder: Option<&Path>, plain_loopback: bool) -
     for name in folder_names(domain) {
         let path = folder.join(name).join("hosts.toml");
         match std::fs::read_to_string(&path) {
-            Ok(text) => return parse(&text, own).map_err(|reason| Error::InvalidHosts { path, reason }),
+            Ok(text) => return parse(&text, &own).map_err(|reason| Error::InvalidHosts { path, reason }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io("read", path)(error)),
         }
@@ -67,20 +67,20 @@ fn is_loopback(domain: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn parse(text: &str, own: Host) -> Result<Vec<Host>, String> {
+fn parse(text: &str, own: &Host) -> Result<Vec<Host>, String> {
     let file: toml::Table = text.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
     let mut hosts = Vec::new();
     let mut server = own.clone();
     for (key, value) in &file {
         match (key.as_str(), value) {
             ("server", toml::Value::String(url)) => {
-                server = address(url, &own)?;
+                server = address(url, own)?;
                 // Credentials are the named registry's; another server under its name is the operator's own wish.
                 server.own = true;
             }
             ("host", toml::Value::Table(table)) => {
                 for (url, settings) in table {
-                    hosts.push(mirror(url, settings, &own)?);
+                    hosts.push(mirror(url, settings, own)?);
                 }
             }
             (other, _) => return Err(format!("the key {other} is not supported: only server and host are")),
@@ -160,7 +160,7 @@ mod tests {
     fn mirrors_come_first_in_their_order_and_get_no_credentials() -> Result<(), String> {
         let text = "server = \"https://registry-1.docker.io\"\n[host.\"http://z.example:5000\"]\n  capabilities = [\"pull\"]\n\
                     [host.\"https://a.example/cache\"]\n";
-        let hosts = parse(text, own())?;
+        let hosts = parse(text, &own())?;
         let names: Vec<&str> = hosts.iter().map(|host| host.authority.as_str()).collect();
         assert_eq!(names, ["z.example:5000", "a.example", "registry-1.docker.io"]);
         assert_eq!(hosts.iter().map(|host| host.own).collect::<Vec<_>>(), [false, false, true]);
@@ -174,9 +174,9 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
-        let wrong = parse("[host.\"https://a\"]\nskip_verify = true\n", own());
+        let wrong = parse("[host.\"https://a\"]\nskip_verify = true\n", &own());
         assert!(wrong.is_err_and(|reason| reason.contains("skip_verify")));
-        assert!(parse("server = \"ftp://x\"", own()).is_err());
-        assert!(parse("][", own()).is_err());
+        assert!(parse("server = \"ftp://x\"", &own()).is_err());
+        assert!(parse("][", &own()).is_err());
     }
 }

@@ -200,8 +200,8 @@ impl Session {
         (service, scope): (Option<&str>, Option<&str>),
         credentials: &Credentials,
     ) -> Result<Call, String> {
-        let secure = realm.starts_with("https://");
-        if !secure && !(realm.starts_with("http://") && host.scheme == "http") {
+        let plain = realm.starts_with("http://") && host.scheme == "http";
+        if !plain && !realm.starts_with("https://") {
             return Err("it asks to log in at an address that is not https".into());
         }
         let rights = if self.access == Access::Push { "pull,push" } else { "pull" };
