@@ -8,6 +8,7 @@ use slipway_proto::slipway::v1::Credentials;
 use crate::error::{Error, Result};
 
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// User and password for the registry (or CRICTL_CREDS)
     #[arg(long, value_name = "USER[:PASSWORD]", conflicts_with = "auth")]

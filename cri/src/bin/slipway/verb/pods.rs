@@ -33,6 +33,7 @@ pub(crate) struct Args {
 
 /// Which pods.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub(crate) struct Which {
     /// Only the one of this id
     #[arg(long)]

@@ -35,6 +35,7 @@ pub(crate) struct Args {
 
 /// Which containers.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub(crate) struct Which {
     /// Also those that don't run
     #[arg(short, long)]
