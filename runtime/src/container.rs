@@ -1,5 +1,9 @@
 //! What a container is asked to be and what it is.
 
+mod lifecycle;
+
+pub(crate) use lifecycle::check_signal;
+
 use crate::id::{ContainerId, SandboxId};
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde::{Deserialize, Serialize};

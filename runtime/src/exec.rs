@@ -1,8 +1,40 @@
 //! Further processes in a running container.
 
-use crate::Result;
-use std::os::fd::OwnedFd;
+use crate::launch::{self, Descriptors, bits, process_input};
+use crate::monitor_client::Connection;
+use crate::monitor_process::{borrowed, sealed};
+use crate::plan::{self, ProcessInput};
+use crate::pod::EndRecord;
+use crate::rootfs::users;
+use crate::runtime::Shared;
+use crate::sandbox::host_name;
+use crate::{ContainerId, Error, Result, User, namespace};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::termios::{Winsize, tcsetwinsize};
+use slipway_monitor::plan::Join;
+use slipway_monitor::protocol::{Reply, Request};
+use slipway_monitor::wire::Wire;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
+
+/// What is kept of each output of a collected process.
+const LARGEST_OUTPUT: usize = 16 * 1024 * 1024;
+/// A process whose program has not begun by then is given up.
+const START: Duration = Duration::from_secs(60);
+/// A container's namespaces in the order of joining: the user namespace decides what may be joined after it.
+const NAMESPACES: [(&str, i32); 7] = [
+    ("user", libc::CLONE_NEWUSER),
+    ("ipc", libc::CLONE_NEWIPC),
+    ("uts", libc::CLONE_NEWUTS),
+    ("net", libc::CLONE_NEWNET),
+    ("pid", libc::CLONE_NEWPID),
+    ("cgroup", libc::CLONE_NEWCGROUP),
+    ("mnt", libc::CLONE_NEWNS),
+];
 
 /// A process to run in a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,7 +81,7 @@ pub struct ExecSession {
     pub stderr: Option<OwnedFd>,
     /// The terminal's master.
     pub terminal: Option<OwnedFd>,
-    connection: OwnedFd,
+    connection: Connection,
 }
 
 impl ExecSession {
@@ -57,8 +89,195 @@ impl ExecSession {
     ///
     /// # Errors
     /// When the monitor is gone.
-    pub fn wait(self) -> Result<i32> {
-        drop(self.connection);
-        Ok(0)
+    pub fn wait(&mut self) -> Result<i32> {
+        self.exit().map(|(code, _)| code)
     }
+
+    /// Changes the terminal's size.
+    ///
+    /// # Errors
+    /// When there is no terminal.
+    pub fn resize(&self, width: u16, height: u16) -> Result<()> {
+        let terminal =
+            self.terminal.as_ref().ok_or_else(|| Error::Invalid("the process has no terminal".into()))?;
+        let size = Winsize { ws_col: width, ws_row: height, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(terminal, size)
+            .map_err(|errno| Error::Kernel { call: "TIOCSWINSZ".into(), source: errno.into() })
+    }
+
+    fn exit(&self) -> Result<(i32, bool)> {
+        loop {
+            let answer = self.connection.receive(None)?;
+            match answer.map(|answer| answer.reply) {
+                Some(Reply::Exited { exit, .. }) => return Ok((EndRecord::seen(&exit).code, exit.timed_out)),
+                Some(other @ (Reply::Refused { .. } | Reply::StepFailed { .. })) => {
+                    return Err(self.connection.unexpected(&other));
+                }
+                Some(_) => {}
+                None => {
+                    return Err(Error::Kernel {
+                        call: "wait for a process".into(),
+                        source: ErrorKind::BrokenPipe.into(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reads both outputs until the process has ended and nothing is left in them.
+    pub(crate) fn collect(mut self) -> Result<ExecOutput> {
+        let mut outputs = [Output::new(self.stdout.take()), Output::new(self.stderr.take())];
+        loop {
+            let ended = {
+                let mut polled = vec![PollFd::new(&self.connection, PollFlags::IN)];
+                polled.extend(
+                    outputs
+                        .iter()
+                        .filter_map(|output| output.source.as_ref())
+                        .map(|source| PollFd::new(source, PollFlags::IN)),
+                );
+                match poll(&mut polled, None) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(errno) => return Err(Error::Kernel { call: "poll".into(), source: errno.into() }),
+                }
+                polled.first().is_some_and(|connection| !connection.revents().is_empty())
+            };
+            if ended {
+                break;
+            }
+            outputs.iter_mut().for_each(Output::read_some);
+        }
+        let (code, timed_out) = self.exit()?;
+        // What the process wrote is in the pipes now; what lives on with their other end is not waited for.
+        outputs.iter_mut().for_each(Output::read_some);
+        let [stdout, stderr] = outputs.map(|output| output.bytes);
+        Ok(ExecOutput { stdout, stderr, code, timed_out })
+    }
+}
+
+/// One output being collected.
+struct Output {
+    source: Option<OwnedFd>,
+    bytes: Vec<u8>,
+}
+
+impl Output {
+    fn new(source: Option<OwnedFd>) -> Self {
+        Self { source, bytes: Vec::new() }
+    }
+
+    /// Reads what is there; beyond the limit it is read and dropped, so that the process goes on.
+    fn read_some(&mut self) {
+        let mut chunk = vec![0; 64 * 1024];
+        while let Some(source) = &self.source {
+            match rustix::io::read(source, &mut chunk) {
+                Ok(length) if length > 0 => {
+                    let room = LARGEST_OUTPUT.saturating_sub(self.bytes.len());
+                    self.bytes.extend(chunk.iter().take(length.min(room)));
+                    if self.bytes.len() >= LARGEST_OUTPUT && length > room {
+                        // Poll again before reading on: an endless writer must not hide the end of the process.
+                        return;
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                _ => self.source = None,
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn exec(&self, id: &ContainerId, exec: &Exec) -> Result<ExecSession> {
+        let container = self.container(id)?;
+        let request = &container.record.request;
+        let pid = container.pid("run a process in")?;
+        let mut descriptors = Descriptors::default();
+        let joins = join_container(pid, &mut descriptors)?;
+        let root = namespace::open(Path::new(&format!("/proc/{pid}/root")))?;
+        let user = match &exec.user {
+            Some(name) => User { name: name.clone(), ..User::default() },
+            None => request.user.clone(),
+        };
+        let identity = users::resolve(root.as_fd(), &user)?;
+        let pod = self.pod(&request.sandbox)?;
+        let hostname = host_name(&pod.record().config);
+        let base = process_input(self, request, &identity, &hostname)?;
+        let input = ProcessInput {
+            arguments: &exec.argv,
+            environment: &exec.env,
+            cwd: exec.cwd.as_deref().unwrap_or(base.cwd),
+            terminal: exec.tty,
+            ..base
+        };
+        let plan = plan::exec(joins, &input)?;
+        let streams = if exec.tty { Streams::default() } else { Streams::pipes(exec.stdin)? };
+        let mut sent = vec![sealed(c"plan", &plan.encode())?];
+        sent.extend(descriptors.into_vec());
+        sent.extend(streams.theirs);
+        let deadline_ms =
+            exec.timeout.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1));
+        let order = Request::Exec { container: id.to_string(), terminal: exec.tty, deadline_ms };
+        let connection = self.connect(&pod)?;
+        let answer = connection.request(&order, &borrowed(&sent), START)?;
+        let [stdin, stdout, stderr] = streams.ours;
+        match answer.reply {
+            Reply::Started { pid, .. } => Ok(ExecSession {
+                pid,
+                stdin,
+                stdout,
+                stderr,
+                terminal: answer.descriptors.into_iter().next(),
+                connection,
+            }),
+            Reply::StepFailed { step, what, errno } => {
+                Err(launch::step_failed(id.as_str(), &plan, step, &what, errno))
+            }
+            other => Err(connection.unexpected(&other)),
+        }
+    }
+}
+
+/// Both ends of a process's standard streams.
+#[derive(Default)]
+struct Streams {
+    theirs: Vec<OwnedFd>,
+    ours: [Option<OwnedFd>; 3],
+}
+
+impl Streams {
+    fn pipes(stdin: bool) -> Result<Self> {
+        let failed = |errno: Errno| Error::Kernel { call: "pipe2".into(), source: errno.into() };
+        let (input, ours) = if stdin {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+            (read, Some(write))
+        } else {
+            (namespace::open(Path::new("/dev/null"))?, None)
+        };
+        let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        let (error_read, error_write) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        for reader in [&out_read, &error_read] {
+            if !stdin {
+                rustix::io::ioctl_fionbio(reader, true).map_err(failed)?;
+            }
+        }
+        Ok(Self {
+            theirs: vec![input, out_write, error_write],
+            ours: [ours, Some(out_read), Some(error_read)],
+        })
+    }
+}
+
+/// The namespaces of a container's first process that differ from the daemon's.
+fn join_container(pid: i32, descriptors: &mut Descriptors) -> Result<Vec<Join>> {
+    let mut joins = Vec::new();
+    for (name, flag) in NAMESPACES {
+        let theirs = namespace::open(Path::new(&format!("/proc/{pid}/ns/{name}")))?;
+        let own = namespace::open(Path::new(&format!("/proc/self/ns/{name}")))?;
+        if namespace::same(theirs.as_fd(), own.as_fd()) {
+            continue;
+        }
+        joins.push(Join { descriptor: descriptors.add(theirs)?, kind: bits(flag) });
+    }
+    Ok(joins)
 }

@@ -12,15 +12,24 @@ mod error;
 mod exec;
 mod features;
 mod id;
+mod launch;
+mod monitor_client;
+mod monitor_process;
+mod namespace;
 pub mod network;
+mod plan;
+mod pod;
+mod recovery;
+mod rootfs;
 mod runtime;
 mod sandbox;
 pub mod seccomp;
 pub mod spec;
+mod state;
 #[expect(unsafe_code, reason = "every raw system call of the crate lives here")]
 mod sys;
 
-pub use attach::{AttachEvent, AttachSession};
+pub use attach::{AttachEvent, AttachInput, AttachSession};
 pub use config::{NetworkConfig, RuntimeConfig};
 pub use container::{
     ContainerEvent, ContainerRequest, ContainerState, ExitReason, GroupsPolicy, RootFs, Seccomp, User,
@@ -29,8 +38,8 @@ pub use error::{Error, Result};
 pub use exec::{Exec, ExecOutput, ExecSession};
 pub use features::Features;
 pub use id::{ContainerId, SandboxId};
+pub use network::{PortMapping, Protocol};
 pub use runtime::{NetworkStatus, Runtime};
 pub use sandbox::{
-    Dns, IdMap, IdRange, IpcMode, Network, PidMode, PortMapping, Protocol, SandboxConfig, SandboxState,
-    SandboxStatus,
+    Dns, IdMap, IdRange, IpcMode, Network, PidMode, SandboxConfig, SandboxState, SandboxStatus,
 };

@@ -1,11 +1,18 @@
 //! The way in: every verb on sandboxes and containers.
 
+use crate::cgroup::{CgroupConfig, Cgroups};
+use crate::container::check_signal;
+use crate::monitor_process::MonitorProgram;
+use crate::pod::{Container, Pod, lock};
 use crate::{
     AttachSession, ContainerEvent, ContainerId, ContainerRequest, ContainerState, Error, Exec, ExecOutput,
-    ExecSession, Features, Result, RuntimeConfig, SandboxConfig, SandboxId, SandboxStatus,
+    ExecSession, Features, Result, RuntimeConfig, SandboxConfig, SandboxId, SandboxStatus, namespace,
+    network, recovery, state,
 };
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 /// Whether pods get a network.
@@ -28,21 +35,66 @@ pub struct Runtime {
 }
 
 #[derive(Debug)]
-struct Shared {
-    config: RuntimeConfig,
-    features: Features,
+pub(crate) struct Shared {
+    pub(crate) config: RuntimeConfig,
+    pub(crate) features: Features,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) network: network::Network,
+    pub(crate) program: MonitorProgram,
+    /// The small mount namespace.
+    pub(crate) small: OwnedFd,
+    /// Default filters by the bounding set they are for.
+    pub(crate) filters: Mutex<BTreeMap<u64, Vec<u8>>>,
+    pub(crate) pods: Mutex<BTreeMap<SandboxId, Arc<Pod>>>,
+    pub(crate) containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
+    pub(crate) subscribers: Mutex<Vec<mpsc::Sender<ContainerEvent>>>,
 }
 
-fn coming<T>(what: &str) -> Result<T> {
-    Err(Error::Unsupported(format!("{what} is not built into this version")))
+impl Shared {
+    pub(crate) fn find_pod(&self, id: &SandboxId) -> Option<Arc<Pod>> {
+        lock(&self.pods).get(id).cloned()
+    }
+
+    pub(crate) fn pod(&self, id: &SandboxId) -> Result<Arc<Pod>> {
+        self.find_pod(id).ok_or_else(|| Error::NotFound { kind: "sandbox", id: id.to_string() })
+    }
 }
 
-#[expect(clippy::missing_errors_doc, reason = "each error is the variant of `Error` that names its object")]
 impl Runtime {
     /// Takes up the directories, adopts what runs and ends what a dead daemon left half-made.
+    ///
+    /// # Errors
+    /// When the directories, cgroups or network can't be used at all; one broken sandbox is logged and left.
     pub fn open(config: RuntimeConfig) -> Result<Self> {
-        let features = config.features.ok_or_else(|| Error::Unsupported("no features".into()))?;
-        Ok(Self { shared: Arc::new(Shared { config, features }) })
+        for directory in [config.state.join("pods"), config.root.join("pods"), config.root.join("containers")]
+        {
+            state::make_directory(&directory)?;
+        }
+        let settings = &config.network;
+        let subnets = settings.subnets.iter().map(|subnet| subnet.parse()).collect::<Result<Vec<_>>>()?;
+        let network = network::Network::open(network::NetworkConfig {
+            bridge: settings.bridge.clone(),
+            subnets,
+            table: settings.table.clone(),
+            state: config.state.clone(),
+            root: config.root.clone(),
+            ..network::NetworkConfig::default()
+        })?;
+        let shared = Shared {
+            features: config.features.unwrap_or_else(Features::probe),
+            cgroups: Cgroups::open(&CgroupConfig { root: config.cgroup_root.clone() })?,
+            network,
+            program: MonitorProgram::load()?,
+            small: namespace::small_mount_namespace(&config.state)?,
+            filters: Mutex::default(),
+            pods: Mutex::default(),
+            containers: Mutex::default(),
+            subscribers: Mutex::default(),
+            config,
+        };
+        let shared = Arc::new(shared);
+        recovery::recover(&shared)?;
+        Ok(Self { shared })
     }
 
     /// What the kernel offers.
@@ -54,128 +106,172 @@ impl Runtime {
     /// Whether pods get a network.
     #[must_use]
     pub fn network_status(&self) -> NetworkStatus {
-        NetworkStatus { ready: false, reason: String::new(), message: String::new(), host_ports: false }
+        let status = self.shared.network.status();
+        NetworkStatus {
+            ready: status.ready,
+            reason: status.reason.into(),
+            message: status.message,
+            host_ports: status.host_ports,
+        }
     }
 
     /// Makes a sandbox ready for containers. Failing, it leaves nothing.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] for a name or port in use, [`Error::Invalid`] and [`Error::Unsupported`] for what can't be.
     pub fn create_sandbox(&self, config: &SandboxConfig) -> Result<SandboxStatus> {
-        let _ = config;
-        coming("create_sandbox")
+        self.shared.create_sandbox(config)
     }
 
     /// Kills the sandbox's containers and gives its network, cgroup and namespaces back. Stopping twice is fine, as is
     /// stopping what does not exist.
+    ///
+    /// # Errors
+    /// The first of what could not be given back; a further call tries again.
     pub fn stop_sandbox(&self, id: &SandboxId) -> Result<()> {
-        let _ = id;
-        coming("stop_sandbox")
+        self.shared.stop_sandbox(id)
     }
 
     /// Stops the sandbox, removes its containers and forgets it. An unknown sandbox is no error.
+    ///
+    /// # Errors
+    /// As [`Runtime::stop_sandbox`].
     pub fn remove_sandbox(&self, id: &SandboxId) -> Result<()> {
-        let _ = id;
-        coming("remove_sandbox")
+        self.shared.remove_sandbox(id)
     }
 
     /// One sandbox.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
     pub fn sandbox_status(&self, id: &SandboxId) -> Result<SandboxStatus> {
-        let _ = id;
-        coming("sandbox_status")
+        self.shared.pod(id).map(|pod| pod.status())
     }
 
     /// All sandboxes.
     #[must_use]
     pub fn sandboxes(&self) -> Vec<SandboxStatus> {
-        Vec::new()
+        lock(&self.shared.pods).values().map(|pod| pod.status()).collect()
     }
 
     /// Records a container: no process, no mount.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] for a name in use, [`Error::NotFound`] and [`Error::WrongState`] for its sandbox.
     pub fn create_container(&self, request: ContainerRequest) -> Result<()> {
-        let _ = request;
-        coming("create_container")
+        self.shared.create_container(request)
     }
 
-    /// Starts a created container and returns when its program runs.
+    /// Starts a created container and returns when its program runs. After an error it is still only created.
+    ///
+    /// # Errors
+    /// [`Error::Program`] when the program can't be executed, [`Error::Start`] for a step before, and others.
     pub fn start_container(&self, id: &ContainerId) -> Result<()> {
-        let _ = id;
-        coming("start_container")
+        self.shared.start_container(id)
     }
 
     /// Sends the signal and, after the grace, kills whatever is left of the container; returns when it has ended.
+    /// A container that does not run is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or when it can't be killed.
     pub fn stop_container(&self, id: &ContainerId, signal: i32, grace: Duration) -> Result<()> {
-        let _ = (id, signal, grace);
-        coming("stop_container")
+        self.shared.stop_container(id, check_signal(signal)?, grace)
     }
 
     /// Sends a signal to a running container's first process.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::WrongState`].
     pub fn signal_container(&self, id: &ContainerId, signal: i32) -> Result<()> {
-        let _ = (id, signal);
-        coming("signal_container")
+        self.shared.signal_container(id, check_signal(signal)?)
     }
 
     /// Kills a container if it runs and removes all of it. An unknown container is no error.
+    ///
+    /// # Errors
+    /// What can't be removed; a further call tries again.
     pub fn remove_container(&self, id: &ContainerId) -> Result<()> {
-        let _ = id;
-        coming("remove_container")
+        self.shared.remove_container(id)
     }
 
     /// A container's state.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
     pub fn container_state(&self, id: &ContainerId) -> Result<ContainerState> {
-        let _ = id;
-        coming("container_state")
+        self.shared.container(id).map(|container| container.state())
     }
 
     /// A container's request, as it was created.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
     pub fn container_request(&self, id: &ContainerId) -> Result<ContainerRequest> {
-        let _ = id;
-        coming("container_request")
+        self.shared.container(id).map(|container| container.record.request.clone())
     }
 
     /// All containers.
     #[must_use]
     pub fn containers(&self) -> Vec<ContainerId> {
-        Vec::new()
+        lock(&self.shared.containers).keys().cloned().collect()
     }
 
     /// Waits until a container has ended; none when it has not after `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
     pub fn wait(&self, id: &ContainerId, timeout: Duration) -> Result<Option<ContainerState>> {
-        let _ = (id, timeout);
-        coming("wait")
+        self.shared.container(id).map(|container| container.wait(timeout))
     }
 
     /// Ends of containers from now on.
     #[must_use]
     pub fn events(&self) -> mpsc::Receiver<ContainerEvent> {
-        mpsc::channel().1
+        let (sender, receiver) = mpsc::channel();
+        lock(&self.shared.subscribers).push(sender);
+        receiver
     }
 
     /// Runs a process to its end and collects what it writes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::WrongState`], [`Error::Program`], and others.
     pub fn exec_sync(&self, id: &ContainerId, exec: &Exec) -> Result<ExecOutput> {
-        let _ = (id, exec);
-        coming("exec_sync")
+        let exec = Exec { stdin: false, tty: false, ..exec.clone() };
+        self.shared.exec(id, &exec)?.collect()
     }
 
     /// Runs a process whose streams are the caller's.
+    ///
+    /// # Errors
+    /// As [`Runtime::exec_sync`].
     pub fn exec(&self, id: &ContainerId, exec: &Exec) -> Result<ExecSession> {
-        let _ = (id, exec);
-        coming("exec")
+        self.shared.exec(id, exec)
     }
 
     /// Follows a container's streams, also before it starts, so that no line is lost.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or when the monitor refuses.
     pub fn attach(&self, id: &ContainerId, stdin: bool) -> Result<AttachSession> {
-        let _ = (id, stdin);
-        coming("attach")
+        self.shared.attach(id, stdin)
     }
 
     /// Goes on logging into a fresh file at the container's log path.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::WrongState`], or when the file can't be opened.
     pub fn reopen_log(&self, id: &ContainerId) -> Result<()> {
-        let _ = id;
-        coming("reopen_log")
+        self.shared.reopen_log(id)
     }
 
     /// Changes the size of a container's terminal.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::WrongState`], or when it has none.
     pub fn resize(&self, id: &ContainerId, width: u16, height: u16) -> Result<()> {
-        let _ = (id, width, height);
-        coming("resize")
+        self.shared.resize(id, width, height)
     }
 
     /// The directory that holds what a container has written, in overlayfs's form.

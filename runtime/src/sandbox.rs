@@ -1,6 +1,13 @@
 //! What a sandbox is asked to be and what it is.
 
+mod files;
+mod lifecycle;
+
+pub(crate) use files::FILES;
+pub(crate) use lifecycle::{KEPT, host_name, pause_program};
+
 use crate::id::SandboxId;
+use crate::network::PortMapping;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -41,30 +48,6 @@ pub enum Network {
         /// Host ports that lead to it.
         ports: Vec<PortMapping>,
     },
-}
-
-/// A port of the host that leads to one of a pod.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortMapping {
-    /// TCP, UDP or SCTP.
-    pub protocol: Protocol,
-    /// The pod's port.
-    pub container_port: u16,
-    /// The host's port; 0 maps nothing.
-    pub host_port: u16,
-    /// The one address of the host to serve; all when absent.
-    pub host_ip: Option<IpAddr>,
-}
-
-/// A transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
 }
 
 /// Who shares process ids with whom.

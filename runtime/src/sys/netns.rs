@@ -27,9 +27,5 @@ pub(crate) fn netlink_extended_ack(socket: BorrowedFd<'_>) -> io::Result<()> {
             LENGTH,
         )
     };
-    if answer == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

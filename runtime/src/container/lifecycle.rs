@@ -1,0 +1,208 @@
+//! Creating, stopping and removing a container, and hearing of its end.
+
+use super::{ContainerRequest, ContainerState};
+use crate::monitor_client::Connection;
+use crate::pod::{Container, ContainerRecord, EndRecord, Pod, Stage, lock, now};
+use crate::runtime::Shared;
+use crate::{ContainerId, Error, Result, SandboxId, launch, recovery, state};
+use rustix::process::Signal;
+use slipway_monitor::protocol::{Reply, Request};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How much later than its deadline a stop may be known.
+const SLACK: Duration = Duration::from_secs(10);
+
+impl Shared {
+    pub(crate) fn create_container(&self, request: ContainerRequest) -> Result<()> {
+        let pod = self.pod(&request.sandbox)?;
+        if pod.record().stage != Stage::Ready {
+            let id = request.sandbox.to_string();
+            return Err(Error::WrongState { id, state: "not ready", action: "create a container in" });
+        }
+        let id = request.id.clone();
+        let directory = self.config.root.join("containers").join(id.as_str());
+        let record = ContainerRecord { request, created_at: now() };
+        let created = ContainerState::Created { at: record.created_at };
+        let container = Arc::new(Container::new(directory, record, created));
+        {
+            let mut containers = lock(&self.containers);
+            if containers.contains_key(&id) {
+                return Err(Error::InUse(format!("container {id} exists already")));
+            }
+            containers.insert(id.clone(), Arc::clone(&container));
+        }
+        let written = state::make_directory(&container.directory)
+            .and_then(|()| state::write(&container.directory.join("record"), &container.record));
+        if written.is_err() {
+            let _ = state::remove_directory(&container.directory);
+            lock(&self.containers).remove(&id);
+        }
+        written
+    }
+
+    pub(crate) fn stop_container(&self, id: &ContainerId, signal: i32, grace: Duration) -> Result<()> {
+        let container = self.container(id)?;
+        if !matches!(container.state(), ContainerState::Running { .. }) {
+            return Ok(());
+        }
+        let pod = self.pod(&container.record.request.sandbox)?;
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let request = Request::Stop { container: id.to_string(), signal, grace_ms };
+        let asked = self.connect(&pod).and_then(|connection| connection.order(&request, &[]));
+        if asked.is_ok() && container.wait(grace.saturating_add(SLACK)).is_some() {
+            return Ok(());
+        }
+        // Without its monitor, or past its deadline, the cgroup is killed from here.
+        self.kill_container(&container)?;
+        if container.wait(SLACK).is_some() {
+            return Ok(());
+        }
+        recovery::settle(self, &pod, &container);
+        Ok(())
+    }
+
+    pub(crate) fn signal_container(&self, id: &ContainerId, signal: i32) -> Result<()> {
+        let container = self.container(id)?;
+        container.pid("signal")?;
+        let pod = self.pod(&container.record.request.sandbox)?;
+        self.connect(&pod)?.order(&Request::Signal { container: id.to_string(), signal }, &[])
+    }
+
+    /// Kills whatever is left of a container, without asking its monitor.
+    pub(crate) fn kill_container(&self, container: &Container) -> Result<()> {
+        match container.start_record()? {
+            Some(started) if !matches!(container.state(), ContainerState::Exited { .. }) => {
+                started.cgroup.kill()?;
+                // Its monitor tells the end once the pipes are drained.
+                if container.wait(Duration::from_secs(2)).is_none() {
+                    tracing::warn!(container = %container.record.request.id, "killed, but its monitor has not told the end");
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn remove_container(&self, id: &ContainerId) -> Result<()> {
+        let Some(container) = self.find_container(id) else { return Ok(()) };
+        let _operation = lock(&container.operation);
+        self.kill_container(&container)?;
+        if let Some(started) = container.start_record()? {
+            started.cgroup.kill()?;
+            started.cgroup.remove()?;
+        }
+        if let Some(pod) = self.find_pod(&container.record.request.sandbox) {
+            if let (Some(_), Ok(connection)) = (container.start_record()?, self.connect(&pod)) {
+                // A monitor that does not know it has nothing to forget.
+                let _ = connection.order(&Request::Forget { container: id.to_string() }, &[]);
+            }
+            for name in [
+                slipway_monitor::exit_file::name(id.as_str()),
+                slipway_monitor::exit_file::stop_name(id.as_str()),
+            ] {
+                let _ = std::fs::remove_file(pod.state.join(name));
+            }
+        }
+        // Without its record a directory is garbage, whatever happens next.
+        let _ = std::fs::remove_file(container.directory.join("record"));
+        state::remove_directory(&container.directory)?;
+        lock(&self.containers).remove(id);
+        Ok(())
+    }
+
+    pub(crate) fn reopen_log(&self, id: &ContainerId) -> Result<()> {
+        let container = self.container(id)?;
+        container.pid("reopen the log of")?;
+        let path = container.record.request.log_path.as_deref();
+        let path = path.ok_or_else(|| Error::Invalid(format!("container {id} has no log")))?;
+        let log = launch::open_log(path)?;
+        let pod = self.pod(&container.record.request.sandbox)?;
+        self.connect(&pod)?.order(&Request::ReopenLog { container: id.to_string() }, &[log.as_fd()])
+    }
+
+    pub(crate) fn resize(&self, id: &ContainerId, width: u16, height: u16) -> Result<()> {
+        let container = self.container(id)?;
+        container.pid("resize the terminal of")?;
+        let pod = self.pod(&container.record.request.sandbox)?;
+        self.connect(&pod)?.order(&Request::Resize { container: id.to_string(), width, height }, &[])
+    }
+
+    /// A container's end is known: it is recorded and told.
+    pub(crate) fn finish(&self, container: &Container, end: &EndRecord) {
+        if let Err(error) = state::write(&container.directory.join("ended"), end)
+            && container.directory.exists()
+        {
+            tracing::warn!(container = %container.record.request.id, %error, "the end of a container can't be recorded");
+        }
+        if let Ok(Some(started)) = container.start_record()
+            && let Err(error) = started.cgroup.remove()
+        {
+            tracing::debug!(container = %container.record.request.id, %error, "its cgroup stays until it is removed");
+        }
+        if let Some(event) = container.ended(end) {
+            lock(&self.subscribers).retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        }
+    }
+
+    /// Listens to a pod's monitor on a thread of its own, until it ends.
+    pub(crate) fn watch(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
+        let connection = self.connect(pod)?;
+        connection.order(&Request::Watch {}, &[])?;
+        let (shared, watched) = (Arc::downgrade(self), Arc::downgrade(pod));
+        let listen = move || {
+            while let Ok(Some(answer)) = connection.receive(None) {
+                let Some(shared) = shared.upgrade() else { return };
+                if let Reply::Exited { container, exit } = answer.reply {
+                    shared.heard(&container, &EndRecord::seen(&exit));
+                }
+            }
+            if let (Some(shared), Some(pod)) = (shared.upgrade(), watched.upgrade()) {
+                recovery::monitor_lost(&shared, &pod);
+            }
+        };
+        std::thread::Builder::new()
+            .name("watch".into())
+            .stack_size(256 * 1024)
+            .spawn(listen)
+            .map(drop)
+            .map_err(|source| Error::Kernel { call: "start a thread".into(), source })
+    }
+
+    fn heard(&self, container: &str, end: &EndRecord) {
+        let found = ContainerId::new(container).ok().and_then(|id| self.find_container(&id));
+        if let Some(container) = found {
+            self.finish(&container, end);
+        }
+    }
+
+    pub(crate) fn connect(&self, pod: &Pod) -> Result<Connection> {
+        Connection::open(pod.record().config.id.as_str(), &pod.state).map(|(connection, _)| connection)
+    }
+
+    pub(crate) fn find_container(&self, id: &ContainerId) -> Option<Arc<Container>> {
+        lock(&self.containers).get(id).cloned()
+    }
+
+    pub(crate) fn container(&self, id: &ContainerId) -> Result<Arc<Container>> {
+        self.find_container(id).ok_or_else(|| Error::NotFound { kind: "container", id: id.to_string() })
+    }
+
+    pub(crate) fn containers_of(&self, sandbox: &SandboxId) -> Vec<Arc<Container>> {
+        lock(&self.containers)
+            .values()
+            .filter(|one| one.record.request.sandbox == *sandbox)
+            .cloned()
+            .collect()
+    }
+}
+
+/// A signal's number is one the kernel has.
+pub(crate) fn check_signal(signal: i32) -> Result<i32> {
+    if (1..=64).contains(&signal) || Signal::from_named_raw(signal).is_some() {
+        Ok(signal)
+    } else {
+        Err(Error::Invalid(format!("signal {signal} does not exist")))
+    }
+}

@@ -1,0 +1,249 @@
+//! Starting a container: everything its plan needs is opened and decided here, then the monitor is asked.
+
+mod gather;
+
+use crate::cgroup::ContainerCgroup;
+use crate::monitor_client::Connection;
+use crate::monitor_process::{borrowed, sealed};
+use crate::pod::{Container, Pod, Stage, StartRecord, lock, now};
+use crate::runtime::Shared;
+use crate::sandbox::pause_program;
+use crate::{ContainerId, ContainerState, Error, PidMode, Result, namespace, state};
+pub(crate) use gather::{Descriptors, bits, process_input};
+use oci_spec::runtime::{LinuxResources, LinuxResourcesBuilder};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::mount::MountAttrFlags;
+use slipway_monitor::plan::{Plan, Step};
+use slipway_monitor::protocol::{Reply, Request, Start};
+use slipway_monitor::wire::{List, Wire};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A container whose program has not begun by then is given up.
+const START: Duration = Duration::from_secs(60);
+
+impl Shared {
+    pub(crate) fn start_container(self: &Arc<Self>, id: &ContainerId) -> Result<()> {
+        let container = self.container(id)?;
+        let _operation = lock(&container.operation);
+        let state = match container.state() {
+            ContainerState::Created { .. } => None,
+            ContainerState::Running { .. } => Some("running"),
+            ContainerState::Exited { .. } => Some("exited"),
+        };
+        if let Some(state) = state {
+            return Err(Error::WrongState { id: id.to_string(), state, action: "start" });
+        }
+        let pod = self.pod(&container.record.request.sandbox)?;
+        let record = pod.record();
+        let Some(cgroup) = record.cgroup.filter(|_| record.stage == Stage::Ready) else {
+            return Err(Error::WrongState {
+                id: record.config.id.to_string(),
+                state: "not ready",
+                action: "start a container in",
+            });
+        };
+        let spec = &container.record.request.spec;
+        let resources = resources(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()));
+        let cgroup = cgroup.container(id.as_str(), &resources)?;
+        state::write(
+            &container.directory.join("started"),
+            &StartRecord { cgroup: cgroup.clone(), at: now() },
+        )?;
+        let started = self.launch(&pod, &container, &cgroup);
+        if started.is_err() {
+            let _ = cgroup.kill();
+            let _ = cgroup.remove();
+            let _ = std::fs::remove_file(container.directory.join("started"));
+        }
+        started
+    }
+
+    fn launch(&self, pod: &Pod, container: &Container, cgroup: &ContainerCgroup) -> Result<()> {
+        let request = &container.record.request;
+        let gathered = gather::container(self, pod, container, cgroup)?;
+        let log = request.log_path.as_deref().map(open_log).transpose()?;
+        let (connection, _) = Connection::open(request.sandbox.as_str(), &pod.state)?;
+        let order = Order {
+            container: request.id.as_str(),
+            plan: &gathered.plan,
+            log,
+            cgroup,
+            streams: (request.stdin, request.stdin_once, request.tty),
+            kill_rest: pod.record().config.pid != PidMode::Container,
+        };
+        let (pid, started_at) = order.send(&connection, gathered.descriptors)?;
+        container.running(pid, started_at);
+        Ok(())
+    }
+}
+
+/// What a monitor is asked to start.
+struct Order<'a> {
+    container: &'a str,
+    plan: &'a Plan,
+    log: Option<OwnedFd>,
+    cgroup: &'a ContainerCgroup,
+    /// Standard input, closed with its first client, terminal.
+    streams: (bool, bool, bool),
+    kill_rest: bool,
+}
+
+impl Order<'_> {
+    fn send(self, connection: &Connection, own: Vec<OwnedFd>) -> Result<(i32, i64)> {
+        let placement = self.cgroup.placement()?;
+        let mut descriptors = vec![sealed(c"plan", &self.plan.encode())?];
+        let log = self.log.is_some();
+        descriptors.extend(self.log);
+        let cgroups = u16::try_from(placement.directories.len()).unwrap_or(u16::MAX);
+        descriptors.extend(placement.directories);
+        descriptors.extend(own);
+        let (stdin, stdin_once, terminal) = self.streams;
+        let start = Start {
+            container: self.container.into(),
+            log,
+            cgroups,
+            unified: placement.unified,
+            stdin,
+            stdin_once,
+            terminal,
+            kill_rest: self.kill_rest,
+        };
+        let answer = connection.request(&Request::Start { start }, &borrowed(&descriptors), START)?;
+        match answer.reply {
+            Reply::Started { pid, started_at } => Ok((pid, started_at)),
+            Reply::StepFailed { step, what, errno } => {
+                Err(step_failed(self.container, self.plan, step, &what, errno))
+            }
+            other => Err(connection.unexpected(&other)),
+        }
+    }
+}
+
+/// Says which step of a plan failed.
+pub(crate) fn step_failed(container: &str, plan: &Plan, step: u32, what: &str, errno: i32) -> Error {
+    let source = std::io::Error::from_raw_os_error(errno);
+    let id = container.to_owned();
+    let steps = plan.steps.0.len();
+    match plan.steps.0.get(step as usize) {
+        Some(step) => Error::Start { id, what: format!("{}: {what}", describe(step)), source },
+        None if step as usize == steps && !what.starts_with("exec") => {
+            Error::Start { id, what: what.into(), source }
+        }
+        None if step == u32::MAX => Error::Start { id, what: what.into(), source },
+        None => {
+            let program =
+                plan.arguments.0.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            Error::Program { id, program, source }
+        }
+    }
+}
+
+fn describe(step: &Step) -> String {
+    let (verb, path) = match step {
+        Step::MakeDirectory { path, .. } => ("make directory", path),
+        Step::MakeFile { path, .. } => ("make file", path),
+        Step::MakeLink { path, .. } => ("make link", path),
+        Step::MakeDevice { path, .. } => ("make device", path),
+        Step::Mount { target, .. } | Step::Attach { target, .. } => ("mount on", target),
+        Step::Mask { path, .. } => ("mask", path),
+        Step::ReadOnly { path } => ("make read-only", path),
+        Step::Sysctl { name, .. } => ("write kernel parameter", name),
+        Step::WorkingDirectory { path } => ("enter working directory", path),
+        other => {
+            let shown = format!("{other:?}");
+            return shown.split([' ', '{']).next().unwrap_or_default().to_lowercase();
+        }
+    };
+    format!("{verb} /{}", path.to_string_lossy().trim_start_matches('/'))
+}
+
+/// Opens a log for appending; the directory may be a link's target, the file itself never is.
+pub(crate) fn open_log(path: &Path) -> Result<OwnedFd> {
+    let failed =
+        |errno: rustix::io::Errno| Error::Io { action: "open log", path: path.into(), source: errno.into() };
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::Invalid(format!("log path {} names no file", path.display())))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(|source| Error::Io {
+        action: "create directory",
+        path: parent.into(),
+        source,
+    })?;
+    let parent = openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed)?;
+    let flags = OFlags::WRONLY
+        | OFlags::APPEND
+        | OFlags::CREATE
+        | OFlags::NOFOLLOW
+        | OFlags::NONBLOCK
+        | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    let log = openat2(&parent, name, flags, Mode::from_raw_mode(0o640), resolve).map_err(failed)?;
+    let stat = rustix::fs::fstat(&log).map_err(failed)?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+        return Err(Error::Invalid(format!("log path {} is not a regular file", path.display())));
+    }
+    Ok(log)
+}
+
+/// The resources asked for, with the default device rules where none are.
+fn resources(asked: Option<&LinuxResources>) -> LinuxResources {
+    let mut resources = asked.cloned().unwrap_or_default();
+    if resources.devices().as_ref().is_none_or(Vec::is_empty) {
+        resources.set_devices(Some(crate::spec::device_rules(false)));
+    }
+    resources
+}
+
+/// Starts the first process of a pod's shared pid namespace: it sleeps and reaps.
+pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -> Result<()> {
+    let record = pod.record();
+    let Some(cgroup) = record.cgroup else { return Ok(()) };
+    let resources = LinuxResourcesBuilder::default().build().unwrap_or_default();
+    let cgroup = cgroup.container("pause", &self::resources(Some(&resources)))?;
+    pod.update(|record| record.pause = Some(cgroup.clone()))?;
+    let mut descriptors = Descriptors::default();
+    let program = pause_program(&shared.config.root)?;
+    let root = namespace::tmpfs(&[("mode", "0755"), ("size", "64k")], MountAttrFlags::empty())?;
+    let root = descriptors.add(root)?;
+    let options = crate::rootfs::binds::BindOptions::read_only();
+    let bind = descriptors.add(crate::rootfs::binds::open(&program, options)?.mount)?;
+    let mut joins = Vec::new();
+    let record = pod.record();
+    gather::join_pod(pod, &record, &mut descriptors, &mut joins)?;
+    let plan = Plan {
+        clone_flags: bits(libc::CLONE_NEWNS | libc::CLONE_NEWPID),
+        join: List(joins),
+        steps: List(vec![
+            Step::Root { descriptor: root },
+            Step::MakeFile { path: c"pause".into(), mode: 0o555 },
+            Step::Attach { descriptor: bind, target: c"pause".into() },
+            Step::Pivot {},
+            Step::ReadOnlyRoot {},
+            Step::Session { terminal: false },
+            Step::Bounding { set: 0 },
+            Step::Identity { uid: 65_534, gid: 65_534, groups: List::default() },
+            Step::Capabilities { effective: 0, permitted: 0, inheritable: 0, ambient: 0 },
+            Step::NoNewPrivileges {},
+        ]),
+        pause_at: 0,
+        environment: List::default(),
+        arguments: List(vec![c"pause".into()]),
+        programs: List(vec![c"/pause".into()]),
+    };
+    let order = Order {
+        container: "pause",
+        plan: &plan,
+        log: None,
+        cgroup: &cgroup,
+        streams: (false, false, false),
+        kill_rest: false,
+    };
+    let (pid, _) = order.send(connection, descriptors.into_vec())?;
+    let namespace = namespace::open(Path::new(&format!("/proc/{pid}/ns/pid")))?;
+    namespace::keep(namespace.as_fd(), &pod.state.join("pid"))
+}

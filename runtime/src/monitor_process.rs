@@ -1,0 +1,86 @@
+//! Monitors as processes: the embedded program, run from a sealed memfd.
+
+use crate::monitor_client::{self, Connection};
+use crate::sys::process::keep_on_exec;
+use crate::{Error, Result};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+static PROGRAM: &[u8] = include_bytes!(env!("SLIPWAY_MONITOR"));
+
+/// The monitor's program as this daemon holds it.
+#[derive(Debug)]
+pub(crate) struct MonitorProgram {
+    memfd: OwnedFd,
+}
+
+impl MonitorProgram {
+    /// Puts the embedded program where it can be executed and never changed.
+    pub(crate) fn load() -> Result<Self> {
+        Ok(Self { memfd: sealed(c"slipway-monitor", PROGRAM)? })
+    }
+
+    /// Starts a pod's monitor: `directory` gets its socket, `held` stay open in it for as long as it lives.
+    pub(crate) fn start(
+        &self,
+        sandbox: &str,
+        directory: &Path,
+        held: &[OwnedFd],
+    ) -> Result<(Child, Connection)> {
+        let listener = monitor_client::listener(directory)?;
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.memfd.as_raw_fd()));
+        command.arg0("slipway-monitor").arg(sandbox).env_clear().current_dir("/");
+        command.stdin(Stdio::from(listener)).stdout(Stdio::null()).process_group(0);
+        if !held.is_empty() {
+            keep_on_exec(&mut command, held.iter().map(AsRawFd::as_raw_fd).collect());
+        }
+        let mut child = command.spawn().map_err(|source| Error::Kernel {
+            call: format!("start the monitor of sandbox {sandbox}"),
+            source,
+        })?;
+        match Connection::open(sandbox, directory) {
+            Ok((connection, _)) => Ok((child, connection)),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the program to a file: the first process of a pod's shared pid namespace is run from it.
+    pub(crate) fn write_to(path: &Path) -> Result<()> {
+        let failed = |source| Error::Io { action: "write", path: path.into(), source };
+        if std::fs::read(path).is_ok_and(|bytes| bytes == PROGRAM) {
+            return Ok(());
+        }
+        let fresh = path.with_extension("new");
+        std::fs::write(&fresh, PROGRAM).map_err(failed)?;
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o555);
+        std::fs::set_permissions(&fresh, executable).map_err(failed)?;
+        std::fs::rename(&fresh, path).map_err(failed)
+    }
+}
+
+/// A memfd that nobody can change any more.
+pub(crate) fn sealed(name: &std::ffi::CStr, bytes: &[u8]) -> Result<OwnedFd> {
+    let failed = |source| Error::Kernel { call: "memfd_create".into(), source };
+    let memfd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+        .map_err(|errno| failed(errno.into()))?;
+    let mut file = File::from(memfd);
+    file.write_all(bytes).map_err(failed)?;
+    let memfd = OwnedFd::from(file);
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&memfd, seals).map_err(|errno| failed(errno.into()))?;
+    Ok(memfd)
+}
+
+/// Borrowed views of owned descriptors.
+pub(crate) fn borrowed(descriptors: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
+    descriptors.iter().map(AsFd::as_fd).collect()
+}

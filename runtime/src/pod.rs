@@ -1,0 +1,271 @@
+//! A sandbox and a container as the daemon holds them in memory, and their records.
+
+use crate::cgroup::{ContainerCgroup, PodCgroup};
+use crate::network::Attachment;
+use crate::{
+    ContainerEvent, ContainerRequest, ContainerState, Error, ExitReason, Result, SandboxConfig, SandboxState,
+    SandboxStatus, state,
+};
+use serde::{Deserialize, Serialize};
+use slipway_monitor::protocol::Exit;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Where a sandbox is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Stage {
+    /// Being made: torn down by the next daemon.
+    Creating,
+    /// Containers can start.
+    Ready,
+    /// Its monitor died: nothing runs in it.
+    Lost,
+    /// Stopped, or being stopped: teardown is repeated until it is done.
+    Stopped,
+}
+
+/// A sandbox's record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PodRecord {
+    pub(crate) config: SandboxConfig,
+    pub(crate) stage: Stage,
+    pub(crate) created_at: i64,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) netns: Option<PathBuf>,
+    pub(crate) cgroup: Option<PodCgroup>,
+    pub(crate) pause: Option<ContainerCgroup>,
+    pub(crate) monitor: i32,
+}
+
+impl PodRecord {
+    pub(crate) fn new(config: &SandboxConfig) -> Self {
+        Self {
+            config: config.clone(),
+            stage: Stage::Creating,
+            created_at: now(),
+            addresses: Vec::new(),
+            netns: None,
+            cgroup: None,
+            pause: None,
+            monitor: 0,
+        }
+    }
+
+    pub(crate) fn attached(&mut self, attachment: &Attachment) {
+        self.addresses = attachment.addresses.iter().map(|cidr| cidr.address).collect();
+        self.netns = Some(attachment.netns_path.clone());
+    }
+}
+
+/// A sandbox.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    /// Its records and files, which last.
+    pub(crate) root: PathBuf,
+    /// Its socket, exit files and mounts, gone after a reboot.
+    pub(crate) state: PathBuf,
+    record: Mutex<PodRecord>,
+    /// Held while the sandbox is made, stopped or removed.
+    pub(crate) operation: Mutex<()>,
+    /// The monitor, when this daemon started it.
+    pub(crate) child: Mutex<Option<Child>>,
+}
+
+impl Pod {
+    pub(crate) fn new(root: PathBuf, state: PathBuf, record: PodRecord) -> Self {
+        Self { root, state, record: Mutex::new(record), operation: Mutex::new(()), child: Mutex::new(None) }
+    }
+
+    pub(crate) fn record(&self) -> PodRecord {
+        lock(&self.record).clone()
+    }
+
+    /// Changes the record, on disk first.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut PodRecord)) -> Result<()> {
+        let mut held = lock(&self.record);
+        let mut changed = held.clone();
+        change(&mut changed);
+        state::write(&self.root.join("record"), &changed)?;
+        *held = changed;
+        Ok(())
+    }
+
+    pub(crate) fn status(&self) -> SandboxStatus {
+        let record = self.record();
+        SandboxStatus {
+            state: if record.stage == Stage::Ready { SandboxState::Ready } else { SandboxState::NotReady },
+            created_at: record.created_at,
+            addresses: record.addresses,
+            netns: record.netns,
+            config: record.config,
+        }
+    }
+}
+
+/// A container's record; it never changes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ContainerRecord {
+    pub(crate) request: ContainerRequest,
+    pub(crate) created_at: i64,
+}
+
+/// Written before a container is started: what must be killed should it be found without an end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StartRecord {
+    pub(crate) cgroup: ContainerCgroup,
+    pub(crate) at: i64,
+}
+
+/// How a container ended, for good.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EndRecord {
+    pub(crate) started_at: i64,
+    pub(crate) finished_at: i64,
+    pub(crate) code: i32,
+    pub(crate) reason: ExitReason,
+}
+
+impl EndRecord {
+    /// What a monitor saw.
+    pub(crate) fn seen(exit: &Exit) -> Self {
+        let status = exit.wait_status;
+        let code = if status & 0x7f == 0 { (status >> 8) & 0xff } else { 128 + (status & 0x7f) };
+        let reason = match code {
+            0 => ExitReason::Completed,
+            _ if exit.oom_kills > 0 => ExitReason::OomKilled,
+            _ => ExitReason::Error,
+        };
+        Self { started_at: exit.started_at, finished_at: exit.finished_at, code, reason }
+    }
+
+    /// What is said when nobody saw it.
+    pub(crate) fn lost(started_at: i64) -> Self {
+        Self { started_at, finished_at: now(), code: 255, reason: ExitReason::MonitorLost }
+    }
+
+    pub(crate) fn state(&self) -> ContainerState {
+        ContainerState::Exited {
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            code: self.code,
+            reason: self.reason,
+        }
+    }
+}
+
+/// A container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    /// Its record, upper and work directories.
+    pub(crate) directory: PathBuf,
+    pub(crate) record: ContainerRecord,
+    state: Mutex<ContainerState>,
+    changed: Condvar,
+    /// Held while it is started or removed.
+    pub(crate) operation: Mutex<()>,
+}
+
+impl Container {
+    pub(crate) fn new(directory: PathBuf, record: ContainerRecord, state: ContainerState) -> Self {
+        Self {
+            directory,
+            record,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            operation: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn state(&self) -> ContainerState {
+        lock(&self.state).clone()
+    }
+
+    /// The container runs, unless its end is known already.
+    pub(crate) fn running(&self, pid: i32, started_at: i64) {
+        let mut state = lock(&self.state);
+        if matches!(*state, ContainerState::Created { .. }) {
+            *state = ContainerState::Running { pid, started_at };
+        }
+        self.changed.notify_all();
+    }
+
+    /// The container has ended; the first end counts. Gives the event when this is it.
+    pub(crate) fn ended(&self, end: &EndRecord) -> Option<ContainerEvent> {
+        let mut state = lock(&self.state);
+        if matches!(*state, ContainerState::Exited { .. }) {
+            return None;
+        }
+        *state = end.state();
+        self.changed.notify_all();
+        Some(ContainerEvent {
+            container: self.record.request.id.clone(),
+            sandbox: self.record.request.sandbox.clone(),
+            state: end.state(),
+        })
+    }
+
+    /// Waits for the end.
+    pub(crate) fn wait(&self, timeout: Duration) -> Option<ContainerState> {
+        let end = Instant::now() + timeout;
+        let mut state = lock(&self.state);
+        loop {
+            if matches!(*state, ContainerState::Exited { .. }) {
+                return Some(state.clone());
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    pub(crate) fn start_record(&self) -> Result<Option<StartRecord>> {
+        Ok(state::read(&self.directory.join("started"))?.map(|loaded| loaded.value))
+    }
+
+    /// The first process, when it runs.
+    pub(crate) fn pid(&self, action: &'static str) -> Result<i32> {
+        let state = match self.state() {
+            ContainerState::Running { pid, .. } => return Ok(pid),
+            ContainerState::Created { .. } => "created",
+            ContainerState::Exited { .. } => "exited",
+        };
+        Err(Error::WrongState { id: self.record.request.id.to_string(), state, action })
+    }
+}
+
+/// A lock that a panicking thread does not spoil: every change under one is a single assignment.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Nanoseconds since the epoch.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit(wait_status: i32, oom_kills: u64) -> Exit {
+        Exit { wait_status, oom_kills, started_at: 1, finished_at: 2, timed_out: false }
+    }
+
+    #[test]
+    fn a_signal_is_128_and_its_number() {
+        assert_eq!(EndRecord::seen(&exit(9, 0)).code, 137);
+        assert_eq!(EndRecord::seen(&exit(3 << 8, 0)).code, 3);
+    }
+
+    #[test]
+    fn a_kill_for_memory_is_the_reason_of_a_failure_alone() {
+        assert_eq!(EndRecord::seen(&exit(9, 1)).reason, ExitReason::OomKilled);
+        assert_eq!(EndRecord::seen(&exit(0, 1)).reason, ExitReason::Completed);
+    }
+}

@@ -1,0 +1,160 @@
+//! After a restart: live monitors are adopted, and what a dead daemon or monitor left half-made is ended.
+//!
+//! The cgroup of a record without a live monitor is killed and the record is exited; a directory whose record is
+//! absent is garbage, and one that can't be read is reported and kept.
+
+use crate::monitor_client::{Connection, PROMPT};
+use crate::pod::{Container, ContainerRecord, EndRecord, Pod, PodRecord, Stage, StartRecord, lock};
+use crate::runtime::Shared;
+use crate::{ContainerId, ContainerState, Result, SandboxId, state};
+use slipway_monitor::exit_file;
+use slipway_monitor::protocol::{Known, Reply, Request};
+use std::sync::Arc;
+
+/// Takes up everything that earlier daemons left.
+pub(crate) fn recover(shared: &Arc<Shared>) -> Result<()> {
+    load_pods(shared)?;
+    load_containers(shared)?;
+    let pods: Vec<_> = lock(&shared.pods).values().cloned().collect();
+    for pod in &pods {
+        let outcome = match pod.record().stage {
+            Stage::Ready | Stage::Lost => adopt(shared, pod),
+            Stage::Creating => {
+                let id = pod.record().config.id;
+                tracing::info!(sandbox = %id, "its creation was interrupted; removing it");
+                shared.remove_sandbox(&id)
+            }
+            Stage::Stopped => shared.tear_down(pod),
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(sandbox = %pod.record().config.id, %error, "not recovered");
+        }
+    }
+    let live: Vec<String> = lock(&shared.pods).keys().map(ToString::to_string).collect();
+    let live: Vec<&str> = live.iter().map(String::as_str).collect();
+    if let Err(error) = shared.network.recover(&live) {
+        tracing::warn!(%error, "the network is not recovered");
+    }
+    Ok(())
+}
+
+fn load_pods(shared: &Shared) -> Result<()> {
+    let directory = shared.config.root.join("pods");
+    for name in state::names(&directory)? {
+        let Ok(id) = SandboxId::new(name.clone()) else { continue };
+        let root = directory.join(&name);
+        let own = shared.config.state.join("pods").join(&name);
+        match state::read::<PodRecord>(&root.join("record")) {
+            Ok(Some(loaded)) => {
+                let pod = Arc::new(Pod::new(root, own, loaded.value));
+                if !loaded.this_boot {
+                    state::make_directory(&pod.state)?;
+                    pod.update(|record| record.stage = Stage::Stopped)?;
+                }
+                lock(&shared.pods).insert(id, pod);
+            }
+            Ok(None) => state::remove_directory(&root)?,
+            Err(error) => tracing::error!(%error, "a sandbox is left alone"),
+        }
+    }
+    Ok(())
+}
+
+fn load_containers(shared: &Shared) -> Result<()> {
+    let directory = shared.config.root.join("containers");
+    for name in state::names(&directory)? {
+        let Ok(id) = ContainerId::new(name.clone()) else { continue };
+        let path = directory.join(&name);
+        match state::read::<ContainerRecord>(&path.join("record")) {
+            Ok(Some(loaded)) => {
+                let ended = state::read::<EndRecord>(&path.join("ended")).unwrap_or_default();
+                let started = state::read::<StartRecord>(&path.join("started")).unwrap_or_default();
+                let state = match (ended, started) {
+                    (Some(end), _) => end.value.state(),
+                    (None, Some(started)) if !loaded.this_boot => EndRecord::lost(started.value.at).state(),
+                    _ => ContainerState::Created { at: loaded.value.created_at },
+                };
+                lock(&shared.containers).insert(id, Arc::new(Container::new(path, loaded.value, state)));
+            }
+            Ok(None) => state::remove_directory(&path)?,
+            Err(error) => tracing::error!(%error, "a container is left alone"),
+        }
+    }
+    Ok(())
+}
+
+/// Listens to a live monitor and takes over what it knows; without one the pod is lost.
+fn adopt(shared: &Arc<Shared>, pod: &Arc<Pod>) -> Result<()> {
+    let record = pod.record();
+    let known = shared.watch(pod).and_then(|()| known(shared, pod));
+    let Ok(known) = known else {
+        monitor_lost(shared, pod);
+        return Ok(());
+    };
+    for container in shared.containers_of(&record.config.id) {
+        let id = container.record.request.id.as_str();
+        match known.iter().find(|known| known.container == id) {
+            Some(Known { exit: Some(exit), .. }) => shared.finish(&container, &EndRecord::seen(exit)),
+            Some(Known { pid, started_at, .. }) if *pid > 0 => container.running(*pid, *started_at),
+            _ => unstarted(&container)?,
+        }
+    }
+    Ok(())
+}
+
+fn known(shared: &Shared, pod: &Pod) -> Result<Vec<Known>> {
+    let connection: Connection = shared.connect(pod)?;
+    match connection.request(&Request::List {}, &[], PROMPT)?.reply {
+        Reply::Containers { containers } => Ok(containers.0),
+        other => Err(connection.unexpected(&other)),
+    }
+}
+
+/// A start that its monitor never heard of has left a cgroup at most.
+fn unstarted(container: &Container) -> Result<()> {
+    if matches!(container.state(), ContainerState::Exited { .. }) {
+        return Ok(());
+    }
+    if let Some(started) = container.start_record()? {
+        started.cgroup.kill()?;
+        started.cgroup.remove()?;
+        let _ = std::fs::remove_file(container.directory.join("started"));
+    }
+    Ok(())
+}
+
+/// A monitor has ended. If nobody asked it to, its containers are killed and have ended with it.
+pub(crate) fn monitor_lost(shared: &Shared, pod: &Pod) {
+    if pod.record().stage != Stage::Ready && pod.record().stage != Stage::Lost {
+        return;
+    }
+    tracing::warn!(sandbox = %pod.record().config.id, "its monitor is gone; its containers are killed");
+    if let Err(error) = pod.update(|record| record.stage = Stage::Lost) {
+        tracing::warn!(%error, "a lost monitor can't be recorded");
+    }
+    for container in shared.containers_of(&pod.record().config.id) {
+        settle(shared, pod, &container);
+    }
+    if let Some(pause) = pod.record().pause {
+        let _ = pause.kill();
+    }
+    if let Some(mut child) = lock(&pod.child).take() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// Ends a container that nobody watches any more: what is left is killed, its end is what its exit file says.
+pub(crate) fn settle(shared: &Shared, pod: &Pod, container: &Container) {
+    if matches!(container.state(), ContainerState::Exited { .. }) {
+        return;
+    }
+    let Ok(Some(started)) = container.start_record() else { return };
+    if let Err(error) = started.cgroup.kill() {
+        tracing::warn!(container = %container.record.request.id, %error, "not killed");
+    }
+    let file = pod.state.join(exit_file::name(container.record.request.id.as_str()));
+    let seen = std::fs::read_to_string(file).ok().and_then(|text| exit_file::parse(&text));
+    let end = seen.as_ref().map_or_else(|| EndRecord::lost(started.at), EndRecord::seen);
+    shared.finish(container, &end);
+}

@@ -1,0 +1,107 @@
+//! Host paths bound into a container: opened as detached mounts with their attributes set.
+
+use crate::sys::mount::{MountChange, change_mount};
+use crate::{Error, Result};
+use rustix::fs::{CWD, FileType, fstat};
+use rustix::mount::{OpenTreeFlags, open_tree};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// How a path is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BindOptions {
+    pub(crate) recursive: bool,
+    set: u64,
+    set_recursive: u64,
+    propagation: u64,
+}
+
+/// A detached bind.
+#[derive(Debug)]
+pub(crate) struct Bind {
+    pub(crate) mount: OwnedFd,
+    pub(crate) is_directory: bool,
+}
+
+impl BindOptions {
+    /// Reads a mount's options as the OCI specification names them.
+    pub(crate) fn parse(destination: &Path, options: &[String]) -> Result<Self> {
+        let mut parsed = Self { recursive: false, set: 0, set_recursive: 0, propagation: libc::MS_PRIVATE };
+        for option in options {
+            match option.as_str() {
+                "bind" | "rw" | "suid" | "dev" | "exec" | "relatime" | "diratime" => {}
+                "rbind" => parsed.recursive = true,
+                "ro" => parsed.set |= libc::MOUNT_ATTR_RDONLY,
+                "nosuid" => parsed.set |= libc::MOUNT_ATTR_NOSUID,
+                "nodev" => parsed.set |= libc::MOUNT_ATTR_NODEV,
+                "noexec" => parsed.set |= libc::MOUNT_ATTR_NOEXEC,
+                "nosymfollow" => parsed.set |= libc::MOUNT_ATTR_NOSYMFOLLOW,
+                "rro" => parsed.set_recursive |= libc::MOUNT_ATTR_RDONLY,
+                "private" | "rprivate" => parsed.propagation = libc::MS_PRIVATE,
+                "slave" | "rslave" => parsed.propagation = libc::MS_SLAVE,
+                "shared" | "rshared" => parsed.propagation = libc::MS_SHARED,
+                other => {
+                    return Err(Error::Unsupported(format!(
+                        "mount {}: option {other}",
+                        destination.display()
+                    )));
+                }
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// A read-write bind of one mount.
+    pub(crate) fn plain() -> Self {
+        Self { recursive: false, set: 0, set_recursive: 0, propagation: libc::MS_PRIVATE }
+    }
+
+    /// A read-only bind of one mount.
+    pub(crate) fn read_only() -> Self {
+        Self { set: libc::MOUNT_ATTR_RDONLY, ..Self::plain() }
+    }
+}
+
+/// Opens a source as a detached mount; a missing source is an error.
+pub(crate) fn open(source: &Path, options: BindOptions) -> Result<Bind> {
+    let failed = |source_error| Error::Io { action: "bind", path: source.into(), source: source_error };
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if options.recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let mount = open_tree(CWD, source, flags).map_err(|errno| failed(errno.into()))?;
+    apply(&mount, options).map_err(failed)?;
+    let stat = fstat(&mount).map_err(|errno| failed(errno.into()))?;
+    Ok(Bind { mount, is_directory: FileType::from_raw_mode(stat.st_mode) == FileType::Directory })
+}
+
+fn apply(mount: &OwnedFd, options: BindOptions) -> std::io::Result<()> {
+    let propagation = MountChange {
+        propagation: options.propagation,
+        set: options.set_recursive,
+        recursive: true,
+        ..MountChange::default()
+    };
+    change_mount(mount.as_fd(), propagation)?;
+    if options.set == 0 {
+        return Ok(());
+    }
+    change_mount(mount.as_fd(), MountChange { set: options.set, ..MountChange::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_option_is_refused_by_name() {
+        let error = BindOptions::parse(Path::new("/data"), &["rbind".into(), "idmap".into()]).unwrap_err();
+        assert_eq!(error.to_string(), "mount /data: option idmap");
+    }
+
+    #[test]
+    fn a_missing_source_is_an_error() {
+        let error = open(Path::new("/no/such/place"), BindOptions::plain()).unwrap_err();
+        assert_eq!(error.to_string(), "bind /no/such/place");
+    }
+}

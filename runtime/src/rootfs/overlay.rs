@@ -1,0 +1,183 @@
+//! The overlay mount of a container, detached: by `fsconfig(2)` with one lower directory a call, or, where the kernel
+//! is older, by `mount(2)` with short relative links in a mount namespace of the calling thread's own.
+
+use crate::sys::mount::unshare_mounts;
+use crate::{Error, Result, RootFs, state};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change, open_tree,
+};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// Features that would let a layer change what another layer's names mean, or that cost without use.
+const OFF: [&str; 4] = ["redirect_dir", "metacopy", "index", "xino"];
+/// What `fsconfig(2)` takes as a string, its NUL included.
+const LONGEST_VALUE: usize = 255;
+
+/// Mounts a container's root. `directory` holds `upper` and gets a fresh work directory: a volatile upper can't be
+/// mounted a second time with its first.
+pub(crate) fn mount_detached(rootfs: &RootFs, directory: &Path, append: bool) -> Result<OwnedFd> {
+    let layout = Layout::prepare(rootfs, directory)?;
+    let mounted = if append {
+        layout.mount_by_fsconfig(rootfs.volatile)?
+    } else {
+        layout.mount_by_links(rootfs.volatile)?
+    };
+    let status = fstatvfs(&mounted).map_err(|errno| layout.failed("stat", errno.into()))?;
+    if status.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(layout.failed("write to", io::Error::from_raw_os_error(libc::EROFS)));
+    }
+    Ok(mounted)
+}
+
+struct Layout {
+    lowers: Vec<PathBuf>,
+    upper: PathBuf,
+    work: PathBuf,
+    directory: PathBuf,
+}
+
+impl Layout {
+    fn prepare(rootfs: &RootFs, directory: &Path) -> Result<Self> {
+        for name in state::names(directory)? {
+            if name.starts_with("work-") || name == "links" {
+                state::remove_directory(&directory.join(name))?;
+            }
+        }
+        let mut unique = [0_u8; 8];
+        let _ = rustix::rand::getrandom(&mut unique, rustix::rand::GetRandomFlags::empty());
+        let work = directory.join(format!("work-{:016x}", u64::from_le_bytes(unique)));
+        let upper = directory.join("upper");
+        let mut lowers = rootfs.lowers.clone();
+        if lowers.is_empty() {
+            lowers.push(directory.join("empty"));
+            state::make_directory(&directory.join("empty"))?;
+        }
+        let fresh = !upper.exists();
+        state::make_directory(&upper)?;
+        state::make_directory(&work)?;
+        let layout = Self { lowers, upper, work, directory: directory.into() };
+        if fresh {
+            layout.copy_root_attributes(rootfs.lowers.is_empty())?;
+        }
+        Ok(layout)
+    }
+
+    /// The merged root has the upper directory's attributes, so the upper takes those of the topmost lower.
+    fn copy_root_attributes(&self, from_nothing: bool) -> Result<()> {
+        let (mut mode, mut owner) = (0o755, (0, 0));
+        if let (false, Some(top)) = (from_nothing, self.lowers.first()) {
+            let metadata = fs::metadata(top).map_err(|source| Error::Io {
+                action: "stat",
+                path: top.clone(),
+                source,
+            })?;
+            mode = metadata.mode() & 0o7777;
+            owner = (metadata.uid(), metadata.gid());
+        }
+        chown(&self.upper, Some(owner.0), Some(owner.1))
+            .and_then(|()| fs::set_permissions(&self.upper, fs::Permissions::from_mode(mode)))
+            .map_err(|source| self.failed("set attributes of", source))
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> Error {
+        Error::Io { action, path: self.upper.clone(), source }
+    }
+
+    fn mount_by_fsconfig(&self, volatile: bool) -> Result<OwnedFd> {
+        let mut opened = Vec::new();
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+            .map_err(|errno| Error::Kernel { call: "fsopen overlay".into(), source: errno.into() })?;
+        for lower in &self.lowers {
+            set_path(&context, "lowerdir+", lower, &mut opened)?;
+        }
+        set_path(&context, "upperdir", &self.upper, &mut opened)?;
+        set_path(&context, "workdir", &self.work, &mut opened)?;
+        let configured = OFF
+            .iter()
+            .try_for_each(|key| fsconfig_set_string(&context, *key, "off"))
+            .and_then(|()| if volatile { fsconfig_set_flag(&context, "volatile") } else { Ok(()) })
+            .and_then(|()| fsconfig_create(&context))
+            .and_then(|()| fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()));
+        configured.map_err(|errno| self.failed("mount an overlay over", with_log(&context, errno)))
+    }
+
+    /// All of the options of `mount(2)` fit one page: `lowerdir=0:1:2…` with links named by numbers.
+    fn mount_by_links(&self, volatile: bool) -> Result<OwnedFd> {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| self.mount_on_this_thread(volatile));
+            thread.join().unwrap_or_else(|_| {
+                Err(self.failed("mount an overlay over", io::Error::other("thread ended")))
+            })
+        })
+    }
+
+    fn mount_on_this_thread(&self, volatile: bool) -> Result<OwnedFd> {
+        let failed = |source| self.failed("mount an overlay over", source);
+        let links = self.directory.join("links");
+        state::make_directory(&links)?;
+        let mut names = Vec::with_capacity(self.lowers.len());
+        for (number, lower) in self.lowers.iter().enumerate() {
+            let lower = fs::canonicalize(lower).map_err(|source| Error::Io {
+                action: "open",
+                path: lower.clone(),
+                source,
+            })?;
+            symlink(&lower, links.join(number.to_string())).map_err(failed)?;
+            names.push(number.to_string());
+        }
+        let beside = |path: &Path| {
+            path.file_name().map(|name| format!("../{}", name.to_string_lossy())).unwrap_or_default()
+        };
+        let off: String = OFF.iter().map(|key| format!(",{key}=off")).collect();
+        let volatile = if volatile { ",volatile" } else { "" };
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}{off}{volatile}",
+            names.join(":"),
+            beside(&self.upper),
+            beside(&self.work)
+        );
+        let options = CString::new(options).map_err(|error| failed(error.into()))?;
+        unshare_mounts().map_err(failed)?;
+        let errno = |errno: Errno| failed(errno.into());
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(errno)?;
+        rustix::process::chdir(&links).map_err(errno)?;
+        mount("overlay", &links, "overlay", MountFlags::empty(), Some(options.as_c_str())).map_err(errno)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        open_tree(CWD, &links, flags).map_err(errno)
+    }
+}
+
+/// Sets a path parameter, by a descriptor's name when it is too long for `fsconfig(2)`.
+fn set_path(context: &OwnedFd, key: &str, path: &Path, opened: &mut Vec<OwnedFd>) -> Result<()> {
+    let failed =
+        |errno: Errno| Error::Io { action: "overlay", path: path.into(), source: with_log(context, errno) };
+    if path.as_os_str().len() < LONGEST_VALUE {
+        return fsconfig_set_string(context, key, path).map_err(failed);
+    }
+    let directory = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed)?;
+    let set =
+        fsconfig_set_string(context, key, format!("/proc/self/fd/{}", directory.as_raw_fd())).map_err(failed);
+    opened.push(directory);
+    set
+}
+
+/// The kernel's own words about a mount that failed, which it keeps in the context.
+fn with_log(context: &OwnedFd, errno: Errno) -> io::Error {
+    let mut words = vec![0; 1024];
+    match rustix::io::read(context, &mut words) {
+        Ok(length) if length > 0 => {
+            words.truncate(length);
+            let error = io::Error::from(errno);
+            io::Error::new(error.kind(), format!("{error}: {}", String::from_utf8_lossy(&words).trim()))
+        }
+        _ => errno.into(),
+    }
+}

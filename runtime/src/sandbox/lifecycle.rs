@@ -1,0 +1,339 @@
+//! Making, stopping and removing a sandbox. A failed creation is undone by the same teardown as a stop.
+
+use super::{IpcMode, Network, PidMode, SandboxConfig, files};
+use crate::monitor_client::{Connection, PROMPT};
+use crate::monitor_process::MonitorProgram;
+use crate::network::{self, NetnsSource};
+use crate::pod::{Pod, PodRecord, Stage, lock};
+use crate::runtime::Shared;
+use crate::{Error, Result, SandboxId, SandboxStatus, launch, namespace, recovery, state};
+use rustix::mount::MountAttrFlags;
+use slipway_monitor::protocol::{IdRange, Parameter, Reply, Request};
+use slipway_monitor::wire::List;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const DEFAULT_SHM: u64 = 64 * 1024 * 1024;
+/// Kernel parameters of a pod's ipc namespace; those of the network begin with `net/`.
+const IPC_SYSCTLS: [&str; 4] = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];
+
+/// The names under which a pod's namespaces are kept, with their `CLONE_NEW*`, from the lowest bit.
+pub(crate) const KEPT: [(&str, i32); 4] = [
+    ("uts", libc::CLONE_NEWUTS),
+    ("ipc", libc::CLONE_NEWIPC),
+    ("user", libc::CLONE_NEWUSER),
+    ("net", libc::CLONE_NEWNET),
+];
+
+pub(crate) fn bits(flags: i32) -> u64 {
+    u64::from(flags.cast_unsigned())
+}
+
+impl Shared {
+    pub(crate) fn create_sandbox(self: &Arc<Self>, config: &SandboxConfig) -> Result<SandboxStatus> {
+        check(config)?;
+        let pod = self.claim(config)?;
+        let _operation = lock(&pod.operation);
+        let made = self.make_sandbox(&pod);
+        if let Err(error) = made {
+            let cleaned = self.tear_down(&pod).and_then(|()| self.forget_sandbox(&pod));
+            if let Err(left) = cleaned {
+                tracing::warn!(sandbox = %config.id, error = %left, "a failed sandbox left something behind");
+            }
+            return Err(error);
+        }
+        Ok(pod.status())
+    }
+
+    fn claim(&self, config: &SandboxConfig) -> Result<Arc<Pod>> {
+        let id = config.id.as_str();
+        let pod = Pod::new(
+            self.config.root.join("pods").join(id),
+            self.config.state.join("pods").join(id),
+            PodRecord::new(config),
+        );
+        let pod = Arc::new(pod);
+        let mut pods = lock(&self.pods);
+        if pods.contains_key(&config.id) {
+            return Err(Error::InUse(format!("sandbox {id} exists already")));
+        }
+        pods.insert(config.id.clone(), Arc::clone(&pod));
+        Ok(pod)
+    }
+
+    fn make_sandbox(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
+        let config = pod.record().config;
+        let id = config.id.as_str();
+        state::make_directory(&pod.root)?;
+        state::make_directory(&pod.state)?;
+        pod.update(|_| {})?;
+        let cgroup = self.cgroups.pod(config.cgroup_parent.as_deref(), id)?;
+        pod.update(|record| record.cgroup = Some(cgroup))?;
+        let mut held = Vec::new();
+        if let (Network::Pod { ports }, None) = (&config.network, &config.userns) {
+            let attachment = self.network.attach(id, ports, NetnsSource::Fresh)?;
+            pod.update(|record| record.attached(&attachment))?;
+            held = attachment.port_sockets;
+        }
+        let connection = self.start_monitor(pod, &held)?;
+        let made = self.make_namespaces(pod, &connection, &config)?;
+        if let (Network::Pod { ports }, Some(net)) = (&config.network, made.get("net")) {
+            let attachment = self.network.attach(id, ports, NetnsSource::Existing(net.as_fd()))?;
+            pod.update(|record| record.attached(&attachment))?;
+        }
+        self.write_network_sysctls(pod, &config)?;
+        files::write(&pod.root, &config, &pod.record().addresses)?;
+        mount_shm(pod, &config)?;
+        self.watch(pod)?;
+        if config.pid == PidMode::Pod {
+            launch::start_pause(self, pod, &connection)?;
+        }
+        pod.update(|record| record.stage = Stage::Ready)
+    }
+
+    fn start_monitor(&self, pod: &Pod, held: &[OwnedFd]) -> Result<Connection> {
+        let record = pod.record();
+        let id = record.config.id.as_str();
+        let (child, connection) = self.program.start(id, &pod.state, held)?;
+        let pid = i32::try_from(child.id()).unwrap_or(0);
+        *lock(&pod.child) = Some(child);
+        self.cgroups.monitor_leaf()?.place(pid)?;
+        pod.update(|record| record.monitor = pid)?;
+        let directory = namespace::open(&pod.state)?;
+        let descriptors = [directory.as_fd(), self.small.as_fd()];
+        connection.order(&Request::Setup { pod: id.into() }, &descriptors)?;
+        Ok(connection)
+    }
+
+    /// The pod's namespaces, made by the monitor and kept below the state directory.
+    fn make_namespaces(
+        &self,
+        pod: &Pod,
+        connection: &Connection,
+        config: &SandboxConfig,
+    ) -> Result<BTreeMap<&'static str, OwnedFd>> {
+        let mut kinds = bits(libc::CLONE_NEWUTS);
+        if config.ipc == IpcMode::Pod {
+            kinds |= bits(libc::CLONE_NEWIPC);
+        }
+        if config.userns.is_some() {
+            kinds |= bits(libc::CLONE_NEWUSER);
+            if matches!(config.network, Network::Pod { .. }) {
+                kinds |= bits(libc::CLONE_NEWNET);
+            }
+        }
+        let ranges = |ranges: &[super::IdRange]| {
+            let range = |range: &super::IdRange| IdRange {
+                inside: range.inside,
+                outside: range.outside,
+                count: range.count,
+            };
+            List(ranges.iter().map(range).collect())
+        };
+        let map = config.userns.as_ref();
+        let sysctls = config.sysctls.iter().map(|(name, value)| (name.replace('.', "/"), value));
+        let sysctls = sysctls.filter(|(name, _)| !name.starts_with("net/"));
+        let request = Request::Namespaces {
+            kinds,
+            uids: ranges(map.map_or(&[], |map| &map.uids)),
+            gids: ranges(map.map_or(&[], |map| &map.gids)),
+            hostname: host_name(config),
+            sysctls: List(sysctls.map(|(name, value)| Parameter { name, value: value.clone() }).collect()),
+        };
+        let answer = connection.request(&request, &[], PROMPT)?;
+        if answer.reply != (Reply::Done {}) {
+            return Err(connection.unexpected(&answer.reply));
+        }
+        let names = KEPT.iter().filter(|(_, flag)| kinds & bits(*flag) != 0).map(|(name, _)| *name);
+        let made: BTreeMap<_, _> = names.zip(answer.descriptors).collect();
+        for (name, descriptor) in &made {
+            namespace::keep(descriptor.as_fd(), &pod.state.join(name))?;
+        }
+        Ok(made)
+    }
+
+    fn write_network_sysctls(&self, pod: &Pod, config: &SandboxConfig) -> Result<()> {
+        let names = config.sysctls.iter().map(|(name, value)| (name.replace('.', "/"), value));
+        let wanted: Vec<_> = names.filter(|(name, _)| name.starts_with("net/")).collect();
+        let Some(netns) = pod.record().netns.filter(|_| !wanted.is_empty()) else { return Ok(()) };
+        let netns = namespace::open(&netns)?;
+        network::in_netns(netns.as_fd(), || {
+            wanted.iter().try_for_each(|(name, value)| {
+                let path = Path::new("/proc/sys").join(name);
+                std::fs::write(&path, value.as_bytes()).map_err(|source| Error::Io {
+                    action: "write kernel parameter",
+                    path,
+                    source,
+                })
+            })
+        })?
+    }
+
+    pub(crate) fn stop_sandbox(&self, id: &SandboxId) -> Result<()> {
+        let Some(pod) = self.find_pod(id) else { return Ok(()) };
+        let _operation = lock(&pod.operation);
+        self.tear_down(&pod)
+    }
+
+    pub(crate) fn remove_sandbox(&self, id: &SandboxId) -> Result<()> {
+        let Some(pod) = self.find_pod(id) else { return Ok(()) };
+        let _operation = lock(&pod.operation);
+        self.tear_down(&pod)?;
+        let mut outcome = Ok(());
+        for container in self.containers_of(id) {
+            outcome = outcome.and(self.remove_container(&container.record.request.id));
+        }
+        outcome?;
+        self.forget_sandbox(&pod)
+    }
+
+    fn forget_sandbox(&self, pod: &Pod) -> Result<()> {
+        state::remove_directory(&pod.state)?;
+        state::remove_directory(&pod.root)?;
+        lock(&self.pods).remove(&pod.record().config.id);
+        Ok(())
+    }
+
+    /// Gives everything of a sandbox back but its records; each part succeeds when there is nothing to do.
+    pub(crate) fn tear_down(&self, pod: &Pod) -> Result<()> {
+        pod.update(|record| record.stage = Stage::Stopped)?;
+        let record = pod.record();
+        let mut outcome = Ok(());
+        for container in self.containers_of(&record.config.id) {
+            outcome = outcome.and(self.kill_container(&container));
+        }
+        if let Some(pause) = &record.pause {
+            outcome = outcome.and(pause.kill()).and(pause.remove());
+        }
+        outcome = outcome.and(self.end_monitor(pod));
+        for container in self.containers_of(&record.config.id) {
+            recovery::settle(self, pod, &container);
+        }
+        outcome = outcome.and(self.network.detach(record.config.id.as_str()));
+        for (name, _) in KEPT {
+            outcome = outcome.and(namespace::unmount_all(&pod.state.join(name)));
+        }
+        outcome = outcome.and(namespace::unmount_all(&pod.state.join("shm")));
+        if let Some(cgroup) = &record.cgroup {
+            outcome = outcome.and(cgroup.remove());
+        }
+        outcome
+    }
+
+    /// Asks the monitor to end, and kills it when it does not.
+    fn end_monitor(&self, pod: &Pod) -> Result<()> {
+        let record = pod.record();
+        if !namespace::exists(&pod.state) {
+            return Ok(());
+        }
+        if let Ok((connection, pid)) = Connection::open(record.config.id.as_str(), &pod.state) {
+            let asked = connection.order(&Request::Shutdown {}, &[]);
+            let ended = asked.is_ok() && wait_gone(&connection);
+            if !ended && let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                // The answer on its own socket is what says that this process is the monitor.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        if let Some(mut child) = lock(&pod.child).take() {
+            let end = Instant::now() + Duration::from_secs(2);
+            while matches!(child.try_wait(), Ok(None)) {
+                if Instant::now() > end {
+                    let _ = child.kill();
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wait_gone(connection: &Connection) -> bool {
+    matches!(connection.receive(Some(Duration::from_secs(2))), Ok(None))
+}
+
+/// The name of the pod's uts namespace.
+pub(crate) fn host_name(config: &SandboxConfig) -> String {
+    if config.hostname.is_empty() {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    } else {
+        config.hostname.clone()
+    }
+}
+
+fn check(config: &SandboxConfig) -> Result<()> {
+    if config.hostname.len() > 64 {
+        return Err(Error::Invalid(format!("hostname {:?} has more than 64 bytes", config.hostname)));
+    }
+    for name in config.sysctls.keys() {
+        let path = name.replace('.', "/");
+        let odd = path.split('/').any(str::is_empty)
+            || path.contains(|c: char| !c.is_ascii_alphanumeric() && !"/_-".contains(c));
+        let net = path.starts_with("net/") && config.network != Network::Host;
+        let ipc = IPC_SYSCTLS.iter().any(|prefix| path.starts_with(prefix)) && config.ipc == IpcMode::Pod;
+        if odd || !(net || ipc) {
+            return Err(Error::Invalid(format!("sysctl {name} is not one of the pod's own namespaces")));
+        }
+    }
+    if let (Some(_), Network::Pod { ports }) = (&config.userns, &config.network)
+        && ports.iter().any(|port| port.host_port != 0)
+    {
+        return Err(Error::Unsupported("host ports of a sandbox with a user namespace".into()));
+    }
+    Ok(())
+}
+
+fn mount_shm(pod: &Pod, config: &SandboxConfig) -> Result<()> {
+    if config.ipc == IpcMode::Host {
+        return Ok(());
+    }
+    let size = if config.shm_size == 0 { DEFAULT_SHM } else { config.shm_size };
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount = namespace::tmpfs(&[("mode", "1777"), ("size", &size.to_string())], attributes)?;
+    let path = pod.state.join("shm");
+    state::make_directory(&path)?;
+    namespace::attach(mount.as_fd(), &path)
+}
+
+/// Where the program of a shared pid namespace's first process is.
+pub(crate) fn pause_program(root: &Path) -> Result<std::path::PathBuf> {
+    let path = root.join("pause");
+    MonitorProgram::write_to(&path)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dns;
+
+    fn config(name: &str, network: Network) -> SandboxConfig {
+        SandboxConfig {
+            id: SandboxId::new("pod").unwrap(),
+            hostname: "pod".into(),
+            network,
+            cgroup_parent: None,
+            sysctls: [(name.to_owned(), "1".to_owned())].into(),
+            pid: PidMode::Container,
+            ipc: IpcMode::Pod,
+            userns: None,
+            dns: Dns::default(),
+            shm_size: 0,
+        }
+    }
+
+    #[test]
+    fn a_sysctl_of_the_host_is_refused() {
+        let pod = || Network::Pod { ports: Vec::new() };
+        assert!(check(&config("net.ipv4.ip_forward", pod())).is_ok());
+        assert!(check(&config("kernel.shm_rmid_forced", pod())).is_ok());
+        for bad in ["kernel.core_pattern", "net.ipv4/../../kernel/core_pattern", "net..x", "kernel.shm+net"] {
+            assert!(check(&config(bad, pod())).is_err(), "{bad}");
+        }
+        assert!(check(&config("net.ipv4.ip_forward", Network::Host)).is_err());
+    }
+}
