@@ -155,16 +155,16 @@ impl PodCgroup {
 
     /// Remove the directories made for the pod; kubelet's parent stays.
     pub fn remove(&self) -> Result<()> {
-        let own = self
-            .created
-            .iter()
-            .rev()
-            .map(|path| (path, self.location.directories.iter().any(|one| one.path == *path)));
-        own.fold(Ok(()), |first, (path, leaf)| {
-            // What lies above the pod's own directory may be in use by others.
-            let removed = if leaf { teardown::remove(path) } else { Ok(drop(std::fs::remove_dir(path))) };
-            first.and(removed)
-        })
+        let mut first = Ok(());
+        for path in self.created.iter().rev() {
+            if self.location.directories.iter().any(|directory| directory.path == *path) {
+                first = first.and(teardown::remove(path));
+            } else {
+                // What lies above the pod's own directory may be in use by others.
+                drop(std::fs::remove_dir(path));
+            }
+        }
+        first
     }
 
     fn share_out(&self) -> Result<()> {
@@ -220,7 +220,11 @@ impl ContainerCgroup {
 
     /// Remove it with all below; nothing to do when it is gone.
     pub fn remove(&self) -> Result<()> {
-        self.location.paths().iter().fold(Ok(()), |first, path| first.and(teardown::remove(path)))
+        let mut first = Ok(());
+        for path in self.location.paths() {
+            first = first.and(teardown::remove(&path));
+        }
+        first
     }
 
     /// The processes in it and below.

@@ -29,11 +29,11 @@ struct Plan {
 
 impl Plan {
     /// Add a setting by its file on version 1 and on version 2.
-    fn put(&mut self, legacy: &str, unified: &str, value: impl ToString) {
-        self.set(if self.unified { unified } else { legacy }, value, false);
+    fn put(&mut self, legacy: &str, unified: &str, value: &str) {
+        self.set(if self.unified { unified } else { legacy }, &value, false);
     }
 
-    fn set(&mut self, file: &str, value: impl ToString, optional: bool) {
+    fn set(&mut self, file: &str, value: &impl ToString, optional: bool) {
         let prefix = file.split('.').next().unwrap_or_default();
         let known = UNIFIED.iter().find(|name| **name == prefix).copied().unwrap_or_default();
         self.settings.push(Setting {
@@ -77,7 +77,7 @@ pub(super) fn plan(resources: &LinuxResources, unified: bool) -> Result<Vec<Sett
         if limit < -1 {
             return Err(Error::Invalid(format!("pids limit {limit} is negative; use -1 for no limit")));
         }
-        plan.set("pids.max", value, limit <= 0);
+        plan.set("pids.max", &value, limit <= 0);
     }
     for huge in resources.hugepage_limits().iter().flatten() {
         set_huge_pages(&mut plan, huge.page_size(), huge.limit())?;
@@ -103,14 +103,14 @@ fn set_memory(plan: &mut Plan, memory: &LinuxMemory) -> Result<()> {
     let swap = bytes("memory and swap limit", memory.swap())?;
     if let Some(value) = limit {
         let value = plan.limit(value);
-        plan.put("memory.limit_in_bytes", "memory.max", value);
+        plan.put("memory.limit_in_bytes", "memory.max", &value);
     }
     if let Some(total) = swap {
         set_swap(plan, limit, total)?;
     }
     if let Some(value) = bytes("memory reservation", memory.reservation())? {
         let value = plan.limit(value);
-        plan.put("memory.soft_limit_in_bytes", "memory.low", value);
+        plan.put("memory.soft_limit_in_bytes", "memory.low", &value);
     }
     for (name, value) in [("kernel", memory.kernel()), ("kernelTCP", memory.kernel_tcp())] {
         if value.is_some_and(|value| value > 0) {
@@ -124,11 +124,11 @@ fn set_memory(plan: &mut Plan, memory: &LinuxMemory) -> Result<()> {
         if swappiness > 100 {
             return Err(Error::Invalid(format!("memory swappiness {swappiness} is not within 0 to 100")));
         }
-        plan.set("memory.swappiness", swappiness, false);
+        plan.set("memory.swappiness", &swappiness, false);
     }
     if memory.disable_oom_killer() == Some(true) {
         plan.version_1_only("disableOOMKiller")?;
-        plan.set("memory.oom_control", 1, false);
+        plan.set("memory.oom_control", &1, false);
     }
     Ok(())
 }
@@ -179,14 +179,14 @@ fn set_cpu(plan: &mut Plan, cpu: &LinuxCpu) -> Result<()> {
         if !(0..=1).contains(&idle) {
             return Err(Error::Invalid(format!("cpu idle {idle} must be 0 or 1")));
         }
-        plan.set("cpu.idle", idle, idle == 0);
+        plan.set("cpu.idle", &idle, idle == 0);
     }
     // A cgroup that is idle has no weight to set.
     if let Some(shares) = cpu.shares().filter(|shares| *shares != 0 && cpu.idle() != Some(1)) {
         if plan.unified {
-            plan.set("cpu.weight", weight(shares), false)
+            plan.set("cpu.weight", &weight(shares), false)
         } else {
-            plan.set("cpu.shares", shares, false)
+            plan.set("cpu.shares", &shares, false)
         }
     }
     set_quota(plan, cpu)?;
@@ -197,7 +197,7 @@ fn set_cpu(plan: &mut Plan, cpu: &LinuxCpu) -> Result<()> {
                     "{file} {list:?} is not a list of numbers such as 0-3,7"
                 )));
             }
-            plan.set(file, list, false);
+            plan.set(file, &list, false);
         }
     }
     Ok(())
@@ -217,19 +217,19 @@ fn set_quota(plan: &mut Plan, cpu: &LinuxCpu) -> Result<()> {
     if plan.unified {
         if quota.is_some() || period.is_some() {
             let quota = quota.map_or_else(|| "max".to_owned(), |quota| plan.limit(quota));
-            plan.set("cpu.max", format!("{quota} {}", period.unwrap_or(DEFAULT_PERIOD)), false);
+            plan.set("cpu.max", &format!("{quota} {}", period.unwrap_or(DEFAULT_PERIOD)), false);
         }
     } else {
         if let Some(period) = period {
-            plan.set("cpu.cfs_period_us", period, false);
+            plan.set("cpu.cfs_period_us", &period, false);
         }
         if let Some(quota) = quota {
-            plan.set("cpu.cfs_quota_us", quota, quota == -1);
+            plan.set("cpu.cfs_quota_us", &quota, quota == -1);
         }
     }
     if let Some(burst) = cpu.burst() {
         let file = if plan.unified { "cpu.max.burst" } else { "cpu.cfs_burst_us" };
-        plan.set(file, burst, burst == 0);
+        plan.set(file, &burst, burst == 0);
     }
     Ok(())
 }
@@ -261,8 +261,8 @@ fn set_huge_pages(plan: &mut Plan, size: &str, limit: i64) -> Result<()> {
     }
     let file = if plan.unified { "max" } else { "limit_in_bytes" };
     // Where huge pages can't be limited, kubelet still sends a limit of zero for each size.
-    plan.set(&format!("hugetlb.{size}.{file}"), limit, limit == 0);
-    plan.set(&format!("hugetlb.{size}.rsvd.{file}"), limit, true);
+    plan.set(&format!("hugetlb.{size}.{file}"), &limit, limit == 0);
+    plan.set(&format!("hugetlb.{size}.rsvd.{file}"), &limit, true);
     Ok(())
 }
 
@@ -286,7 +286,7 @@ fn set_unified(plan: &mut Plan, resources: &LinuxResources) -> Result<()> {
                 "unified resource {file:?} is no file of a controller, such as memory.high"
             )));
         }
-        plan.set(file, value, false);
+        plan.set(file, &value, false);
     }
     Ok(())
 }
