@@ -18,6 +18,7 @@ mod addresses;
 mod bridge;
 mod cidr;
 mod config;
+mod conntrack;
 mod firewall;
 mod forwarding;
 mod hostport;

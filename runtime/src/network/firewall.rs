@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::cidr::Cidr;
 use super::config::NetworkConfig;
+use super::conntrack;
 use super::hostport::Forward;
 use super::message::Message;
 use super::netlink::{Socket, errno};
@@ -70,7 +71,10 @@ impl Firewall {
                     "a host port of {ports} still leads to another pod; remove that pod first"
                 )))
             }
-            answer => answer,
+            answer => {
+                self.forget_flows(forwards);
+                answer
+            }
         }
     }
 
@@ -78,7 +82,10 @@ impl Firewall {
     pub(super) fn close(&self, forwards: &[Forward]) -> Result<()> {
         match self.commit("close host ports in", self.changes(false, forwards)) {
             Err(error) if errno(&error) == Some(libc::ENOENT) => {}
-            answer => return answer,
+            answer => {
+                self.forget_flows(forwards);
+                return answer;
+            }
         }
         for forward in forwards {
             let one = self.commit("close a host port in", self.changes(false, std::slice::from_ref(forward)));
@@ -152,6 +159,13 @@ impl Firewall {
 
     fn action(&self, verb: &str) -> String {
         format!("{verb} nftables table {}", self.table)
+    }
+
+    /// Without it old UDP flows go astray until they time out; host ports work for all others.
+    fn forget_flows(&self, forwards: &[Forward]) {
+        if let Err(error) = self.with(|socket| conntrack::forget(socket, forwards)) {
+            tracing::warn!(%error, "old UDP flows to host ports can't be ended");
+        }
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Socket) -> Result<T>) -> Result<T> {

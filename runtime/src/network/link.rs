@@ -34,10 +34,8 @@ const VETH_PEER: u16 = 1;
 /// `IFLA_BRPORT_MODE`: a frame may leave by the port it came in by.
 const PORT_HAIRPIN: u16 = 4;
 const INET: u16 = 2;
-const INET6: u16 = 10;
 /// `IPV4_DEVCONF_ROUTE_LOCALNET`.
 const ROUTE_LOCALNET: u16 = 26;
-const ADDRESS_GENERATION: u16 = 8;
 
 /// A link as the kernel describes it.
 #[derive(Debug)]
@@ -103,24 +101,12 @@ pub(super) fn make_bridge(
     let mut attributes = Attributes::new()
         .string(NAME, name)
         .bytes(ADDRESS, &hardware)
-        .nest(LINK_INFO, &Attributes::new().string(INFO_KIND, "bridge"))
-        .nest(AF_SPEC, &Attributes::new().nest(INET6, &Attributes::new().u8(ADDRESS_GENERATION, 1)));
+        .nest(LINK_INFO, &Attributes::new().string(INFO_KIND, "bridge"));
     if let Some(mtu) = mtu {
         attributes = attributes.u32(MTU, mtu);
     }
-    let action = format!("make bridge {name}");
     let made = Message::new("", (NEW_LINK, CREATE | EXCLUSIVE), &header(0, true), &attributes);
-    let answer = socket.execute(&action, std::slice::from_ref(&made)).map(drop);
-    if answer.as_ref().err().and_then(errno) != Some(libc::EAFNOSUPPORT) {
-        return answer;
-    }
-    // A kernel without IPv6 refuses the IPv6 part.
-    let attributes = Attributes::new()
-        .string(NAME, name)
-        .bytes(ADDRESS, &hardware)
-        .nest(LINK_INFO, &Attributes::new().string(INFO_KIND, "bridge"));
-    let made = Message::new("", (NEW_LINK, CREATE | EXCLUSIVE), &header(0, true), &attributes);
-    socket.execute(&action, &[made]).map(drop)
+    socket.execute(&format!("make bridge {name}"), &[made]).map(drop)
 }
 
 /// Brings a link up and gives it addresses; those it has already are fine.
