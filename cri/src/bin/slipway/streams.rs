@@ -41,7 +41,11 @@ pub(crate) async fn next(stream: &mut Streaming<StreamOutput>, action: &str) -> 
 
 /// This program's exit status for a process's.
 pub(crate) fn status(exit: &Exit) -> u8 {
-    if !exit.message.is_empty() {
+    let ordinary = matches!(exit.reason.as_str(), "" | "Completed" | "Error");
+    if !ordinary {
+        output::note(format_args!("the process has ended: {}", exit.reason));
+    }
+    if !ordinary && !exit.message.is_empty() {
         output::note(&exit.message);
     }
     u8::try_from(exit.code & 0xff).unwrap_or(u8::MAX)

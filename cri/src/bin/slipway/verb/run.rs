@@ -24,7 +24,12 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<u8> {
         return output::line(created.id).map(|()| 0);
     }
     match follow(&created.id, args.interactive, session).await {
-        Ok(code) => Ok(code),
+        Ok(code) => {
+            if args.removes() {
+                await_removal(&created.id, session).await?;
+            }
+            Ok(code)
+        }
         Err(Failure::BeforeStart(error)) => {
             let request = RemoveContainerRequest { container: created.id.clone(), force: true };
             if let Err(status) = session.own().await?.remove_container(request).await {
@@ -49,6 +54,17 @@ async fn create(args: &Args, session: &Session) -> Result<RunContainerResponse> 
             Ok(retried.into_inner())
         }
         result => Ok(result.map_err(Error::call(action()))?.into_inner()),
+    }
+}
+
+/// The daemon removes it; this returns when that is done, so that the name is free for the next one.
+async fn await_removal(id: &str, session: &Session) -> Result<()> {
+    let request = RemoveContainerRequest { container: id.to_owned(), force: true };
+    match session.own().await?.remove_container(request).await {
+        Err(status) if status.code() != Code::NotFound => {
+            Err(Error::call(format!("remove container {id}"))(status))
+        }
+        _ => Ok(()),
     }
 }
 

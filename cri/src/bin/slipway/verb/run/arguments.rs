@@ -70,6 +70,10 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    pub(super) fn removes(&self) -> bool {
+        self.rm
+    }
+
     pub(super) fn request(&self) -> Result<RunContainerRequest> {
         Ok(RunContainerRequest {
             image: self.image.clone(),
