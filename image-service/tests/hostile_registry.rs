@@ -95,7 +95,7 @@ fn parts(diff_id: Option<Digest>) -> Parts {
     header.set_size(300_000);
     header.set_uid(rustix::process::geteuid().as_raw().into());
     header.set_gid(rustix::process::getegid().as_raw().into());
-    let data: Vec<u8> = (0..300_000_u32).map(|at| (at * at >> 7) as u8).collect();
+    let data: Vec<u8> = (0..300_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     builder.append_data(&mut header, "data", data.as_slice()).unwrap();
     let layer = builder.into_inner().unwrap();
     let diff_id = diff_id.unwrap_or(Digest::of(&layer));

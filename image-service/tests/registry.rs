@@ -1,7 +1,6 @@
 //! Push and pull against the registry that Debian packages, on loopback. Without `docker-registry` the tests say so and
 //! are over.
 
-use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
