@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use slipway_image::Store;
 use slipway_proto::runtime::v1::image_service_server::ImageServiceServer;
 use slipway_proto::runtime::v1::runtime_service_server::RuntimeServiceServer;
+use slipway_proto::slipway::v1::slipway_server::SlipwayServer;
 use slipway_runtime::Runtime;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -20,8 +21,9 @@ use tonic::transport::Server;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::node::Node;
+use crate::own::run;
 use crate::recovery;
-use crate::service::{image::Images, runtime::Pods};
+use crate::service::{image::Images, runtime::Pods, slipway::Verbs};
 
 /// The largest message either way, as kubelet has it.
 const MESSAGE_MAX: usize = 16 << 20;
@@ -83,6 +85,7 @@ pub async fn serve(
     let node = Arc::new(build(config).await?);
     let resumed = node.clone();
     node.tasks.spawn(async move { recovery::resume(&resumed).await });
+    watch_ends(&node)?;
     tracing::info!(socket = %socket.display(), "serving");
     let server = Server::builder()
         .add_service(
@@ -95,6 +98,11 @@ pub async fn serve(
                 .max_decoding_message_size(MESSAGE_MAX)
                 .max_encoding_message_size(MESSAGE_MAX),
         );
+    let server = server.add_service(
+        SlipwayServer::new(Verbs::new(node.clone()))
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX),
+    );
     let (told, ending) = tokio::sync::oneshot::channel::<()>();
     let serving = server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
         shutdown.await;
@@ -123,6 +131,20 @@ async fn build(config: Config) -> Result<Node> {
         Ok(node)
     });
     done.await.map_err(|_| Error::Lost { what: "start".to_owned() })?
+}
+
+/// Does what the end of a container asks for, as long as the daemon lives.
+fn watch_ends(node: &Arc<Node>) -> Result<()> {
+    let (events, node) = (node.runtime.events(), Arc::downgrade(node));
+    let tasks = tokio::runtime::Handle::current();
+    let watch = move || {
+        for event in events {
+            let Some(node) = node.upgrade() else { return };
+            tasks.spawn(async move { run::ended(&node, &event).await });
+        }
+    };
+    let spawned = std::thread::Builder::new().name("ends".to_owned()).spawn(watch);
+    spawned.map(drop).map_err(Error::io("start thread", "ends"))
 }
 
 async fn drain(node: &Node) {

@@ -13,6 +13,7 @@ mod error;
 mod images;
 mod names;
 mod node;
+mod own;
 mod records;
 mod recovery;
 mod sandbox;

@@ -111,6 +111,8 @@ pub(crate) struct Container {
     phase: Mutex<Phase>,
     /// Held by who starts or removes it.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Read-locked by attached clients; what ends its pod by itself waits for them.
+    pub(crate) streams: Arc<tokio::sync::RwLock<()>>,
     /// Keeps the image's layers; absent when they were lost.
     _lease: Option<Lease>,
 }
@@ -118,7 +120,7 @@ pub(crate) struct Container {
 impl Container {
     pub(crate) fn new(record: ContainerRecord, lease: Option<Lease>) -> Self {
         let phase = Mutex::new(record.phase);
-        Self { phase, record, turn: tokio::sync::Mutex::default(), _lease: lease }
+        Self { phase, record, turn: tokio::sync::Mutex::default(), streams: Arc::default(), _lease: lease }
     }
 
     pub(crate) fn id(&self) -> &str {

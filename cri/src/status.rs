@@ -76,7 +76,6 @@ fn described(node: &Node) -> serde_json::Value {
         "podCIDR": *locked(&node.pod_cidr),
         "features": {
             "lowerdirAppend": features.lowerdir_append,
-            "idmappedMounts": features.idmapped_mounts,
             "cgroup": if features.unified_cgroup { "v2" } else { "v1" },
             "capSysResource": features.sys_resource,
             "openFiles": features.open_files,

@@ -26,10 +26,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log)
         .map_err(|error| Error::Setting { key: "log", reason: error.to_string() })?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    threads
-        .map_err(|source| Error::Io { action: "start", path: "threads".into(), source })?
-        .block_on(serve(config))
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Io { action: "start", path: "threads".into(), source })?;
+    let outcome = threads.block_on(serve(config));
+    // A call that hangs does not keep the daemon from ending.
+    threads.shutdown_timeout(std::time::Duration::from_secs(1));
+    outcome
 }
 
 async fn serve(config: Config) -> Result<()> {

@@ -1,0 +1,8 @@
+//! What `slipway.v1` does that the CRI has no word for.
+
+pub(crate) mod housekeeping;
+pub(crate) mod logs;
+pub(crate) mod run;
+pub(crate) mod streams;
+pub(crate) mod transfer;
+pub(crate) mod view;

@@ -1,0 +1,118 @@
+//! Version, Tag, Untag, Prune, DiskUsage and Check.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use slipway_image::{PruneOptions, Reference};
+use slipway_proto::slipway::v1 as own;
+
+use crate::container;
+use crate::error::{Error, Result};
+use crate::images;
+use crate::node::Node;
+use crate::own::run;
+use crate::records::Owner;
+
+pub(crate) fn version(node: &Node) -> own::VersionResponse {
+    let features = node.runtime.features();
+    let cgroup = if features.unified_cgroup { "v2" } else { "v1" };
+    own::VersionResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: String::new(),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        features: BTreeMap::from([
+            ("cgroup".to_owned(), cgroup.to_owned()),
+            ("lowerdir_append".to_owned(), features.lowerdir_append.to_string()),
+            ("cap_sys_resource".to_owned(), features.sys_resource.to_string()),
+            ("open_files".to_owned(), features.open_files.to_string()),
+            ("host_ports".to_owned(), node.runtime.network_status().host_ports.to_string()),
+        ]),
+    }
+}
+
+pub(crate) async fn tag(node: &Arc<Node>, request: own::TagRequest) -> Result<own::TagResponse> {
+    let name: Reference = request.name.parse()?;
+    let store = node.store.clone();
+    node.blocking(move || {
+        let image = store.resolve(&request.image)?;
+        store.tag(&image.id, &name)?;
+        Ok::<_, Error>(own::TagResponse { image_id: image.id.to_string(), reference: name.to_string() })
+    })
+    .await
+}
+
+pub(crate) async fn untag(node: &Arc<Node>, request: own::UntagRequest) -> Result<own::UntagResponse> {
+    let name: Reference = request.name.parse()?;
+    let store = node.store.clone();
+    node.blocking(move || store.untag(&name)).await?;
+    Ok(own::UntagResponse {})
+}
+
+/// Removes what nothing names or uses; containers of `run` that have ended go first, for they hold images.
+pub(crate) async fn prune(node: &Arc<Node>, request: own::PruneRequest) -> Result<own::PruneResponse> {
+    let mut containers = Vec::new();
+    for row in node.containers.all() {
+        if row.record.owner == Owner::Run && container::view::life(node, &row).finished_at != 0 {
+            containers.push(row.id().to_owned());
+            run::remove_both(node, row).await?;
+        }
+    }
+    let store = node.store.clone();
+    let pruned = node.blocking(move || store.prune(PruneOptions { all: request.all })).await?;
+    Ok(own::PruneResponse {
+        images: pruned.images.iter().map(ToString::to_string).collect(),
+        containers,
+        bytes: pruned.bytes,
+    })
+}
+
+pub(crate) async fn disk_usage(node: &Arc<Node>) -> Result<own::DiskUsageResponse> {
+    let node_too = node.clone();
+    node.blocking(move || {
+        let node = node_too;
+        let usage = node.store.usage()?;
+        let stored = node.store.images();
+        let rows = node.containers.all();
+        let held = |id| rows.iter().any(|row| row.record.image_id == id);
+        let free = stored.iter().filter(|image| !held(image.id)).map(|image| image.size);
+        let ended: Vec<_> = rows
+            .iter()
+            .filter(|row| row.record.owner == Owner::Run)
+            .filter(|row| container::view::life(&node, row).finished_at != 0)
+            .collect();
+        let written = |id: &str| images::disk_usage(&node.container_records.directory(id)).0;
+        let entry = |kind: &str, count: usize, bytes: u64, reclaimable_bytes: u64| own::DiskUsageEntry {
+            kind: kind.to_owned(),
+            count: u64::try_from(count).unwrap_or(u64::MAX),
+            bytes,
+            reclaimable_bytes,
+        };
+        let all = rows.iter().map(|row| written(row.id())).sum();
+        let of_ended = ended.iter().map(|row| written(row.id())).sum();
+        let cache = images::disk_usage(&node.config.root.join("build-cache"));
+        Ok::<_, Error>(own::DiskUsageResponse {
+            root: usage.path.display().to_string(),
+            entries: vec![
+                entry("images", stored.len(), usage.bytes, free.sum::<u64>().min(usage.bytes)),
+                entry("containers", rows.len(), all, of_ended),
+                entry("build cache", usize::try_from(cache.1).unwrap_or(usize::MAX), cache.0, cache.0),
+            ],
+        })
+    })
+    .await
+}
+
+pub(crate) async fn check(node: &Arc<Node>, request: own::CheckRequest) -> Result<own::CheckResponse> {
+    if request.repair {
+        return Err(Error::unsupported("repair"));
+    }
+    let store = node.store.clone();
+    let checked = u64::try_from(store.images().len()).unwrap_or(u64::MAX);
+    let findings = node.blocking(move || store.check()).await?;
+    let findings = findings.into_iter().map(|finding| own::Finding {
+        object: finding.path.display().to_string(),
+        problem: finding.problem,
+        mended: false,
+    });
+    Ok(own::CheckResponse { findings: findings.collect(), checked })
+}

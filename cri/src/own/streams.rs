@@ -1,0 +1,286 @@
+//! Attach and Exec: a client's stream on one side, a container's on the other, a thread of their own between them. Their
+//! calls block for as long as a process lives, so they are no tasks that the end of the daemon waits for.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use slipway_proto::slipway::v1 as own;
+use slipway_proto::slipway::v1::stream_output::Message;
+use slipway_runtime::{AttachEvent, AttachInput, ContainerState, Exec, ExecSession};
+use tokio::sync::OwnedRwLockReadGuard;
+use tokio::sync::mpsc::{Sender, channel};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::container::view::life;
+use crate::error::{Error, Result};
+use crate::node::{Container, Node};
+use crate::own::transfer::Events;
+
+const BUFFER: usize = 64;
+
+type Output = Sender<Result<own::StreamOutput, Status>>;
+
+/// Follows a container's streams, also before it starts.
+pub(crate) async fn attach(
+    node: &Arc<Node>,
+    mut requests: Streaming<own::AttachRequest>,
+) -> Result<Events<own::StreamOutput>, Status> {
+    use own::attach_request::Message as Asked;
+    let Some(Asked::Start(start)) = requests.message().await?.and_then(|request| request.message) else {
+        return Err(Error::invalid("start", "the first message has to be it").into());
+    };
+    let row = node.containers.find(&start.container)?;
+    let guard = row.streams.clone().read_owned().await;
+    let (sender, receiver) = channel(BUFFER);
+    if let ContainerState::Exited { .. } = runtime_state(node, &row)? {
+        let _ = sender.try_send(Ok(message(Message::Ready(own::StreamReady {}))));
+        let _ = sender.try_send(Ok(exit(node, &row)));
+        return Ok(ReceiverStream::new(receiver));
+    }
+    let (runtime, id) = (node.runtime.clone(), row.record.id.clone());
+    let session = node.blocking(move || runtime.attach(&id, start.stdin)).await?;
+    let input = session.input().map_err(Error::from)?;
+    let _ = sender.try_send(Ok(message(Message::Ready(own::StreamReady {}))));
+    let follower = Follower { node: node.clone(), row: row.clone(), start, sender, _guard: guard };
+    spawn("attach", move || follower.follow(session))?;
+    let node = node.clone();
+    tokio::spawn(async move {
+        while let Ok(Some(request)) = requests.message().await {
+            if feed(&node, &row, &input, request).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(ReceiverStream::new(receiver))
+}
+
+fn runtime_state(node: &Node, row: &Container) -> Result<ContainerState> {
+    Ok(node.runtime.container_state(&row.record.id)?)
+}
+
+fn feed(node: &Node, row: &Container, input: &AttachInput, request: own::AttachRequest) -> Result<()> {
+    use own::attach_request::Message as Asked;
+    match request.message {
+        Some(Asked::Stdin(bytes)) => Ok(input.write(&bytes)?),
+        Some(Asked::StdinEnd(_)) => Ok(input.close()?),
+        Some(Asked::Resize(size)) => {
+            let (width, height) = cells(size);
+            Ok(node.runtime.resize(&row.record.id, width, height)?)
+        }
+        Some(Asked::Start(_)) | None => Ok(()),
+    }
+}
+
+struct Follower {
+    node: Arc<Node>,
+    row: Arc<Container>,
+    start: own::AttachStart,
+    sender: Output,
+    /// What ends the container's pod waits for it.
+    _guard: OwnedRwLockReadGuard<()>,
+}
+
+impl Follower {
+    fn follow(self, mut session: slipway_runtime::AttachSession) {
+        loop {
+            let event = match session.next_event() {
+                Ok(Some(AttachEvent::Stdout(bytes))) if self.start.stdout => message(Message::Stdout(bytes)),
+                Ok(Some(AttachEvent::Stderr(bytes))) if self.start.stderr => message(Message::Stderr(bytes)),
+                Ok(Some(AttachEvent::Stdout(_) | AttachEvent::Stderr(_))) => continue,
+                Ok(Some(AttachEvent::Exited(_))) => {
+                    let _ = self.sender.blocking_send(Ok(exit(&self.node, &self.row)));
+                    return;
+                }
+                Ok(None) => {
+                    let cut = Status::data_loss("the stream was cut: its reader is too slow, read the logs");
+                    let _ = self.sender.blocking_send(Err(cut));
+                    return;
+                }
+                Err(error) => {
+                    let _ = self.sender.blocking_send(Err(Error::from(error).into()));
+                    return;
+                }
+            };
+            if self.sender.blocking_send(Ok(event)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn exit(node: &Node, row: &Container) -> own::StreamOutput {
+    let life = life(node, row);
+    message(Message::Exit(own::Exit {
+        code: life.code,
+        reason: life.reason.to_owned(),
+        message: life.message,
+    }))
+}
+
+fn message(message: Message) -> own::StreamOutput {
+    own::StreamOutput { message: Some(message) }
+}
+
+/// Runs a command whose streams are the client's; it is killed when the client goes.
+pub(crate) async fn exec(
+    node: &Arc<Node>,
+    mut requests: Streaming<own::ExecRequest>,
+) -> Result<Events<own::StreamOutput>, Status> {
+    use own::exec_request::Message as Asked;
+    let Some(Asked::Start(start)) = requests.message().await?.and_then(|request| request.message) else {
+        return Err(Error::invalid("start", "the first message has to be it").into());
+    };
+    if start.command.is_empty() {
+        return Err(Error::invalid("start.command", "it is empty").into());
+    }
+    let row = node.containers.find(&start.container)?;
+    let exec = Exec {
+        argv: start.command,
+        env: start.env,
+        cwd: Some(start.working_dir).filter(|path| !path.is_empty()),
+        user: Some(start.user).filter(|user| !user.is_empty()),
+        tty: start.tty,
+        stdin: start.stdin,
+        timeout: None,
+    };
+    let runtime = node.runtime.clone();
+    let mut session = node.blocking(move || runtime.exec(&row.record.id, &exec)).await?;
+    let (sender, receiver) = channel(BUFFER);
+    let _ = sender.try_send(Ok(message(Message::Ready(own::StreamReady {}))));
+    let input = writer(&mut session)?;
+    let terminal = terminal(&session)?;
+    kill_with_client(&session, &sender);
+    spawn("exec", move || run_out(session, &sender))?;
+    tokio::spawn(async move {
+        let mut input = input;
+        while let Ok(Some(request)) = requests.message().await {
+            match request.message {
+                Some(Asked::Stdin(bytes)) => {
+                    if let Some(held) = &input {
+                        let _ = held.send(bytes).await;
+                    }
+                }
+                Some(Asked::StdinEnd(_)) => input = None,
+                Some(Asked::Resize(size)) => resize(terminal.as_ref(), size),
+                Some(Asked::Start(_)) | None => {}
+            }
+        }
+    });
+    Ok(ReceiverStream::new(receiver))
+}
+
+fn terminal(session: &ExecSession) -> Result<Option<OwnedFd>> {
+    let copy = session.terminal.as_ref().map(OwnedFd::try_clone).transpose();
+    copy.map_err(Error::io("duplicate", "the terminal"))
+}
+
+fn resize(terminal: Option<&OwnedFd>, size: own::TerminalSize) {
+    let (ws_col, ws_row) = cells(size);
+    if let Some(terminal) = terminal {
+        let size = rustix::termios::Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+        // A terminal that is gone has no size.
+        let _ = rustix::termios::tcsetwinsize(terminal, size);
+    }
+}
+
+fn cells(size: own::TerminalSize) -> (u16, u16) {
+    let cell = |cells: u32| u16::try_from(cells).unwrap_or(u16::MAX);
+    (cell(size.width), cell(size.height))
+}
+
+/// A thread that writes what comes, and ends the input when nothing more can come.
+fn writer(session: &mut ExecSession) -> Result<Option<Sender<Vec<u8>>>> {
+    let target = match session.stdin.take() {
+        Some(stdin) => stdin,
+        None => match terminal(session)? {
+            Some(terminal) => terminal,
+            None => return Ok(None),
+        },
+    };
+    let (sender, mut receiver) = channel::<Vec<u8>>(BUFFER);
+    spawn("exec-input", move || {
+        let mut target = File::from(target);
+        while let Some(bytes) = receiver.blocking_recv() {
+            if target.write_all(&bytes).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(Some(sender))
+}
+
+fn kill_with_client(session: &ExecSession, sender: &Output) {
+    let process = Pid::from_raw(session.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let sender = sender.downgrade();
+    tokio::spawn(async move {
+        let Some(strong) = sender.upgrade() else { return };
+        strong.closed().await;
+        if let Some(process) = process {
+            // One that has ended needs no signal.
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
+    });
+}
+
+fn run_out(mut session: ExecSession, sender: &Output) {
+    let outputs = [
+        (session.stdout.take(), Message::Stdout as fn(Vec<u8>) -> Message),
+        (session.stderr.take(), Message::Stderr),
+        (session.terminal.take(), Message::Stdout),
+    ];
+    let outputs = outputs.into_iter().filter_map(|(source, wrap)| Some((source?, wrap)));
+    let readers: Vec<_> = outputs
+        .filter_map(|(source, wrap)| {
+            let sender = sender.clone();
+            thread::Builder::new()
+                .name("exec-output".to_owned())
+                .spawn(move || read_out(&source, wrap, &sender))
+                .ok()
+        })
+        .collect();
+    let outcome = session.wait();
+    for reader in readers {
+        let _ = reader.join();
+    }
+    let end = match outcome {
+        Ok(code) => {
+            let reason = if code == 0 { "Completed" } else { "Error" }.to_owned();
+            Ok(message(Message::Exit(own::Exit { code, reason, message: String::new() })))
+        }
+        Err(error) => Err(Status::from(Error::from(error))),
+    };
+    let _ = sender.blocking_send(end);
+}
+
+fn read_out(source: &OwnedFd, wrap: fn(Vec<u8>) -> Message, sender: &Output) {
+    let mut buffer = vec![0_u8; 32 << 10];
+    loop {
+        match rustix::io::read(source, &mut buffer) {
+            // A terminal whose other side is closed says EIO.
+            Ok(0) | Err(Errno::IO) => return,
+            Ok(length) => {
+                let bytes = buffer.get(..length).unwrap_or_default().to_vec();
+                if sender.blocking_send(Ok(message(wrap(bytes)))).is_err() {
+                    return;
+                }
+            }
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN)], None);
+            }
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map(drop).map_err(Error::io("start thread", name))
+}
