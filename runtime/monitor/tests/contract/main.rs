@@ -3,6 +3,8 @@
 
 #[cfg(test)]
 mod pod;
+#[cfg(test)]
+mod steps;
 
 #[cfg(test)]
 mod proofs {

@@ -30,11 +30,27 @@ pub(crate) struct Options {
     pub(crate) pause_at: u8,
     pub(crate) namespaces: Option<Vec<OwnedFd>>,
     pub(crate) cgroup: Option<OwnedFd>,
+    pub(crate) unified: bool,
+    /// Steps after the mounts.
+    pub(crate) steps: Vec<Step>,
+    /// Whether a detached mount of /dev/null comes along, as descriptor 1.
+    pub(crate) null: bool,
+    pub(crate) terminal: bool,
 }
 
 /// A script for busybox's shell.
 pub(crate) fn shell(script: &str) -> Options {
-    Options { program: "/bin/sh".into(), script: script.into(), pause_at: 0, namespaces: None, cgroup: None }
+    Options {
+        program: "/bin/sh".into(),
+        script: script.into(),
+        pause_at: 0,
+        namespaces: None,
+        cgroup: None,
+        unified: false,
+        steps: Vec::new(),
+        null: false,
+        terminal: false,
+    }
 }
 
 /// One connection to the monitor.
@@ -142,6 +158,9 @@ impl Pod {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let root = rustix::mount::open_tree(CWD, self.path("root"), flags).unwrap();
         let mut rest = vec![root];
+        if options.null {
+            rest.push(rustix::mount::open_tree(CWD, "/dev/null", flags).unwrap());
+        }
         let mut join = Vec::new();
         let namespaces = options.namespaces.as_deref().unwrap_or_default();
         for (number, namespace) in namespaces.iter().enumerate() {
@@ -152,7 +171,7 @@ impl Pod {
         if !join.is_empty() {
             join.swap(0, USER);
         }
-        let mut plan = plan(options, container_steps(join.is_empty()));
+        let mut plan = plan(options, container_steps(options, join.is_empty()));
         plan.clone_flags = NEW_NS | NEW_PID;
         plan.join = List(join);
         let mut descriptors = vec![sealed(&plan), log];
@@ -163,10 +182,10 @@ impl Pod {
             container: container.into(),
             log: true,
             cgroups: u16::from(options.cgroup.is_some()),
-            unified: false,
-            stdin: false,
+            unified: options.unified,
+            stdin: options.terminal,
             stdin_once: false,
-            terminal: false,
+            terminal: options.terminal,
             kill_rest: false,
         };
         client.ask(&Request::Start { start })
@@ -246,6 +265,19 @@ impl Pod {
         Some(open(&path, OFlags::PATH | OFlags::DIRECTORY))
     }
 
+    /// A cgroup of version 2; none where there is none.
+    pub(crate) fn unified_cgroup(&self) -> Option<OwnedFd> {
+        let base = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+        let base = base.into_iter().map(Path::new).find(|base| base.join("cgroup.procs").exists());
+        let path = base?.join(format!("slipway-monitor-{}", self.monitor.id()));
+        if std::fs::create_dir(&path).is_err() {
+            eprintln!("skipped: no cgroup of version 2 can be made");
+            return None;
+        }
+        self.cgroups.borrow_mut().push(path.clone());
+        Some(open(&path, OFlags::PATH | OFlags::DIRECTORY))
+    }
+
     pub(crate) fn remove_cgroups(&self) {
         for path in self.cgroups.borrow_mut().drain(..) {
             self.wait_until("the cgroup is removed", || std::fs::remove_dir(&path).is_ok() || !path.exists());
@@ -285,7 +317,7 @@ fn plan(options: &Options, steps: Vec<Step>) -> Plan {
     }
 }
 
-fn container_steps(devices: bool) -> Vec<Step> {
+fn container_steps(options: &Options, devices: bool) -> Vec<Step> {
     let directory = |path: &str| Step::MakeDirectory { path: CString::new(path).unwrap(), mode: 0o755 };
     let mount = |kind: &str| Step::Mount {
         kind: CString::new(kind).unwrap(),
@@ -312,8 +344,14 @@ fn container_steps(devices: bool) -> Vec<Step> {
         steps.push(mount("sysfs"));
     }
     steps.extend([Step::SyncPoint { point: 1 }, Step::SyncPoint { point: 2 }, Step::Pivot {}]);
-    steps.extend([Step::Session { terminal: false }, Step::Umask { mask: 0o022 }]);
+    let before = |step: &Step| {
+        matches!(step, Step::MakeDirectory { .. } | Step::MakeDevice { .. } | Step::Mount { .. })
+    };
+    let (early, late): (Vec<_>, Vec<_>) = options.steps.iter().cloned().partition(before);
+    steps.extend(early);
+    steps.extend([Step::Session { terminal: options.terminal }, Step::Umask { mask: 0o022 }]);
     steps.extend([Step::WorkingDirectory { path: c"/".into() }, Step::SyncPoint { point: 4 }]);
+    steps.extend(late);
     steps
 }
 
@@ -343,7 +381,7 @@ fn make_root(root: &Path) {
         std::fs::copy(library, copy).unwrap();
     }
     std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
-    for name in ["sh", "sleep", "cat", "head", "tail", "hostname", "ls", "id"] {
+    for name in ["sh", "sleep", "cat", "head", "tail", "hostname", "ls", "id", "stty", "tty"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
     }
 }

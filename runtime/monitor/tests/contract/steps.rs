@@ -1,0 +1,126 @@
+//! What the steps of a plan do to a process, as it sees it itself.
+
+use crate::pod::{Options, Pod, shell};
+use slipway_monitor::exit_file;
+use slipway_monitor::plan::{Parameter, Step};
+use slipway_monitor::protocol::{Reply, Request};
+use slipway_monitor::wire::List;
+
+fn text(text: &str) -> std::ffi::CString {
+    std::ffi::CString::new(text).unwrap()
+}
+
+#[test]
+fn a_process_has_the_identity_and_privileges_of_its_plan() {
+    let Some(pod) = Pod::new() else { return };
+    // `ld [4]; ret ALLOW`, so that a filter is seen to be there.
+    let program = [[0x20, 0, 0, 0, 4, 0, 0, 0], [6, 0, 0, 0, 0, 0, 0xff, 0x7f]].concat();
+    let steps = vec![
+        Step::OomScore { value: 321 },
+        Step::OwnStreams { uid: 1000, gid: 1001 },
+        Step::Limit { resource: 7, soft: 64, hard: 128 },
+        Step::Bounding { set: 1 << 10 },
+        Step::Identity { uid: 1000, gid: 1001, groups: List(vec![1002, 1003]) },
+        Step::Capabilities { effective: 1 << 10, permitted: 1 << 10, inheritable: 1 << 10, ambient: 1 << 10 },
+        Step::NoNewPrivileges {},
+        Step::Seccomp { program },
+    ];
+    let script = "cat /proc/self/status /proc/self/oom_score_adj; ulimit -n; echo own > /dev/stdout";
+    let options = Options { steps, ..shell(script) };
+    let reply = pod.start(&pod.connect(), "one", &options);
+    assert!(matches!(reply, Reply::Started { .. } | Reply::Refused { .. }), "{reply:?}");
+    pod.wait_for_file("one.exit");
+    let log = pod.file("one.log");
+    for line in [
+        "Uid:\t1000\t1000\t1000\t1000",
+        "Gid:\t1001\t1001\t1001\t1001",
+        "Groups:\t1002 1003 ",
+        "CapEff:\t0000000000000400",
+        "CapBnd:\t0000000000000400",
+        "CapAmb:\t0000000000000400",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "F 321",
+        "F 64",
+        "F own",
+        "SigBlk:\t0000000000000000",
+        "SigIgn:\t0000000000000000",
+    ] {
+        assert!(log.lines().any(|found| found.ends_with(line)), "{line}: {log}");
+    }
+}
+
+#[test]
+fn masked_paths_are_empty_and_read_only_ones_stay_as_they_are() {
+    let Some(pod) = Pod::new() else { return };
+    let steps = vec![
+        Step::Mask { path: text("proc/acpi"), file: 1 },
+        Step::Mask { path: text("proc/absent"), file: 1 },
+        Step::Mask { path: text("proc/kcore"), file: 1 },
+        Step::Mask { path: text("proc/keys"), file: 1 },
+        Step::Mask { path: text("proc/scsi"), file: 1 },
+        Step::ReadOnly { path: text("proc/sys") },
+        Step::ReadOnlyRoot {},
+    ];
+    let script = "cat /proc/keys /proc/kcore; ls /proc/scsi /proc/acpi; echo 1 > /proc/sys/vm/drop_caches && echo bad; \
+                  echo > /made && echo bad; echo done";
+    let options = Options { steps, null: true, ..shell(script) };
+    let reply = pod.start(&pod.connect(), "one", &options);
+    assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
+    pod.wait_for_file("one.exit");
+    let log = pod.file("one.log");
+    let output: Vec<_> = log.lines().filter(|line| line.contains(" stdout ")).collect();
+    assert!(!log.contains("bad") && output.last().unwrap().ends_with("F done"), "{log}");
+    assert!(log.matches("Read-only").count() == 2, "{log}");
+}
+
+#[test]
+fn a_terminal_is_the_containers_own_and_takes_size_and_input() {
+    let Some(pod) = Pod::new() else { return };
+    let parameter = |key: &str, value: &str| Parameter { key: text(key), value: Some(text(value)) };
+    let mode = 0o20666;
+    let steps = vec![
+        Step::MakeDevice { path: text("dev/tty"), mode, device: rustix::fs::makedev(5, 0), uid: 0, gid: 0 },
+        Step::MakeDirectory { path: text("dev/pts"), mode: 0o755 },
+        Step::Mount {
+            kind: text("devpts"),
+            target: text("dev/pts"),
+            attributes: 0,
+            parameters: List(vec![parameter("ptmxmode", "0666"), parameter("mode", "0620")]),
+        },
+    ];
+    let script = "read line; stty size; tty; echo got $line; echo bye > /dev/tty";
+    let options = Options { steps, terminal: true, ..shell(script) };
+    let client = pod.connect();
+    let attach = Request::Attach { container: "one".into(), streams: 3 };
+    assert_eq!(client.ask(&attach), Reply::Done {});
+    let daemon = pod.connect();
+    let reply = pod.start(&daemon, "one", &options);
+    assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
+    let resize = Request::Resize { container: "one".into(), width: 100, height: 40 };
+    assert_eq!(daemon.ask(&resize), Reply::Done {});
+    client.send(&Request::Input { bytes: b"hello\n".to_vec() });
+    let exit = exit_file::parse(&pod.wait_for_file("one.exit")).unwrap();
+    let log = pod.file("one.log");
+    assert_eq!(exit.wait_status, 0, "{log}");
+    for line in ["F 40 100\r", "F /dev/pts/0\r", "F got hello\r", "F bye\r"] {
+        assert!(log.split('\n').any(|found| found.ends_with(line)), "{line:?}: {log}");
+    }
+}
+
+#[test]
+fn a_container_is_born_in_its_cgroup_and_killed_by_it() {
+    let Some(pod) = Pod::new() else { return };
+    let Some(cgroup) = pod.unified_cgroup() else { return };
+    let daemon = pod.connect();
+    let options =
+        Options { cgroup: Some(cgroup), unified: true, ..shell("cat /proc/self/cgroup; sleep 1000") };
+    let reply = pod.start(&daemon, "one", &options);
+    assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
+    pod.wait_for_text("one.log", "slipway-monitor-");
+    let stop = Request::Stop { container: "one".into(), signal: 15, grace_ms: 0 };
+    assert_eq!(daemon.ask(&stop), Reply::Done {});
+    let exit = exit_file::parse(&pod.wait_for_file("one.exit")).unwrap();
+    assert_eq!(exit.wait_status & 0x7f, 9);
+    pod.remove_cgroups();
+}
