@@ -166,6 +166,12 @@ wire! {
         },
         /// End the monitor. Refused while a container runs.
         Shutdown = 17 {},
+        /// Keep the descriptors that come along (sockets that reserve host ports) until the monitor ends or another
+        /// request of the same name takes their place; without descriptors it lets go of them.
+        Hold = 18 {
+            /// What they are, in the daemon's words.
+            name: String
+        },
     }
 }
 

@@ -12,7 +12,7 @@ use crate::stdio::Read;
 use crate::sys::{Result, process, signal, socket};
 use slipway_monitor::protocol::PACKET;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The most clients at once.
 const CLIENTS: usize = 512;
@@ -41,7 +41,10 @@ pub(crate) struct Server {
     pub(crate) buffer: Vec<u8>,
     next: u64,
     born: i64,
-    shutdown: bool,
+    /// Descriptors that are only kept open, by name.
+    held: BTreeMap<String, Vec<OwnedFd>>,
+    /// When to end at the latest, though clients have not read everything.
+    shutdown: Option<i64>,
 }
 
 /// Nanoseconds since the epoch.
@@ -65,7 +68,8 @@ impl Server {
             buffer: vec![0; PACKET],
             next: 0,
             born: boot_time(),
-            shutdown: false,
+            held: BTreeMap::new(),
+            shutdown: None,
         }
     }
 
@@ -90,7 +94,8 @@ impl Server {
         let deserted = self.pod.is_none()
             && self.connections.is_empty()
             && (self.next > 0 || boot_time() > self.born.saturating_add(PATIENCE));
-        self.shutdown && unheard || deserted
+        let shut = self.shutdown.is_some_and(|latest| unheard || boot_time() >= latest);
+        shut || deserted
     }
 
     /// What to poll for.
@@ -136,7 +141,9 @@ impl Server {
             Role::Control | Role::Attached { .. } => None,
         });
         let birth = (self.pod.is_none()).then(|| self.born.saturating_add(PATIENCE));
-        let Some(next) = containers.chain(sessions).chain(birth).min() else { return -1 };
+        let Some(next) = containers.chain(sessions).chain(birth).chain(self.shutdown).min() else {
+            return -1;
+        };
         let rest = next.saturating_sub(boot_time()).max(0);
         // Rounded up, so that the time has come when the poll returns.
         i32::try_from(rest.saturating_add(999_999) / 1_000_000).unwrap_or(i32::MAX)

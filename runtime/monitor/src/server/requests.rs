@@ -1,6 +1,6 @@
 //! What each request means.
 
-use super::Server;
+use super::{Server, boot_time};
 use crate::connection::Role;
 use crate::container::{Container, Phase, is_valid_id};
 use crate::namespaces;
@@ -8,6 +8,11 @@ use crate::setup::Pod;
 use slipway_monitor::protocol::{Reply, Request, VERSION};
 use slipway_monitor::wire::{List, Wire};
 use std::os::fd::OwnedFd;
+
+/// The most descriptors that are kept for the daemon.
+const HELD: usize = 4096;
+/// How long clients have to read what was told before the shutdown.
+const LAST_WORDS: i64 = 1_000_000_000;
 
 fn refused(why: impl Into<String>) -> Reply {
     Reply::Refused { why: why.into() }
@@ -39,6 +44,11 @@ impl Server {
         request: Request,
         descriptors: Vec<OwnedFd>,
     ) -> Option<(Reply, Vec<OwnedFd>)> {
+        let becomes_session = matches!(request, Request::Exec { .. } | Request::Attach { .. });
+        let role = self.connections.get(&id).map(|connection| &connection.role);
+        if becomes_session && !matches!(role, Some(Role::Control)) {
+            return Some((refused("the connection has a session already"), Vec::new()));
+        }
         let later = |result: Result<(), Reply>| result.err().map(|reply| (reply, Vec::new()));
         let reply = match request {
             Request::Descriptors { .. } => return None,
@@ -65,6 +75,7 @@ impl Server {
             Request::Watch {} => self.watch(id),
             Request::Forget { container } => self.forget(&container),
             Request::Shutdown {} => self.shut_down(),
+            Request::Hold { name } => self.hold(name, descriptors),
         };
         Some((reply, Vec::new()))
     }
@@ -161,11 +172,23 @@ impl Server {
         }
     }
 
+    fn hold(&mut self, name: String, descriptors: Vec<OwnedFd>) -> Reply {
+        self.held.remove(&name);
+        let kept: usize = self.held.values().map(Vec::len).sum();
+        if kept.saturating_add(descriptors.len()) > HELD {
+            return refused(format!("hold {name}: the monitor keeps at most {HELD} descriptors"));
+        }
+        if !descriptors.is_empty() {
+            self.held.insert(name, descriptors);
+        }
+        Reply::Done {}
+    }
+
     fn shut_down(&mut self) -> Reply {
         if let Some((id, _)) = self.containers.iter().find(|(_, container)| Container::is_alive(container)) {
             return refused(format!("container {id} has not exited"));
         }
-        self.shutdown = true;
+        self.shutdown = Some(boot_time().saturating_add(LAST_WORDS));
         Reply::Done {}
     }
 }

@@ -39,7 +39,8 @@ pub(crate) fn restore_all() -> Result<()> {
     const SET: usize = 8;
     for signal in 1..=64 {
         let none = std::ptr::null_mut::<u64>();
-        // SAFETY: the kernel reads a live struct of zeros. No handler of this program is replaced, for it has none;
+        // SAFETY: the kernel reads a live struct of zeros. The only handlers of this program are std's for
+        // a stack overflow, which a child does without;
         // SIGKILL and SIGSTOP are refused, which changes nothing.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), none, SET) };
     }

@@ -187,6 +187,21 @@ mod proofs {
     }
 
     #[test]
+    fn what_the_monitor_holds_outlives_the_daemon_until_it_is_let_go() {
+        let Some(pod) = Pod::new() else { return };
+        let (ours, theirs) = rustix::pipe::pipe().unwrap();
+        let hold = Request::Hold { name: "ports".into() };
+        pod.connect().send_with(&[theirs], &hold);
+        let daemon = pod.connect();
+        assert!(matches!(daemon.ask(&Request::List {}), Reply::Containers { .. }));
+        rustix::io::ioctl_fionbio(&ours, true).unwrap();
+        let mut byte = [0; 1];
+        assert_eq!(rustix::io::read(&ours, &mut byte), Err(rustix::io::Errno::AGAIN));
+        assert_eq!(daemon.ask(&hold), Reply::Done {});
+        assert_eq!(rustix::io::read(&ours, &mut byte), Ok(0));
+    }
+
+    #[test]
     fn what_a_client_sends_in_bits_never_ends_the_monitor() {
         let Some(pod) = Pod::new() else { return };
         for bytes in [&[0_u8][..], &[250, 1, 2], &[5, 255, 255, 255, 255], &[11, 1, 0, 0, 0, 65]] {

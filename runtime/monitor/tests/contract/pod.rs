@@ -76,6 +76,11 @@ impl Client {
         rustix::net::sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL).unwrap();
     }
 
+    pub(crate) fn send_with(&self, descriptors: &[OwnedFd], request: &Request) {
+        self.send_descriptors(descriptors);
+        assert_eq!(self.ask(request), Reply::Done {});
+    }
+
     pub(crate) fn receive(&self) -> (Reply, Vec<OwnedFd>) {
         let mut bytes = vec![0; 65536];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
