@@ -281,3 +281,129 @@ fn lock(root: &Path) -> Result<File> {
         Err(errno) => Err(Error::io("lock", path)(errno)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(folder: &Path) -> Store {
+        Store::open(StoreConfig::new(folder.join("store"))).unwrap()
+    }
+
+    fn layer(store: &Store, folder: &Path, content: &str) -> LayerRecord {
+        let upper = folder.join("upper");
+        fs::create_dir_all(upper.join("d")).unwrap();
+        fs::write(upper.join("d/f"), content).unwrap();
+        store.commit_layer(&upper, &[]).unwrap()
+    }
+
+    fn image(store: &Store, layers: &[DiffId], name: &str) -> Image {
+        store.commit_image(&ImageConfiguration::default(), layers, &[name.parse().unwrap()]).unwrap()
+    }
+
+    fn layers_on_disk(folder: &Path) -> usize {
+        fs::read_dir(folder.join("store/layers")).unwrap().count()
+    }
+
+    #[test]
+    fn what_a_lease_or_an_image_reaches_stays_and_the_rest_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let (kept, leased) = (layer(&store, folder.path(), "kept"), layer(&store, folder.path(), "leased"));
+        image(&store, &[kept.diff_id], "kept");
+        let diff_id = kept.diff_id;
+        assert_eq!(store.collect().unwrap(), 0);
+        assert_eq!(layers_on_disk(folder.path()), 2);
+        drop((kept, leased));
+        assert!(store.collect().unwrap() > 0);
+        assert_eq!(layers_on_disk(folder.path()), 1);
+        store.layer_tar(&diff_id, &mut std::io::sink()).unwrap();
+        assert_eq!(store.remove("kept").unwrap().untagged, ["kept".parse().unwrap()]);
+        assert_eq!(layers_on_disk(folder.path()), 0);
+        assert!(matches!(store.remove("kept"), Err(Error::ImageMissing { .. })));
+    }
+
+    #[test]
+    fn the_build_cache_keeps_its_layers_until_all_is_pruned() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let key = Digest::of(b"step");
+        let made = layer(&store, folder.path(), "cached").diff_id;
+        store.cache_put(&key, &[made], b"value").unwrap();
+        store.prune(PruneOptions { all: false }).unwrap();
+        drop(store);
+        let store = open(folder.path());
+        assert_eq!(store.cache_get(&key).as_deref(), Some(&b"value"[..]));
+        drop(store.lease_layers(&[made]).unwrap());
+        store.prune(PruneOptions { all: true }).unwrap();
+        assert_eq!((store.cache_get(&key), layers_on_disk(folder.path())), (None, 0));
+        assert!(matches!(store.lease_layers(&[made]), Err(Error::LayerMissing { .. })));
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_reported_and_kept_and_stops_the_collection() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let made = layer(&store, folder.path(), "content").diff_id;
+        let record = folder.path().join("store/layers").join(made.hex()).join("record");
+        fs::write(&record, "{\"version\": 99").unwrap();
+        drop(store);
+        let store = open(folder.path());
+        assert!(matches!(store.collect(), Err(Error::Corrupt { .. })));
+        assert_eq!(layers_on_disk(folder.path()), 1);
+        assert!(store.check().unwrap().iter().any(|finding| finding.path == record));
+    }
+
+    #[test]
+    fn a_directory_without_a_record_and_a_draft_are_garbage() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(open(folder.path()));
+        let root = folder.path().join("store");
+        fs::create_dir_all(root.join("layers").join(Digest::of(b"x").hex()).join("fs")).unwrap();
+        fs::create_dir_all(root.join("drafts/x/fs")).unwrap();
+        fs::write(root.join("images/.tmp-1-1"), "half").unwrap();
+        let store = open(folder.path());
+        store.collect().unwrap();
+        assert_eq!(layers_on_disk(folder.path()), 0);
+        assert_eq!(fs::read_dir(root.join("drafts")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(root.join("images")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn check_finds_a_layer_that_was_altered() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let made = layer(&store, folder.path(), "content");
+        assert_eq!(store.check().unwrap(), []);
+        let Lower::Directory(path) = store.lowers(&[made.diff_id]).unwrap().lowers.remove(0);
+        fs::write(path.join("d/f"), "CONTENT").unwrap();
+        assert_eq!(store.check().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_image_is_found_by_each_of_its_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let made = image(&store, &[layer(&store, folder.path(), "content").diff_id], "app:1");
+        store.tag(&made.id, &"other/app:2".parse().unwrap()).unwrap();
+        for name in
+            ["app:1", "docker.io/library/app:1", "other/app:2", &made.id.to_string(), &made.id.hex()[..12]]
+        {
+            assert_eq!(store.resolve(name).unwrap().id, made.id, "{name}");
+        }
+        assert!(matches!(store.resolve("app"), Err(Error::ImageMissing { .. })));
+        assert!(matches!(store.resolve("A b"), Err(Error::InvalidReference { .. })));
+        store.untag(&"app:1".parse().unwrap()).unwrap();
+        assert!(store.resolve(&made.id.to_string()).unwrap().pinned);
+        store.untag(&"other/app:2".parse().unwrap()).unwrap();
+        assert!(!store.resolve(&made.id.to_string()).unwrap().pinned);
+    }
+
+    #[test]
+    fn a_second_process_is_told_that_the_store_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = open(folder.path());
+        let second = Store::open(StoreConfig::new(folder.path().join("store")));
+        assert!(matches!(second, Err(Error::StoreBusy { .. })));
+    }
+}

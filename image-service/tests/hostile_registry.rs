@@ -1,10 +1,13 @@
 //! A registry that misbehaves: it is busy, fails, cuts connections, and sends what its digests deny. Each answer is
 //! scripted, byte by byte, on loopback.
 
+#![expect(clippy::unwrap_used, reason = "a test fails loudly")]
+
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use slipway_image::{Credentials, Digest, Error, PullProgress, Reference, Store, StoreConfig};
 
@@ -17,6 +20,8 @@ enum Answer {
     /// All of it is promised, this much is sent.
     Cut(Vec<u8>, usize),
     Status(&'static str),
+    /// Half of it, and then nothing more.
+    Stalled(Vec<u8>),
 }
 
 /// The requests that came: path and range.
@@ -66,6 +71,12 @@ fn answer(
     let (body, sent) = match next {
         Answer::Whole(body) => (body.clone(), body.len()),
         Answer::Cut(body, sent) => (body, sent),
+        Answer::Stalled(body) => {
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())?;
+            stream.write_all(&body[..body.len() / 2])?;
+            std::thread::sleep(Duration::from_secs(60));
+            return Ok(());
+        }
         Answer::Status(status) => {
             return write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         }
@@ -203,4 +214,33 @@ async fn what_differs_from_its_digest_is_refused_and_leaves_nothing() {
     let (folder, store, pulled, _) = pull(script).await;
     assert!(matches!(pulled, Err(Error::DigestMismatch { .. })), "{pulled:?}");
     assert_clean(&folder, &store);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_pull_leaves_a_partial_blob_that_the_next_goes_on_from() {
+    let parts = parts(None);
+    let mut script = parts.script();
+    let path = parts.layer_path();
+    script
+        .insert(path.clone(), vec![Answer::Stalled(parts.layer.clone()), Answer::Whole(parts.layer.clone())]);
+    let (port, seen) = serve(script);
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreConfig::new(folder.path())).unwrap();
+    let reference: Reference = format!("127.0.0.1:{port}/a:t").parse().unwrap();
+    let quiet = |_: PullProgress| {};
+    let half = u64::try_from(parts.layer.len() / 2).unwrap();
+    let first = store.pull(&reference, &Credentials::Anonymous, &quiet);
+    assert!(tokio::time::timeout(Duration::from_millis(1500), first).await.is_err());
+    let drafts = folder.path().join("drafts");
+    for _ in 0..500 {
+        if std::fs::read_dir(&drafts).unwrap().count() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(std::fs::read_dir(&drafts).unwrap().count(), 0);
+    store.pull(&reference, &Credentials::Anonymous, &quiet).await.unwrap();
+    let ranges: Vec<Option<u64>> =
+        seen.lock().unwrap().iter().filter(|(seen, _)| *seen == path).map(|(_, range)| *range).collect();
+    assert_eq!(ranges, [None, Some(half)]);
 }

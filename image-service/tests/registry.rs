@@ -1,6 +1,8 @@
 //! Push and pull against the registry that Debian packages, on loopback. Without `docker-registry` the tests say so and
 //! are over.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails loudly")]
+
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
