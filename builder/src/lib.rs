@@ -1,9 +1,35 @@
 //! Dockerfile to image: parser, graph of steps, layer cache.
+//!
+//! ```text
+//! dockerfile/{lex, words, parse, expand}   bytes -> instructions
+//! context, ignore, glob, tree              where files come from
+//! graph                                    which stages the target needs
+//! stage, step, cache                       what a step changes, and whether it has run before
+//! copy/{select, draft}, run                the two ways to make a layer
+//! commit                                   layers and configuration -> image
+//! progress                                 what is told meanwhile
+//! ```
 
+mod build;
+mod cache;
+mod cancel;
+mod clock;
+mod context;
+mod copy;
 mod dockerfile;
 mod error;
 mod glob;
+mod graph;
 mod ignore;
+mod progress;
+mod run;
+mod stage;
+mod step;
+mod tree;
 
+pub use build::{BuildRequest, Builder, BuilderConfig, Built, Session};
+pub use cancel::Cancellation;
+pub use context::Context;
 pub use dockerfile::{Command, Copy, Dockerfile, From, Instruction, Stage, Step, parse};
 pub use error::{Error, Result};
+pub use progress::{Plain, Progress, Stream};

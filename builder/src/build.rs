@@ -1,0 +1,292 @@
+//! A build from request to image: open the context, walk the stages, commit the last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use rustix::rand::GetRandomFlags;
+use slipway_image::{Image, Reference, Store};
+use slipway_runtime::Runtime;
+
+use crate::cancel::Cancellation;
+use crate::context::{Context, OpenContext};
+use crate::error::{Error, Result};
+use crate::graph::{self, Graph, Source};
+use crate::progress::Progress;
+use crate::run::{OWNER, Sandbox};
+use crate::stage::{self, State};
+
+/// Where a builder keeps what is not finished.
+#[derive(Clone, Debug)]
+pub struct BuilderConfig {
+    /// A directory of the builder's own on the store's file system; it is emptied when the builder is made.
+    pub scratch: PathBuf,
+}
+
+/// What to build.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    /// The files.
+    pub context: Context,
+    /// The Dockerfile's path in the context; `Dockerfile` when absent.
+    pub dockerfile: Option<PathBuf>,
+    /// The Dockerfile's text, when it lies outside of the context.
+    pub dockerfile_contents: Option<Vec<u8>>,
+    /// Names for the image.
+    pub tags: Vec<String>,
+    /// The stage to build; the last one when absent.
+    pub target: Option<String>,
+    /// Values for ARGs.
+    pub build_args: BTreeMap<String, String>,
+    /// Run everything, whatever the cache has.
+    pub no_cache: bool,
+}
+
+/// What a build tells and asks while it goes on.
+pub struct Session<'a> {
+    /// Hears of every event; must not block for long.
+    pub progress: &'a (dyn Fn(Progress) + Sync),
+    /// Brings an image that is not here.
+    pub pull: &'a (dyn Fn(&Reference) -> slipway_image::Result<Image> + Sync),
+    /// Stops the build.
+    pub cancel: &'a Cancellation,
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Session").field("cancel", self.cancel).finish_non_exhaustive()
+    }
+}
+
+/// What a build has made.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The image.
+    pub image: Image,
+}
+
+/// Builds images. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    store: Store,
+    runtime: Runtime,
+    config: BuilderConfig,
+}
+
+impl Builder {
+    /// A builder; what an earlier one has left behind is removed.
+    ///
+    /// # Errors
+    /// When the scratch directory can't be emptied and made.
+    pub fn new(store: Store, runtime: Runtime, config: BuilderConfig) -> Result<Self> {
+        for sandbox in runtime.sandboxes() {
+            let id = &sandbox.config.id;
+            if id.as_str().starts_with(OWNER)
+                && let Err(error) = runtime.remove_sandbox(id)
+            {
+                tracing::warn!(sandbox = %id, %error, "remove an unfinished build's sandbox");
+            }
+        }
+        match std::fs::remove_dir_all(&config.scratch) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("empty", &config.scratch)(error));
+            }
+            _ => {}
+        }
+        std::fs::create_dir_all(&config.scratch).map_err(Error::io("create", &config.scratch))?;
+        Ok(Self { store, runtime, config })
+    }
+
+    /// Builds an image. It blocks; failing or cancelled, it leaves nothing but cached layers.
+    ///
+    /// # Errors
+    /// [`Error::Dockerfile`] and [`Error::Step`] name the line; [`Error::Cancelled`] after a cancellation.
+    pub fn build(&self, request: &BuildRequest, session: &Session<'_>) -> Result<Built> {
+        let tags = request.tags.iter().map(|tag| Ok(tag.parse()?)).collect::<Result<Vec<Reference>>>()?;
+        let id = random_id()?;
+        let scratch = Scratch::create(self.config.scratch.join(&id))?;
+        let mut build = Build {
+            store: &self.store,
+            runtime: &self.runtime,
+            request,
+            session,
+            id,
+            scratch: scratch.0.clone(),
+            drafts: 0,
+            steps: 0,
+            sandbox: None,
+            done: BTreeMap::new(),
+            declared: BTreeSet::new(),
+            globals: BTreeMap::new(),
+        };
+        let context = build.load()?;
+        let state = build.stages(&context)?;
+        let image = build.commit(&state, &tags)?;
+        Ok(Built { image })
+    }
+}
+
+/// A build's own directory; dropping it removes it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn create(path: PathBuf) -> Result<Self> {
+        std::fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "remove a build's directory");
+        }
+    }
+}
+
+fn random_id() -> Result<String> {
+    let mut bytes = [0_u8; 8];
+    rustix::rand::getrandom(bytes.as_mut_slice(), GetRandomFlags::empty())
+        .map_err(Error::io("read", "/dev/urandom"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A build under way.
+pub(crate) struct Build<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) runtime: &'a Runtime,
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) session: &'a Session<'a>,
+    pub(crate) id: String,
+    pub(crate) scratch: PathBuf,
+    pub(crate) drafts: usize,
+    steps: u32,
+    pub(crate) sandbox: Option<Sandbox>,
+    pub(crate) done: BTreeMap<usize, State>,
+    pub(crate) declared: BTreeSet<String>,
+    pub(crate) globals: BTreeMap<String, String>,
+}
+
+impl Build<'_> {
+    /// Does a step's work between its two events. The work says whether the cache had it.
+    pub(crate) fn step<T>(
+        &mut self,
+        name: String,
+        work: impl FnOnce(&mut Self, u32) -> Result<(T, bool)>,
+    ) -> Result<T> {
+        self.session.cancel.check()?;
+        self.steps = self.steps.saturating_add(1);
+        let (step, begun) = (self.steps, Instant::now());
+        (self.session.progress)(Progress::StepStarted { step, name });
+        match work(self, step) {
+            Ok((value, cached)) => {
+                (self.session.progress)(Progress::StepDone { step, cached, elapsed: begun.elapsed() });
+                Ok(value)
+            }
+            Err(error) => {
+                let told = crate::error::chain(&error);
+                (self.session.progress)(Progress::StepFailed { step, error: told, elapsed: begun.elapsed() });
+                Err(error)
+            }
+        }
+    }
+
+    fn load(&mut self) -> Result<OpenContext> {
+        let request = self.request;
+        let file = request.dockerfile.as_deref();
+        let shown = file.unwrap_or(std::path::Path::new("Dockerfile")).display();
+        self.step(format!("[internal] load build definition from {shown}"), |_, _| {
+            let contents = request.dockerfile_contents.as_deref();
+            Ok((OpenContext::open(&request.context, file, contents)?, false))
+        })
+    }
+
+    fn stages(&mut self, context: &OpenContext) -> Result<State> {
+        let file = &context.dockerfile;
+        self.globals = graph::global_args(file, &self.request.build_args)?;
+        self.declared.extend(file.args.iter().map(|(_, name, _)| name.clone()));
+        let graph = Graph::of(file, self.request.target.as_deref(), &self.globals)?;
+        let mut last = State::scratch();
+        for index in graph.order {
+            let Some(base) = graph.bases.get(index) else { continue };
+            last = self.stage(context, index, base)?;
+            self.done.insert(index, last.clone());
+        }
+        for name in stage::unused(&self.request.build_args, &self.declared) {
+            let message = format!("build argument {name} is used by no ARG: check its name");
+            (self.session.progress)(Progress::Warning { message });
+        }
+        Ok(last)
+    }
+
+    fn stage(&mut self, context: &OpenContext, index: usize, base: &Source) -> Result<State> {
+        let file = &context.dockerfile;
+        let Some(stage) = file.stages.get(index) else { return Ok(State::scratch()) };
+        let several = file.stages.len() > 1;
+        let title = match &stage.from.name {
+            Some(name) => format!("{name} "),
+            None if several => format!("stage-{index} "),
+            None => String::new(),
+        };
+        let total =
+            stage.steps.iter().filter(|step| step.instruction.is_numbered()).count().saturating_add(1);
+        let mut state = self.base(base, stage.line, &format!("[{title}1/{total}] {}", stage.text))?;
+        let mut number = 1_usize;
+        for step in &stage.steps {
+            if !step.instruction.is_numbered() {
+                self.set(&mut state, file.escape, step)
+                    .map_err(|error| error.in_step(step.line, &step.text))?;
+                continue;
+            }
+            number = number.saturating_add(1);
+            let name = format!("[{title}{number}/{total}] {}", step.text);
+            self.step(name, |build, number| {
+                Ok(((), build.make(context, index, (step, number), &mut state)?))
+            })
+            .map_err(|error| error.in_step(step.line, &step.text))?;
+        }
+        Ok(state)
+    }
+
+    fn base(&mut self, base: &Source, line: usize, name: &str) -> Result<State> {
+        match base {
+            Source::Scratch => Ok(State::scratch()),
+            Source::Stage(index) => {
+                let none = || Error::dockerfile(line, format!("stage {index} is not built"));
+                self.done.get(index).map(State::child).ok_or_else(none)
+            }
+            Source::Image(image) => self
+                .step(name.to_owned(), |build, _| {
+                    let (found, was_here) = build.image(image)?;
+                    Ok((found, was_here))
+                })
+                .map_err(|error| error.in_step(line, &format!("FROM {image}"))),
+        }
+    }
+
+    /// An image from the store, pulled when it is not there; says whether it was.
+    pub(crate) fn image(&self, name: &str) -> Result<(State, bool)> {
+        let (image, was_here) = match self.store.resolve(name) {
+            Ok(image) => (image, true),
+            Err(slipway_image::Error::ImageMissing { .. }) => {
+                let reference: Reference = name.parse()?;
+                ((self.session.pull)(&reference)?, false)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let lease = self.store.lease(&image.id)?;
+        Ok((State::image(&image, lease), was_here))
+    }
+
+    fn commit(&mut self, state: &State, tags: &[Reference]) -> Result<Image> {
+        let store = self.store;
+        self.step("exporting to image".to_owned(), |build, step| {
+            let image = store.commit_image(&state.configuration(), &state.layers, tags)?;
+            let mut text = format!("writing image {}\n", image.id);
+            tags.iter().for_each(|tag| text.push_str(&format!("naming to {tag}\n")));
+            let stream = crate::progress::Stream::Stdout;
+            (build.session.progress)(Progress::Output { step, stream, bytes: text.into_bytes() });
+            Ok((image, false))
+        })
+    }
+}

@@ -1,0 +1,205 @@
+//! The stages that a target needs, in the order to build them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::dockerfile::{Dockerfile, Instruction, expand};
+use crate::error::{Error, Result};
+
+/// What a stage or a `COPY --from` takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Nothing.
+    Scratch,
+    /// The stage of this index.
+    Stage(usize),
+    /// An image by name.
+    Image(String),
+}
+
+/// The platform of this machine in the field's words: `amd64`, `arm64`.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
+/// The ARGs that are there without a default: the platform.
+pub(crate) fn platform_args() -> BTreeMap<String, String> {
+    let mut args = BTreeMap::new();
+    for side in ["TARGET", "BUILD"] {
+        args.insert(format!("{side}PLATFORM"), format!("linux/{}", architecture()));
+        args.insert(format!("{side}OS"), "linux".to_owned());
+        args.insert(format!("{side}ARCH"), architecture().to_owned());
+        args.insert(format!("{side}VARIANT"), String::new());
+    }
+    args
+}
+
+/// The global ARGs' values: a build argument wins over a default.
+pub(crate) fn global_args(
+    file: &Dockerfile,
+    build_args: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>> {
+    let mut values = platform_args();
+    for (line, name, default) in &file.args {
+        let value = match (build_args.get(name), default) {
+            (Some(value), _) => value.clone(),
+            (None, Some(default)) => expand::expand(default, file.escape, &|name| values.get(name).cloned())
+                .map_err(|reason| Error::dockerfile(*line, reason))?,
+            (None, None) => continue,
+        };
+        values.insert(name.clone(), value);
+    }
+    Ok(values)
+}
+
+/// The stages of a build.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    /// What each stage is built on.
+    pub(crate) bases: Vec<Source>,
+    /// The stages to build, in order; the last one is the target.
+    pub(crate) order: Vec<usize>,
+}
+
+impl Graph {
+    /// Finds what the target needs.
+    pub(crate) fn of(
+        file: &Dockerfile,
+        target: Option<&str>,
+        args: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let mut bases = Vec::new();
+        for (index, stage) in file.stages.iter().enumerate() {
+            let expand = |text: &str| {
+                expand::expand(text, file.escape, &|name| args.get(name).cloned())
+                    .map_err(|reason| Error::dockerfile(stage.line, reason))
+            };
+            if let Some(platform) = &stage.from.platform {
+                native(stage.line, &expand(platform)?)?;
+            }
+            let base = expand(&stage.from.base)?;
+            if base.is_empty() {
+                let reason = format!("FROM {} is empty: give its ARG a default", stage.from.base);
+                return Err(Error::dockerfile(stage.line, reason));
+            }
+            bases.push(match named(file, &base, index, false) {
+                Some(found) => Source::Stage(found),
+                None if base == "scratch" => Source::Scratch,
+                None => Source::Image(base),
+            });
+        }
+        let target = match target.filter(|target| !target.is_empty()) {
+            None => file.stages.len().saturating_sub(1),
+            Some(wanted) => {
+                named(file, wanted, file.stages.len(), true).ok_or_else(|| no_target(file, wanted))?
+            }
+        };
+        let order = reachable(file, &bases, target)?;
+        Ok(Self { bases, order })
+    }
+}
+
+/// What `--from` of a COPY in this stage names.
+pub(crate) fn copy_source(file: &Dockerfile, from: &str, index: usize, line: usize) -> Result<Source> {
+    if let Some(found) = named(file, from, index, true) {
+        return Ok(Source::Stage(found));
+    }
+    if from.eq_ignore_ascii_case("scratch") || named(file, from, file.stages.len(), false).is_some() {
+        let reason = format!("--from={from}: a stage can be copied from only after it; move that stage up");
+        return Err(Error::dockerfile(line, reason));
+    }
+    if from.parse::<usize>().is_ok() {
+        return Err(Error::dockerfile(
+            line,
+            format!("--from={from}: there are {index} stages before this one"),
+        ));
+    }
+    Ok(Source::Image(from.to_owned()))
+}
+
+/// The stage before `before` with this name, or (where allowed) index. Of two with one name the later counts.
+fn named(file: &Dockerfile, name: &str, before: usize, by_index: bool) -> Option<usize> {
+    let lower = name.to_ascii_lowercase();
+    let stages = file.stages.iter().enumerate().take(before);
+    let by_name = stages.rev().find(|(_, stage)| stage.from.name.as_deref() == Some(&lower));
+    by_name.map(|(index, _)| index).or_else(|| name.parse().ok().filter(|index| by_index && *index < before))
+}
+
+fn native(line: usize, platform: &str) -> Result<()> {
+    let ours = format!("linux/{}", architecture());
+    let same = platform == ours || platform == architecture() || platform == "linux" || platform.is_empty();
+    let variant = platform.strip_prefix(&ours).is_some_and(|rest| rest.starts_with('/'));
+    if same || variant {
+        return Ok(());
+    }
+    Err(Error::dockerfile(
+        line,
+        format!("--platform={platform} can't be built on this machine: it is {ours}"),
+    ))
+}
+
+fn no_target(file: &Dockerfile, wanted: &str) -> Error {
+    let names: Vec<&str> = file.stages.iter().filter_map(|stage| stage.from.name.as_deref()).collect();
+    let list = if names.is_empty() { "no stage has a name".to_owned() } else { names.join(", ") };
+    Error::Invalid(format!("the Dockerfile has no stage {wanted}: choose one of its stages ({list})"))
+}
+
+fn reachable(file: &Dockerfile, bases: &[Source], target: usize) -> Result<Vec<usize>> {
+    let mut needed = BTreeSet::new();
+    let mut todo = vec![target];
+    while let Some(index) = todo.pop() {
+        if !needed.insert(index) {
+            continue;
+        }
+        if let Some(Source::Stage(base)) = bases.get(index) {
+            todo.push(*base);
+        }
+        for step in file.stages.get(index).map(|stage| stage.steps.as_slice()).unwrap_or_default() {
+            let Instruction::Copy(copy) = &step.instruction else { continue };
+            let Some(from) = &copy.from else { continue };
+            if let Source::Stage(source) = copy_source(file, from, index, step.line)? {
+                todo.push(source);
+            }
+        }
+    }
+    Ok(needed.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile::parse;
+
+    fn order(text: &str, target: Option<&str>) -> Result<Vec<usize>> {
+        let file = parse(text.as_bytes())?;
+        let args = global_args(&file, &BTreeMap::new())?;
+        Graph::of(&file, target, &args).map(|graph| graph.order)
+    }
+
+    #[test]
+    fn only_stages_that_the_target_needs_are_built() {
+        let text = "ARG V=3\nFROM a:$V AS one\nFROM b AS unused\nFROM one AS two\nFROM scratch\nCOPY --from=two x y\nCOPY --from=busybox x y\n";
+        assert_eq!(order(text, None).unwrap(), [0, 2, 3]);
+        assert_eq!(order(text, Some("ONE")).unwrap(), [0]);
+        assert_eq!(order(text, Some("2")).unwrap(), [0, 2]);
+    }
+
+    #[test]
+    fn a_stage_that_is_not_there_is_told() {
+        for (text, target, message) in [
+            ("FROM a AS x", Some("y"), "the Dockerfile has no stage y: choose one of its stages (x)"),
+            (
+                "FROM a\nCOPY --from=b x y\nFROM c AS b",
+                Some("0"),
+                "Dockerfile line 2: --from=b: a stage can be copied from only after it; move that stage up",
+            ),
+            ("ARG V\nFROM $V", None, "Dockerfile line 2: FROM $V is empty: give its ARG a default"),
+        ] {
+            assert_eq!(order(text, target).unwrap_err().to_string(), message);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! RUN: a container in the build's one sandbox, its output told as it comes, its upper directory the layer.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use slipway_runtime::spec::{Privilege, default_spec};
+use slipway_runtime::{
+    AttachEvent, ContainerId, ContainerRequest, ContainerState, Dns, IpcMode, Network, PidMode, RootFs,
+    Runtime, SandboxConfig, SandboxId, Seccomp, User,
+};
+
+use crate::cancel::Cancellation;
+use crate::error::{Error, Result};
+use crate::progress::Stream;
+
+/// The prefix of all sandboxes of builds.
+pub(crate) const OWNER: &str = "build-";
+
+/// The sandbox of a build. Dropping it removes it with its containers.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    runtime: Runtime,
+    id: SandboxId,
+    containers: usize,
+    last: Option<ContainerId>,
+}
+
+/// A command to run.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// Program and arguments.
+    pub(crate) argv: Vec<String>,
+    /// Variables.
+    pub(crate) env: BTreeMap<String, String>,
+    /// The working directory.
+    pub(crate) cwd: String,
+    /// As USER says.
+    pub(crate) user: String,
+    /// The layers' directories, the topmost first.
+    pub(crate) lowers: Vec<PathBuf>,
+}
+
+impl Sandbox {
+    /// Makes the sandbox: on the bridge where there is one, else on the host's network.
+    pub(crate) fn create(runtime: &Runtime, build: &str) -> Result<Self> {
+        let id = SandboxId::new(format!("{OWNER}{build}"))?;
+        let bridged = runtime.network_status().ready;
+        let network = if bridged { Network::Pod { ports: Vec::new() } } else { Network::Host };
+        let sandbox = Self { runtime: runtime.clone(), id: id.clone(), containers: 0, last: None };
+        runtime.create_sandbox(&SandboxConfig {
+            id,
+            hostname: if bridged { "build".to_owned() } else { String::new() },
+            network,
+            cgroup_parent: None,
+            sysctls: BTreeMap::new(),
+            pid: PidMode::Container,
+            ipc: IpcMode::Pod,
+            userns: None,
+            dns: Dns::default(),
+            shm_size: 0,
+        })?;
+        Ok(sandbox)
+    }
+
+    /// Runs a command to its end; its upper directory, valid until [`Sandbox::forget_last`], and its exit code.
+    pub(crate) fn run(
+        &mut self,
+        process: &Process,
+        cancel: &Cancellation,
+        output: &dyn Fn(Stream, Vec<u8>),
+    ) -> Result<(PathBuf, i32)> {
+        self.containers = self.containers.saturating_add(1);
+        let id = ContainerId::new(format!("{}-{}", self.id, self.containers))?;
+        self.runtime.create_container(self.request(&id, process)?)?;
+        self.last = Some(id.clone());
+        let mut session = self.runtime.attach(&id, false)?;
+        cancel.check()?;
+        cancel.running(Some((self.runtime.clone(), id.clone())));
+        let ended = self.follow(&id, &mut session, output);
+        cancel.running(None);
+        cancel.check()?;
+        Ok((self.runtime.upper_dir(&id), ended?))
+    }
+
+    fn follow(
+        &self,
+        id: &ContainerId,
+        session: &mut slipway_runtime::AttachSession,
+        output: &dyn Fn(Stream, Vec<u8>),
+    ) -> Result<i32> {
+        self.runtime.start_container(id)?;
+        loop {
+            match session.next_event()? {
+                Some(AttachEvent::Stdout(bytes)) => output(Stream::Stdout, bytes),
+                Some(AttachEvent::Stderr(bytes)) => output(Stream::Stderr, bytes),
+                Some(AttachEvent::Exited(_)) | None => break,
+            }
+        }
+        loop {
+            let state = self.runtime.wait(id, Duration::from_secs(60))?;
+            if let Some(ContainerState::Exited { code, .. }) = state {
+                return Ok(code);
+            }
+        }
+    }
+
+    /// Removes the container that ran last.
+    pub(crate) fn forget_last(&mut self) -> Result<()> {
+        match self.last.take() {
+            Some(id) => Ok(self.runtime.remove_container(&id)?),
+            None => Ok(()),
+        }
+    }
+
+    fn request(&self, id: &ContainerId, process: &Process) -> Result<ContainerRequest> {
+        let mut spec = default_spec(Privilege::Confined);
+        let mut wanted = spec.process().clone().unwrap_or_default();
+        wanted.set_args(Some(process.argv.clone()));
+        wanted.set_env(Some(process.env.iter().map(|(name, value)| format!("{name}={value}")).collect()));
+        wanted.set_cwd(Path::new(&process.cwd).to_owned());
+        wanted.set_terminal(Some(false));
+        wanted.set_no_new_privileges(Some(false));
+        spec.set_process(Some(wanted));
+        Ok(ContainerRequest {
+            id: id.clone(),
+            sandbox: self.id.clone(),
+            spec,
+            rootfs: RootFs { lowers: process.lowers.clone(), readonly: false, volatile: true },
+            log_path: None,
+            stdin: false,
+            stdin_once: false,
+            tty: false,
+            volumes: Vec::new(),
+            user: User { name: process.user.clone(), ..User::default() },
+            seccomp: Seccomp::RuntimeDefault,
+        })
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if let Err(error) = self.runtime.remove_sandbox(&self.id) {
+            tracing::warn!(sandbox = %self.id, %error, "remove a build's sandbox");
+        }
+    }
+}
+
+/// An exit code as an error.
+pub(crate) fn failed(command: &str, code: i32) -> Error {
+    let hint = match code {
+        126 => ": the program can't be executed",
+        127 => ": the program is not in the image, or not in PATH",
+        137 => ": it was killed, perhaps for want of memory",
+        _ => "",
+    };
+    Error::RunFailed { command: command.to_owned(), code, hint }
+}

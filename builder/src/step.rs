@@ -1,0 +1,308 @@
+//! What each instruction does to a stage: settings at once, layers from the cache or made.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use slipway_image::{DiffId, Lower};
+
+use crate::build::Build;
+use crate::cache::{self, Entry, Key};
+use crate::clock;
+use crate::context::OpenContext;
+use crate::copy::{self, Chmod, Draft, Origin, Request};
+use crate::dockerfile::{Command, Copy, Instruction, Step};
+use crate::error::{Error, Result};
+use crate::graph::{self, Source};
+use crate::progress::Progress;
+use crate::run::{self, Process, Sandbox};
+use crate::stage::{self, State};
+use crate::tree::Tree;
+
+/// The first bytes of archives that ADD would have to unpack.
+const ARCHIVES: [(&[u8], usize); 5] =
+    [(b"\x1f\x8b", 0), (b"BZh", 0), (b"\xfd7zXZ\0", 0), (b"\x28\xb5\x2f\xfd", 0), (b"ustar", 257)];
+
+impl Build<'_> {
+    /// An instruction that changes settings alone.
+    pub(crate) fn set(&mut self, state: &mut State, escape: char, step: &Step) -> Result<()> {
+        let before = state.clone();
+        let expand = |word: &String| before.expand(step.line, escape, word);
+        let expand_all = |words: &[String]| words.iter().map(expand).collect::<Result<Vec<_>>>();
+        let expand_pairs = |pairs: &[(String, String)]| {
+            pairs.iter().map(|(name, value)| Ok((expand(name)?, expand(value)?))).collect::<Result<Vec<_>>>()
+        };
+        match &step.instruction {
+            Instruction::Arg(args) => {
+                for (name, default) in args {
+                    let default =
+                        default.as_ref().map(|word| state.expand(step.line, escape, word)).transpose()?;
+                    state.declare(name, default, &self.request.build_args, &self.globals);
+                    self.declared.insert(name.clone());
+                }
+            }
+            Instruction::Env(pairs) => state.set_env(&expand_pairs(pairs)?),
+            Instruction::Label(pairs) => state.set_labels(expand_pairs(pairs)?),
+            Instruction::Cmd(command) => {
+                state.config.set_cmd(Some(argv(state, command)));
+                state.own_cmd = true;
+            }
+            Instruction::Entrypoint(command) => {
+                state.config.set_entrypoint(Some(argv(state, command)));
+                if !state.own_cmd {
+                    state.config.set_cmd(None);
+                }
+            }
+            Instruction::Expose(ports) => expose(state, step.line, &expand_all(ports)?)?,
+            Instruction::Volume(paths) => {
+                let paths = expand_all(paths)?;
+                let volumes = add(state.config.volumes(), paths);
+                state.config.set_volumes(Some(volumes));
+            }
+            Instruction::User(user) => {
+                state.config.set_user(Some(expand(user)?));
+            }
+            Instruction::StopSignal(signal) => {
+                state.config.set_stop_signal(Some(expand(signal)?));
+            }
+            Instruction::Shell(words) => state.shell.clone_from(words),
+            Instruction::Maintainer(author) => state.author = Some(author.clone()),
+            Instruction::Add(_) | Instruction::Copy(_) | Instruction::Run(_) | Instruction::Workdir(_) => {}
+        }
+        state.record(&step.text, false);
+        Ok(())
+    }
+
+    /// An instruction that may make a layer; says whether the cache had it.
+    pub(crate) fn make(
+        &mut self,
+        context: &OpenContext,
+        index: usize,
+        (step, number): (&Step, u32),
+        state: &mut State,
+    ) -> Result<bool> {
+        match &step.instruction {
+            Instruction::Workdir(path) => {
+                let path = state.expand(step.line, context.dockerfile.escape, path)?;
+                self.workdir(&path, step, state)
+            }
+            Instruction::Run(command) => self.run(command, (step, number), state),
+            Instruction::Copy(copy) | Instruction::Add(copy) => {
+                self.copy(context, index, (step, copy), state)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Takes a step's layer from the cache, or makes and remembers it.
+    fn cached(
+        &mut self,
+        key: &Key,
+        step: &Step,
+        state: &mut State,
+        work: impl FnOnce(&mut Self, &State) -> Result<Option<PathBuf>>,
+    ) -> Result<bool> {
+        let key = key.digest();
+        if let Some((entry, lease)) = (!self.request.no_cache).then(|| cache::get(self.store, &key)).flatten()
+        {
+            state.push(entry.layer, entry.created, lease, &step.text);
+            return Ok(true);
+        }
+        let upper = work(self, state)?;
+        let record = upper.map(|upper| self.store.commit_layer(&upper, &state.layers)).transpose()?;
+        if let Some(sandbox) = &mut self.sandbox {
+            sandbox.forget_last()?;
+        }
+        let entry = Entry { layer: record.as_ref().map(|record| record.diff_id), created: clock::now() };
+        cache::put(self.store, &key, &entry)?;
+        state.push(entry.layer, entry.created, record.map(|record| record.lease), &step.text);
+        Ok(false)
+    }
+
+    fn workdir(&mut self, path: &str, step: &Step, state: &mut State) -> Result<bool> {
+        let path = copy::absolute(&state.workdir(), path);
+        let path = if path.len() > 1 { path.trim_end_matches('/').to_owned() } else { path };
+        state.config.set_working_dir(Some(path.clone()));
+        let user = state.config.user().clone().unwrap_or_default();
+        let mut key = Key::new("workdir", &state.layers);
+        key.text(&path);
+        key.text(&user);
+        self.cached(&key, step, state, |build, state| {
+            let lowers = build.lowers(&state.layers)?;
+            let mut draft = build.draft(&lowers)?;
+            let owner = if user.is_empty() { (0, 0) } else { copy::user::owner(draft.tree(), &user)? };
+            let made = draft.make_directory(Path::new(&path), owner)?;
+            let upper = draft.finish()?;
+            Ok(made.then_some(upper))
+        })
+    }
+
+    fn run(&mut self, command: &Command, (step, number): (&Step, u32), state: &mut State) -> Result<bool> {
+        let argv = argv(state, command);
+        let (env, user, cwd) =
+            (state.run_env(), state.config.user().clone().unwrap_or_default(), state.workdir());
+        let mut key = Key::new("run", &state.layers);
+        key.list(argv.iter().cloned());
+        key.list(env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().into_iter());
+        key.text(&user);
+        key.text(&cwd);
+        self.cached(&key, step, state, |build, state| {
+            let lowers = build.lowers(&state.layers)?;
+            let process = build.process(argv, env, (user, cwd), lowers)?;
+            build.execute(&process, number).map(Some)
+        })
+    }
+
+    fn process(
+        &self,
+        argv: Vec<String>,
+        mut env: BTreeMap<String, String>,
+        (user, cwd): (String, String),
+        lowers: Vec<PathBuf>,
+    ) -> Result<Process> {
+        for (name, value) in stage::proxies(&self.request.build_args) {
+            env.entry(name).or_insert(value);
+        }
+        let home = copy::user::home(&Tree::open(&lowers)?, &user);
+        env.entry("HOME".into()).or_insert_with(|| home.unwrap_or_else(|| "/root".into()));
+        Ok(Process { argv, env, cwd, user, lowers })
+    }
+
+    fn execute(&mut self, process: &Process, step: u32) -> Result<PathBuf> {
+        let sandbox = match &mut self.sandbox {
+            Some(sandbox) => sandbox,
+            empty => empty.insert(Sandbox::create(self.runtime, &self.id)?),
+        };
+        let progress = self.session.progress;
+        let output = |stream, bytes| progress(Progress::Output { step, stream, bytes });
+        let (upper, code) = sandbox.run(process, self.session.cancel, &output)?;
+        if code == 0 { Ok(upper) } else { Err(run::failed(&process.argv.join(" "), code)) }
+    }
+
+    fn copy(
+        &mut self,
+        context: &OpenContext,
+        index: usize,
+        (step, copy): (&Step, &Copy),
+        state: &mut State,
+    ) -> Result<bool> {
+        let escape = context.dockerfile.escape;
+        let from;
+        let origin = match &copy.from {
+            None => {
+                let (tree, ignore) = (&context.tree, Some(&context.ignore));
+                Origin { tree, ignore, place: "the build context".into() }
+            }
+            Some(name) => {
+                from = self.origin(context, name, index, step.line)?;
+                Origin { tree: &from, ignore: None, place: format!("--from={name}") }
+            }
+        };
+        let expand = |word: &String| state.expand(step.line, escape, word);
+        let sources = copy.sources.iter().map(expand).collect::<Result<Vec<_>>>()?;
+        let destination = copy::absolute(&state.workdir(), &expand(&copy.destination)?);
+        let chown = copy.chown.as_ref().map(expand).transpose()?;
+        let chmod = copy.chmod.as_ref().map(expand).transpose()?;
+        let found = copy::select(&origin, &sources)?;
+        if found.is_empty() {
+            let message = format!("line {}: {} matches nothing", step.line, sources.join(" "));
+            (self.session.progress)(Progress::Warning { message });
+        }
+        if matches!(step.instruction, Instruction::Add(_)) {
+            refuse_archives(&origin, &found)?;
+        }
+        let mut key = Key::new("copy", &state.layers);
+        key.text(&destination);
+        key.list(chown.iter().cloned().collect::<Vec<_>>().into_iter());
+        key.list(chmod.iter().cloned().collect::<Vec<_>>().into_iter());
+        key.bytes(&copy::hash(&origin, &found, copy.from.is_some())?);
+        self.cached(&key, step, state, |build, state| {
+            let lowers = build.lowers(&state.layers)?;
+            let mut draft = build.draft(&lowers)?;
+            let owner = chown.map(|text| copy::user::owner(draft.tree(), &text)).transpose()?;
+            let chmod = chmod.map(|text| parse_mode(&text)).transpose()?;
+            draft.copy(&origin, &found, &Request { sources, destination, owner, chmod })?;
+            draft.finish().map(Some)
+        })
+    }
+
+    fn origin(&mut self, context: &OpenContext, name: &str, index: usize, line: usize) -> Result<Tree> {
+        let state = match graph::copy_source(&context.dockerfile, name, index, line)? {
+            Source::Stage(stage) => self.done.get(&stage).cloned(),
+            Source::Image(image) => Some(self.image(&image)?.0),
+            Source::Scratch => None,
+        };
+        let state = state.ok_or_else(|| Error::dockerfile(line, format!("--from={name} is not built")))?;
+        let lowers = self.lowers(&state.layers)?;
+        self.done.entry(usize::MAX).or_insert_with(State::scratch).leases.extend(state.leases);
+        Tree::open(&lowers)
+    }
+
+    fn lowers(&self, layers: &[DiffId]) -> Result<Vec<PathBuf>> {
+        let directory = |lower| match lower {
+            Lower::Directory(path) => Ok(path),
+            other => Err(Error::Invalid(format!("a layer of another form can't be built on: {other:?}"))),
+        };
+        self.store.lowers(layers)?.lowers.into_iter().map(directory).collect()
+    }
+
+    fn draft(&mut self, lowers: &[PathBuf]) -> Result<Draft> {
+        self.drafts = self.drafts.saturating_add(1);
+        Draft::new(self.scratch.join(self.drafts.to_string()), lowers)
+    }
+}
+
+fn argv(state: &State, command: &Command) -> Vec<String> {
+    match command {
+        Command::Exec(words) => words.clone(),
+        Command::Shell(text) => state.shell.iter().cloned().chain([text.clone()]).collect(),
+    }
+}
+
+fn add(known: &Option<Vec<String>>, new: Vec<String>) -> Vec<String> {
+    let mut all = known.clone().unwrap_or_default();
+    all.extend(new);
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn expose(state: &mut State, line: usize, words: &[String]) -> Result<()> {
+    let mut ports = Vec::new();
+    for word in words.iter().flat_map(|word| word.split_whitespace()) {
+        let (range, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let protocol = protocol.to_ascii_lowercase();
+        let (Ok(first), Ok(last), true) =
+            (first.parse::<u16>(), last.parse::<u16>(), matches!(protocol.as_str(), "tcp" | "udp" | "sctp"))
+        else {
+            return Err(Error::dockerfile(line, format!("{word} is no port: write 80, 80/udp or 8000-8010")));
+        };
+        ports.extend((first..=last).map(|port| format!("{port}/{protocol}")));
+    }
+    let all = add(state.config.exposed_ports(), ports);
+    state.config.set_exposed_ports(Some(all));
+    Ok(())
+}
+
+fn parse_mode(text: &str) -> Result<Chmod> {
+    let bad = || Error::Invalid(format!("--chmod={text} is no mode: write 644, or u=rwX,go=rX"));
+    Chmod::parse(text).ok_or_else(bad)
+}
+
+fn refuse_archives(origin: &Origin<'_>, found: &[copy::Selection]) -> Result<()> {
+    for item in found.iter().filter(|selection| !selection.directory).flat_map(|selection| &selection.items) {
+        let parent = origin.tree.directory(item.source.parent().unwrap_or(Path::new("")))?;
+        let name = item.source.file_name().unwrap_or_default();
+        let Ok(file) = parent.open_file(name) else { continue };
+        let mut head = Vec::new();
+        let mut limited = std::io::Read::take(file, 512);
+        std::io::Read::read_to_end(&mut limited, &mut head).map_err(Error::io("read", &item.source))?;
+        if ARCHIVES.iter().any(|(magic, at)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic))) {
+            return Err(Error::Invalid(format!(
+                "{} is an archive, and ADD does not unpack yet: unpack it before, or use COPY",
+                item.source.display()
+            )));
+        }
+    }
+    Ok(())
+}
