@@ -45,12 +45,7 @@ impl Progress {
                 self.tell("");
             }
             Event::Warning(text) => output::note(format_args!("warning: {text}")),
-            Event::Built(built) => {
-                for tag in &built.tags {
-                    self.tell(format_args!("naming to {tag}"));
-                }
-                return Some(built);
-            }
+            Event::Built(built) => return Some(built),
         }
         None
     }
