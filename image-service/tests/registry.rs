@@ -194,3 +194,28 @@ async fn what_is_not_there_is_told_apart() {
     assert!(!down.unwrap_err().to_string().contains('\n'));
     assert!(store.images().is_empty());
 }
+
+/// Another client reads what Slipway pushed, and Slipway what that client made of it: Docker's manifest and media types.
+#[tokio::test(flavor = "multi_thread")]
+async fn skopeo_reads_what_was_pushed_and_its_docker_form_is_pulled() {
+    let Some(registry) = Registry::start(None) else { return };
+    let (folder, none) = (tempfile::tempdir().unwrap(), Credentials::Anonymous);
+    let (name, docker) = (registry.reference("app:oci"), registry.reference("app:docker"));
+    let store = store(folder.path());
+    let image = build(&store, folder.path(), &name);
+    store.push(&name, &none, &quiet).await.unwrap();
+    let copied = Command::new("skopeo")
+        .args(["copy", "-q", "--format", "v2s2", "--src-tls-verify=false", "--dest-tls-verify=false"])
+        .args([format!("docker://{name}"), format!("docker://{docker}")])
+        .status();
+    let Ok(status) = copied else {
+        println!("skipped: skopeo is not installed");
+        return;
+    };
+    assert!(status.success());
+    store.remove(&name.to_string()).unwrap();
+    let pulled = store.pull(&docker, &none, &quiet).await.unwrap();
+    assert_eq!(pulled.layers, image.layers);
+    rebuild_all(&store, &pulled);
+    assert_eq!(store.check().unwrap(), []);
+}
