@@ -19,6 +19,9 @@ pub enum Error {
     /// The runtime's.
     #[error(transparent)]
     Runtime(#[from] slipway_runtime::Error),
+    /// The builder's.
+    #[error(transparent)]
+    Build(#[from] slipway_builder::Error),
     /// A field of a request that is not honoured yet and has a wish behind it.
     #[error("field {field} is not supported yet: leave it out")]
     Unsupported {
@@ -182,6 +185,7 @@ impl Error {
         match self {
             Self::Image(error) => image_code(error),
             Self::Runtime(error) => runtime_code(error),
+            Self::Build(error) => build_code(error),
             Self::Unsupported { .. } | Self::Unserved { .. } => Code::Unimplemented,
             Self::Invalid { .. } | Self::Ambiguous { .. } => Code::InvalidArgument,
             Self::NotFound { .. } => Code::NotFound,
@@ -255,6 +259,23 @@ fn runtime_code(error: &slipway_runtime::Error) -> Code {
         Runtime::Start { source, .. } => io_code(source),
         Runtime::Monitor { .. } => Code::Unavailable,
         Runtime::Record { .. } => Code::DataLoss,
+    }
+}
+
+fn build_code(error: &slipway_builder::Error) -> Code {
+    use slipway_builder::Error as Build;
+    match error {
+        Build::Dockerfile { .. } | Build::Invalid(_) | Build::Context { .. } | Build::Missing { .. } => {
+            Code::InvalidArgument
+        }
+        Build::RunFailed { .. } => Code::FailedPrecondition,
+        Build::Step { source, .. } => build_code(source),
+        Build::Cancelled => Code::Cancelled,
+        Build::Image(error) => image_code(error),
+        Build::Runtime(error) => runtime_code(error),
+        Build::Io { source, .. } => io_code(source),
+        // The enum is open: what is not known here is the builder's own trouble.
+        _ => Code::Internal,
     }
 }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use slipway_builder::{Builder, BuilderConfig};
 use slipway_image::{Lease, Store};
 use slipway_runtime::Runtime;
 use tokio_util::task::TaskTracker;
@@ -20,6 +21,7 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) store: Store,
     pub(crate) runtime: Runtime,
+    pub(crate) builder: Builder,
     pub(crate) tasks: TaskTracker,
     pub(crate) pods: Table<Pod>,
     pub(crate) containers: Table<Container>,
@@ -34,7 +36,10 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(config: Config, store: Store, runtime: Runtime) -> Result<Self> {
         let tasks = TaskTracker::new();
+        let scratch = config.root.join("build");
+        let builder = Builder::new(store.clone(), runtime.clone(), BuilderConfig { scratch })?;
         Ok(Self {
+            builder,
             pods: Table::new("pod"),
             containers: Table::new("container"),
             pod_names: Names::new("pod", tasks.clone()),

@@ -1,5 +1,6 @@
 //! What `slipway.v1` does that the CRI has no word for.
 
+pub(crate) mod build;
 pub(crate) mod housekeeping;
 pub(crate) mod logs;
 pub(crate) mod run;

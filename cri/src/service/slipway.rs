@@ -6,10 +6,9 @@ use slipway_proto::slipway::v1 as own;
 use slipway_proto::slipway::v1::slipway_server::Slipway;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::error::Error;
 use crate::node::Node;
 use crate::own::transfer::Events;
-use crate::own::{housekeeping, logs, run, streams, transfer, view};
+use crate::own::{build, housekeeping, logs, run, streams, transfer, view};
 
 /// The service.
 #[derive(Debug)]
@@ -34,8 +33,8 @@ impl Slipway for Verbs {
     type ExecStream = Events<own::StreamOutput>;
     type LogsStream = Events<own::LogEntry>;
 
-    async fn build(&self, _request: Request<Streaming<own::BuildRequest>>) -> Answer<Self::BuildStream> {
-        Err(Error::Unserved { call: "Build", instead: "pull an image" }.into())
+    async fn build(&self, request: Request<Streaming<own::BuildRequest>>) -> Answer<Self::BuildStream> {
+        Ok(Response::new(build::build(&self.node, request.into_inner()).await?))
     }
 
     async fn pull_image(&self, request: Request<own::PullImageRequest>) -> Answer<Self::PullImageStream> {
