@@ -204,20 +204,25 @@ impl Pod {
         script: &str,
         deadline_ms: u64,
     ) -> Reply {
-        let mut plan = plan(&shell(script), vec![Step::Session { terminal: false }]);
-        let mut descriptors = Vec::new();
-        let mut join = Vec::new();
-        for (number, (name, kind)) in [("pid", NEW_PID), ("mnt", NEW_NS)].into_iter().enumerate() {
-            descriptors.push(open(Path::new(&format!("/proc/{init}/ns/{name}")), OFlags::RDONLY));
-            join.push(Join { descriptor: u16::try_from(number).unwrap(), kind });
-        }
-        plan.join = List(join);
-        descriptors.insert(0, sealed(&plan));
+        let mut descriptors = exec_plan(init, script, &[("pid", NEW_PID), ("mnt", NEW_NS)], false);
         for _ in 0..3 {
             descriptors.push(open(Path::new("/dev/null"), OFlags::RDWR));
         }
         client.send_descriptors(&descriptors);
         client.ask(&Request::Exec { container: container.into(), terminal: false, deadline_ms })
+    }
+
+    /// The same with a terminal, and inside the container's user namespace: its master comes with the answer.
+    pub(crate) fn exec_terminal(
+        &self,
+        client: &Client,
+        (container, init): (&str, i32),
+        script: &str,
+    ) -> (Reply, Vec<OwnedFd>) {
+        let kinds = [("user", KINDS[USER]), ("pid", NEW_PID), ("mnt", NEW_NS)];
+        client.send_descriptors(&exec_plan(init, script, &kinds, true));
+        client.send(&Request::Exec { container: container.into(), terminal: true, deadline_ms: 0 });
+        client.receive()
     }
 
     pub(crate) fn file(&self, name: &str) -> String {
@@ -307,6 +312,17 @@ impl Drop for Pod {
             let _ = std::fs::remove_dir(path);
         }
     }
+}
+
+fn exec_plan(init: i32, script: &str, kinds: &[(&str, u64)], terminal: bool) -> Vec<OwnedFd> {
+    let mut plan = plan(&shell(script), vec![Step::Session { terminal }]);
+    let mut descriptors = Vec::new();
+    for (number, (name, kind)) in kinds.iter().enumerate() {
+        descriptors.push(open(Path::new(&format!("/proc/{init}/ns/{name}")), OFlags::RDONLY));
+        plan.join.0.push(Join { descriptor: u16::try_from(number).unwrap(), kind: *kind });
+    }
+    descriptors.insert(0, sealed(&plan));
+    descriptors
 }
 
 fn plan(options: &Options, steps: Vec<Step>) -> Plan {

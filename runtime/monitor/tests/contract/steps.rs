@@ -3,7 +3,7 @@
 use crate::pod::{Options, Pod, shell};
 use slipway_monitor::exit_file;
 use slipway_monitor::plan::{Parameter, Step};
-use slipway_monitor::protocol::{Reply, Request};
+use slipway_monitor::protocol::{IdRange, Reply, Request};
 use slipway_monitor::wire::List;
 
 fn text(text: &str) -> std::ffi::CString {
@@ -106,6 +106,42 @@ fn a_terminal_is_the_containers_own_and_takes_size_and_input() {
     for line in ["F 40 100\r", "F /dev/pts/0\r", "F got hello\r", "F bye\r"] {
         assert!(log.split('\n').any(|found| found.ends_with(line)), "{line:?}: {log}");
     }
+}
+
+#[test]
+fn a_session_in_a_user_namespace_has_a_terminal_of_the_container() {
+    let Some(pod) = Pod::new() else { return };
+    let daemon = pod.connect();
+    let map = || List(vec![IdRange { inside: 0, outside: 300_000, count: 65_536 }]);
+    let (uids, gids) = (map(), map());
+    let kinds = 0x5c00_0000;
+    daemon.send(&Request::Namespaces { kinds, uids, gids, hostname: "inside".into(), sysctls: List(vec![]) });
+    let (reply, namespaces) = daemon.receive();
+    assert_eq!(reply, Reply::Done {});
+    pod.give_root_to(300_000);
+    let steps = vec![
+        Step::MakeDirectory { path: text("dev/pts"), mode: 0o755 },
+        Step::Mount {
+            kind: text("devpts"),
+            target: text("dev/pts"),
+            attributes: 0,
+            parameters: List(vec![Parameter { key: text("ptmxmode"), value: Some(text("0666")) }]),
+        },
+    ];
+    let options = Options { namespaces: Some(namespaces), steps, ..shell("sleep 1000") };
+    let Reply::Started { pid: init, .. } = pod.start(&daemon, "one", &options) else { panic!("not started") };
+    let client = pod.connect();
+    let (reply, masters) =
+        pod.exec_terminal(&client, ("one", init), "read line; stty size; tty; id -u; exit 4");
+    assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
+    let resize = Request::Resize { container: String::new(), width: 90, height: 30 };
+    assert_eq!(client.ask(&resize), Reply::Done {});
+    rustix::io::write(&masters[0], b"go\n").unwrap();
+    let Reply::Exited { exit, .. } = client.next() else { panic!("not told of the end") };
+    assert_eq!(exit.wait_status >> 8, 4);
+    let mut output = vec![0; 4096];
+    let length = rustix::io::read(&masters[0], &mut output).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output[..length]), "go\r\n30 90\r\n/dev/pts/0\r\n0\r\n");
 }
 
 #[test]
