@@ -38,7 +38,7 @@ impl Node {
         let number = (NUMBER.fetch_add(1, Ordering::Relaxed) + std::process::id() * 16) % 250 + 1;
         let directory = tempfile::tempdir_in("/var/tmp").expect("a directory for the node");
         let config = format!(
-            "log = \"info\"\n[runtime]\ncgroup_root = \"slipway-test-{number}\"\n[network]\nbridge = \"slipt{number}\"\nsubnet = \"10.77.{number}.0/24\"\nnft_table = \"slipway_test_{number}\"\n{more}"
+            "log = \"info\"\n[runtime]\ncgroup_root = \"slipway-test-{number}\"\n[network]\nbridge = \"slipt{number}\"\nsubnets = [\"10.77.{number}.0/24\"]\ntable = \"slipway_test_{number}\"\n{more}"
         );
         std::fs::write(directory.path().join("config.toml"), config).expect("the configuration is written");
         let mut node = Self { directory, number, daemon: None };
@@ -293,6 +293,7 @@ impl Drop for Node {
                 Command::new("nft").args(["delete", "table", family, &table]).stderr(Stdio::null()).status();
         }
         unmount_below(self.directory.path());
+        remove_cgroups(&format!("slipway-test-{}", self.number));
     }
 }
 
@@ -306,5 +307,16 @@ fn unmount_below(directory: &Path) {
         .collect();
     for target in targets.iter().rev() {
         let _ = rustix::mount::unmount(*target, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// Removes the node's own cgroup tree, which a daemon leaves for the next: it fails where a process still lives in one.
+fn remove_cgroups(name: &str) {
+    let found = Command::new("find")
+        .args(["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &format!("*/{name}*")])
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    for directory in found.unwrap_or_default().lines() {
+        let _ = std::fs::remove_dir(directory);
     }
 }
