@@ -1,5 +1,6 @@
 //! The daemon's program: arguments, log, signals; the rest is `slipway_cri::daemon`.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -25,7 +26,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     let config = Config::load(arguments)?;
     let filter = EnvFilter::try_new(&config.log)
         .map_err(|error| Error::Setting { key: "log", reason: error.to_string() })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let threads = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

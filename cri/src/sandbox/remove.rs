@@ -27,6 +27,10 @@ pub(crate) async fn carry_out(node: &Arc<Node>, pod: Arc<Pod>) -> Result<()> {
         let node = node.clone();
         async move {
             let _turn = pod.turn.lock().await;
+            if node.pods.find(pod.id()).is_err() {
+                // Whoever had the turn before has removed it.
+                return Ok(());
+            }
             pod.intend(&node.pod_records, Phase::Removing)?;
             for row in node.containers.all().into_iter().filter(|row| row.record.pod == pod.record.id) {
                 container::remove::clear(&node, &row).await?;
