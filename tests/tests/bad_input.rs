@@ -21,7 +21,7 @@ fn absent_things_are_named() {
 #[test]
 fn a_reference_that_does_not_parse_is_refused() {
     let node = Node::start();
-    for reference in ["UPPER/case:1", "a//b", "x@sha256:12", "name:bad tag", "http://host/x"] {
+    for reference in ["fleet/UPPER:1", "a//b", "x@sha256:12", "name:bad tag", "http://host/x"] {
         let output = node.crictl(&["pull", reference]);
         assert!(output.error().contains("InvalidArgument"), "{output:#?}");
     }

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -78,6 +79,9 @@ fn feed(node: &Node, row: &Container, input: &AttachInput, request: own::AttachR
     }
 }
 
+/// How long the daemon's watch of a monitor may lag behind a session's.
+const WATCH_DELAY: Duration = Duration::from_secs(5);
+
 struct Follower {
     node: Arc<Node>,
     row: Arc<Container>,
@@ -88,14 +92,23 @@ struct Follower {
 }
 
 impl Follower {
+    /// The monitor tells this session and the daemon's own watch apart, and only the latter knows the reason: it is
+    /// waited for, so that an exit is never reported of a container that still seems to run.
+    fn end(&self, code: i32) -> Result<own::StreamOutput, Status> {
+        match self.node.runtime.wait(&self.row.record.id, WATCH_DELAY).map_err(Error::from)? {
+            Some(_) => Ok(exit(&self.node, &self.row)),
+            None => Ok(message(Message::Exit(own::Exit { code, ..own::Exit::default() }))),
+        }
+    }
+
     fn follow(self, mut session: slipway_runtime::AttachSession) {
         loop {
             let event = match session.next_event() {
                 Ok(Some(AttachEvent::Stdout(bytes))) if self.start.stdout => message(Message::Stdout(bytes)),
                 Ok(Some(AttachEvent::Stderr(bytes))) if self.start.stderr => message(Message::Stderr(bytes)),
                 Ok(Some(AttachEvent::Stdout(_) | AttachEvent::Stderr(_))) => continue,
-                Ok(Some(AttachEvent::Exited(_))) => {
-                    let _ = self.sender.blocking_send(Ok(exit(&self.node, &self.row)));
+                Ok(Some(AttachEvent::Exited(code))) => {
+                    let _ = self.sender.blocking_send(self.end(code));
                     return;
                 }
                 Ok(None) => {
