@@ -8,6 +8,7 @@ pub(crate) use lifecycle::{KEPT, host_name, pause_program};
 
 use crate::id::SandboxId;
 use crate::network::PortMapping;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -77,6 +78,23 @@ pub struct IdMap {
     pub uids: Vec<IdRange>,
     /// Groups.
     pub gids: Vec<IdRange>,
+}
+
+impl IdMap {
+    /// The user outside that is root inside.
+    pub(crate) fn root_uid(&self) -> Result<u32> {
+        Self::root_of(&self.uids)
+    }
+
+    /// The group outside that is root's inside.
+    pub(crate) fn root_gid(&self) -> Result<u32> {
+        Self::root_of(&self.gids)
+    }
+
+    fn root_of(ranges: &[IdRange]) -> Result<u32> {
+        let range = ranges.iter().find(|range| range.inside == 0 && range.count > 0);
+        range.map(|range| range.outside).ok_or_else(|| Error::Invalid("an id map must map id 0".into()))
+    }
 }
 
 /// One line of a map.

@@ -11,6 +11,7 @@ mod exit;
 mod launch;
 mod log;
 mod namespaces;
+mod pause;
 mod reaper;
 mod server;
 mod session;
@@ -24,7 +25,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match setup::begin().and_then(|process| server::Server::new(process).serve()) {
+    let served = if std::env::args_os().next().is_some_and(|name| name == pause::NAME) {
+        pause::reap()
+    } else {
+        setup::begin().and_then(|process| server::Server::new(process).serve())
+    };
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());

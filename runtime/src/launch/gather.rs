@@ -9,7 +9,9 @@ use crate::rootfs::users::Identity;
 use crate::rootfs::{overlay, users};
 use crate::runtime::Shared;
 use crate::sandbox::{FILES, KEPT, host_name};
-use crate::{ContainerRequest, Error, IpcMode, PidMode, Result, Seccomp, namespace, seccomp, spec, state};
+use crate::{
+    ContainerRequest, Error, IdMap, IpcMode, PidMode, Result, Seccomp, namespace, seccomp, spec, state,
+};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount, Process, Spec};
 use rustix::fs::makedev;
 use slipway_monitor::plan::{Join, Plan};
@@ -51,8 +53,7 @@ pub(super) fn container(
 ) -> Result<Gathered> {
     let request = &container.record.request;
     let record = pod.record();
-    let root =
-        overlay::mount_detached(&request.rootfs, &container.directory, shared.features.lowerdir_append)?;
+    let root = mount_root(shared, pod, container)?;
     let identity = users::resolve(root.as_fd(), &request.user)?;
     let mut descriptors = Descriptors::default();
     let root = descriptors.add(root)?;
@@ -64,8 +65,11 @@ pub(super) fn container(
         clone_flags |= bits(libc::CLONE_NEWPID);
     }
     let mut mounts = prepare_mounts(&request.spec, cgroup, &mut descriptors)?;
+    if record.config.userns.is_some() && record.netns.is_none() {
+        bind_host_sysfs(&mut mounts, &mut descriptors)?;
+    }
     add_pod_files(pod, &record, &mut mounts, &mut descriptors)?;
-    add_volumes(container, &mut mounts, &mut descriptors)?;
+    add_volumes(container, record.config.userns.as_ref(), &mut mounts, &mut descriptors)?;
     let devices = prepare_devices(&request.spec, record.config.userns.is_some(), &mut descriptors)?;
     let process = process_of(request)?;
     let hostname = host_name(&record.config);
@@ -86,6 +90,19 @@ pub(super) fn container(
         },
     };
     Ok(Gathered { plan: plan::container(input)?, descriptors: descriptors.into_vec() })
+}
+
+/// Mounts the container's root, through the pod's id map when it has one.
+fn mount_root(shared: &Shared, pod: &Pod, container: &Container) -> Result<OwnedFd> {
+    let rootfs = &container.record.request.rootfs;
+    let append = shared.features.lowerdir_append;
+    let Some(map) = pod.record().config.userns else {
+        return overlay::mount_detached(rootfs, &container.directory, append, None);
+    };
+    let namespace = namespace::open(&pod.state.join("user"))?;
+    let (uid, gid) = (map.root_uid()?, map.root_gid()?);
+    let owner = overlay::Owner { namespace: namespace.as_fd(), uid, gid };
+    overlay::mount_detached(rootfs, &container.directory, append, Some(owner))
 }
 
 /// What every process of a container has in common.
@@ -250,6 +267,18 @@ fn cgroup_mounts(
     Ok(())
 }
 
+/// sysfs shows a network, so a user namespace that does not own one can't mount it: the host's is bound, read-only.
+fn bind_host_sysfs(mounts: &mut [PreparedMount], descriptors: &mut Descriptors) -> Result<()> {
+    for mount in mounts {
+        if matches!(&mount.source, Source::New { kind, .. } if kind == "sysfs") {
+            let options = BindOptions::parse(&mount.destination, &["rbind".into(), "rro".into()])?;
+            let descriptor = descriptors.add(binds::open(Path::new("/sys"), options)?.mount)?;
+            mount.source = Source::Detached { descriptor, is_directory: true };
+        }
+    }
+    Ok(())
+}
+
 fn taken(mounts: &[PreparedMount], destination: &Path) -> bool {
     mounts.iter().any(|mount| mount.destination == destination)
 }
@@ -281,6 +310,7 @@ fn add_pod_files(
 /// A directory for each VOLUME of the image, where nothing else is mounted.
 fn add_volumes(
     container: &Container,
+    map: Option<&IdMap>,
     mounts: &mut Vec<PreparedMount>,
     descriptors: &mut Descriptors,
 ) -> Result<()> {
@@ -292,6 +322,10 @@ fn add_volumes(
         state::make_directory(&directory)?;
         std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .map_err(|source| Error::Io { action: "set mode of", path: directory.clone(), source })?;
+        if let Some(map) = map {
+            std::os::unix::fs::chown(&directory, Some(map.root_uid()?), Some(map.root_gid()?))
+                .map_err(|source| Error::Io { action: "set owner of", path: directory.clone(), source })?;
+        }
         let bind = binds::open(&directory, BindOptions::plain())?;
         let descriptor = descriptors.add(bind.mount)?;
         let source = Source::Detached { descriptor, is_directory: true };

@@ -1,16 +1,17 @@
 //! The overlay mount of a container, detached: by `fsconfig(2)` with one lower directory a call, or, where the kernel
 //! is older, by `mount(2)` with short relative links in a mount namespace of the calling thread's own.
 
-use crate::sys::mount::unshare_mounts;
+use crate::sys::mount::{MountChange, change_mount, unshare_mounts};
 use crate::{Error, Result, RootFs, state};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change, open_tree,
+    fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount,
+    mount_change, open_tree,
 };
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -20,12 +21,33 @@ const OFF: [&str; 4] = ["redirect_dir", "metacopy", "index", "xino"];
 /// What `fsconfig(2)` takes as a string, its NUL included.
 const LONGEST_VALUE: usize = 255;
 
+/// The user namespace of a pod, and the ids outside of it that are root's inside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner<'a> {
+    pub(crate) namespace: BorrowedFd<'a>,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
 /// Mounts a container's root. `directory` holds `upper` and gets a fresh work directory: a volatile upper can't be
 /// mounted a second time with its first.
-pub(crate) fn mount_detached(rootfs: &RootFs, directory: &Path, append: bool) -> Result<OwnedFd> {
-    let layout = Layout::prepare(rootfs, directory)?;
+///
+/// With a user namespace the lowers are idmapped and the upper is plain, its root owned by the pod's root: an overlay
+/// can't be idmapped itself, and over an idmapped upper it is silently read-only.
+pub(crate) fn mount_detached(
+    rootfs: &RootFs,
+    directory: &Path,
+    append: bool,
+    owner: Option<Owner<'_>>,
+) -> Result<OwnedFd> {
+    if owner.is_some() && !append {
+        return Err(Error::Unsupported(
+            "a user namespace on a kernel whose overlayfs takes no descriptors".into(),
+        ));
+    }
+    let layout = Layout::prepare(rootfs, directory, owner)?;
     let mounted = if append {
-        layout.mount_by_fsconfig(rootfs.volatile)?
+        layout.mount_by_fsconfig(rootfs.volatile, owner)?
     } else {
         layout.mount_by_links(rootfs.volatile)?
     };
@@ -44,7 +66,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn prepare(rootfs: &RootFs, directory: &Path) -> Result<Self> {
+    fn prepare(rootfs: &RootFs, directory: &Path, mapped: Option<Owner<'_>>) -> Result<Self> {
         for name in state::names(directory)? {
             if name.starts_with("work-") || name == "links" {
                 state::remove_directory(&directory.join(name))?;
@@ -64,13 +86,13 @@ impl Layout {
         state::make_directory(&work)?;
         let layout = Self { lowers, upper, work, directory: directory.into() };
         if fresh {
-            layout.copy_root_attributes(rootfs.lowers.is_empty())?;
+            layout.copy_root_attributes(rootfs.lowers.is_empty(), mapped)?;
         }
         Ok(layout)
     }
 
     /// The merged root has the upper directory's attributes, so the upper takes those of the topmost lower.
-    fn copy_root_attributes(&self, from_nothing: bool) -> Result<()> {
+    fn copy_root_attributes(&self, from_nothing: bool, mapped: Option<Owner<'_>>) -> Result<()> {
         let (mut mode, mut owner) = (0o755, (0, 0));
         if let (false, Some(top)) = (from_nothing, self.lowers.first()) {
             let metadata = fs::metadata(top).map_err(|source| Error::Io {
@@ -81,6 +103,9 @@ impl Layout {
             mode = metadata.mode() & 0o7777;
             owner = (metadata.uid(), metadata.gid());
         }
+        if let Some(mapped) = mapped {
+            owner = (mapped.uid, mapped.gid);
+        }
         chown(&self.upper, Some(owner.0), Some(owner.1))
             .and_then(|()| fs::set_permissions(&self.upper, fs::Permissions::from_mode(mode)))
             .map_err(|source| self.failed("set attributes of", source))
@@ -90,12 +115,16 @@ impl Layout {
         Error::Io { action, path: self.upper.clone(), source }
     }
 
-    fn mount_by_fsconfig(&self, volatile: bool) -> Result<OwnedFd> {
+    fn mount_by_fsconfig(&self, volatile: bool, owner: Option<Owner<'_>>) -> Result<OwnedFd> {
         let mut opened = Vec::new();
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
             .map_err(|errno| Error::Kernel { call: "fsopen overlay".into(), source: errno.into() })?;
         for lower in &self.lowers {
-            set_path(&context, "lowerdir+", lower, &mut opened)?;
+            match owner {
+                None => set_path(&context, "lowerdir+", lower, &mut opened)?,
+                // A detached mount is dissolved with its descriptor, so that it must outlive the overlay's creation.
+                Some(owner) => opened.push(set_idmapped(&context, lower, owner)?),
+            }
         }
         set_path(&context, "upperdir", &self.upper, &mut opened)?;
         set_path(&context, "workdir", &self.work, &mut opened)?;
@@ -152,6 +181,18 @@ impl Layout {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         open_tree(CWD, &links, flags).map_err(errno)
     }
+}
+
+/// Adds a lower directory seen through the pod's id map.
+fn set_idmapped(context: &OwnedFd, lower: &Path, owner: Owner<'_>) -> Result<OwnedFd> {
+    let failed = |source| Error::Io { action: "idmap", path: lower.into(), source };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = open_tree(CWD, lower, flags).map_err(|errno| failed(errno.into()))?;
+    let change =
+        MountChange { set: libc::MOUNT_ATTR_IDMAP, idmap: Some(owner.namespace), ..MountChange::default() };
+    change_mount(mount.as_fd(), change).map_err(failed)?;
+    fsconfig_set_fd(context, "lowerdir+", &mount).map_err(|errno| failed(with_log(context, errno)))?;
+    Ok(mount)
 }
 
 /// Sets a path parameter, by a descriptor's name when it is too long for `fsconfig(2)`.

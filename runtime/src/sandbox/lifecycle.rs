@@ -216,7 +216,9 @@ impl Shared {
         for (name, _) in KEPT {
             outcome = outcome.and(namespace::unmount_all(&pod.state.join(name)));
         }
-        outcome = outcome.and(namespace::unmount_all(&pod.state.join("shm")));
+        for name in ["pid", "shm"] {
+            outcome = outcome.and(namespace::unmount_all(&pod.state.join(name)));
+        }
         if let Some(cgroup) = &record.cgroup {
             outcome = outcome.and(cgroup.remove());
         }

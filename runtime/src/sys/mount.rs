@@ -5,7 +5,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// What to change of a mount, `mount_setattr(2)`.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct MountChange {
+pub(crate) struct MountChange<'a> {
+    /// The user namespace whose maps the mount applies, with `MOUNT_ATTR_IDMAP`.
+    pub(crate) idmap: Option<BorrowedFd<'a>>,
     /// `MOUNT_ATTR_*` to set.
     pub(crate) set: u64,
     /// `MOUNT_ATTR_*` to clear.
@@ -17,12 +19,12 @@ pub(crate) struct MountChange {
 }
 
 /// `mount_setattr(2)` on an open mount.
-pub(crate) fn change_mount(mount: BorrowedFd<'_>, change: MountChange) -> io::Result<()> {
+pub(crate) fn change_mount(mount: BorrowedFd<'_>, change: MountChange<'_>) -> io::Result<()> {
     let attributes = libc::mount_attr {
         attr_set: change.set,
         attr_clr: change.clear,
         propagation: change.propagation,
-        userns_fd: 0,
+        userns_fd: change.idmap.map_or(0, |namespace| u64::from(namespace.as_raw_fd().cast_unsigned())),
     };
     let recursive = if change.recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the descriptor is borrowed for the call, the path is a NUL-terminated constant, and `attributes` is a
