@@ -105,9 +105,10 @@ fn ipc(namespaces: Option<&cri::NamespaceOption>) -> Result<IpcMode> {
     }
 }
 
-/// Nothing said means one process id namespace a container: it costs the least, and one container sees no difference.
+/// Nothing said is POD, the enum's first value, as every runtime reads it: a program that ignores SIGTERM as the first
+/// process of a namespace then ends by it.
 fn pid(namespaces: Option<&cri::NamespaceOption>) -> Result<PidMode> {
-    let Some(options) = namespaces else { return Ok(PidMode::Container) };
+    let Some(options) = namespaces else { return Ok(PidMode::Pod) };
     match mode(options.pid, "pid")? {
         cri::NamespaceMode::Pod => Ok(PidMode::Pod),
         cri::NamespaceMode::Container => Ok(PidMode::Container),
