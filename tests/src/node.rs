@@ -38,7 +38,8 @@ impl Node {
         let number = (NUMBER.fetch_add(1, Ordering::Relaxed) + std::process::id() * 16) % 250 + 1;
         let directory = tempfile::tempdir_in("/var/tmp").expect("a directory for the node");
         let config = format!(
-            "log = \"info\"\n[runtime]\ncgroup_root = \"slipway-test-{number}\"\n[network]\nbridge = \"slipt{number}\"\nsubnets = [\"10.77.{number}.0/24\"]\ntable = \"slipway_test_{number}\"\n{more}"
+            "log = \"info\"\n[runtime]\ncgroup_root = \"{}\"\n[network]\nbridge = \"slipt{number}\"\nsubnets = [\"10.77.{number}.0/24\"]\ntable = \"slipway_test_{number}\"\n{more}",
+            cgroup_root(number)
         );
         std::fs::write(directory.path().join("config.toml"), config).expect("the configuration is written");
         let mut node = Self { directory, number, daemon: None };
@@ -293,8 +294,14 @@ impl Drop for Node {
                 Command::new("nft").args(["delete", "table", family, &table]).stderr(Stdio::null()).status();
         }
         unmount_below(self.directory.path());
-        remove_cgroups(&format!("slipway-test-{}", self.number));
+        remove_cgroups(&cgroup_root(self.number));
     }
+}
+
+/// The cgroup of a node: its number is unique within one run of the tests, which `tests/isolated` gives a word of its own.
+fn cgroup_root(number: u32) -> String {
+    let run = std::env::var("SLIPWAY_RUN").expect("SLIPWAY_RUN is set: start the tests by tests/run");
+    format!("slipway-test-{run}-{number}")
 }
 
 fn unmount_below(directory: &Path) {
