@@ -5,10 +5,12 @@
 //! in `SLIPWAY_PROGRAMS` and `SLIPWAY_PEERS`.
 
 pub mod busybox;
+pub mod machine;
 pub mod node;
 pub mod output;
 pub mod registry;
 
+pub use machine::{Need, lacks};
 pub use node::Node;
 pub use output::Output;
 pub use registry::Registry;
@@ -27,7 +29,8 @@ pub fn folder(variable: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// Notes that a test can't run here and why; the caller returns, and the runner counts it as skipped.
+/// Notes that a test can't run here and why; the caller returns, and the runner counts it as skipped. Where it is not in
+/// `tests/data/skips.txt`, the run fails.
 ///
 /// # Panics
 /// When the runner's list can't be written.

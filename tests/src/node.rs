@@ -301,7 +301,9 @@ impl Drop for Node {
 /// The cgroup of a node: its number is unique within one run of the tests, which `tests/isolated` gives a word of its own.
 fn cgroup_root(number: u32) -> String {
     let run = std::env::var("SLIPWAY_RUN").expect("SLIPWAY_RUN is set: start the tests by tests/run");
-    format!("slipway-test-{run}-{number}")
+    let name = format!("slipway-test-{run}-{number}");
+    // On cgroup v2 the tests' own cgroup holds processes, so that nodes are beside it, not below.
+    std::env::var("SLIPWAY_CGROUPS").map_or(name.clone(), |parent| format!("{parent}/{name}"))
 }
 
 fn unmount_below(directory: &Path) {
@@ -320,7 +322,14 @@ fn unmount_below(directory: &Path) {
 /// Removes the node's own cgroup tree, which a daemon leaves for the next: it fails where a process still lives in one.
 fn remove_cgroups(name: &str) {
     let found = Command::new("find")
-        .args(["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &format!("*/{name}*")])
+        .args([
+            "/sys/fs/cgroup",
+            "-depth",
+            "-type",
+            "d",
+            "-path",
+            &format!("*/{}*", name.trim_start_matches('/')),
+        ])
         .output()
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     for directory in found.unwrap_or_default().lines() {

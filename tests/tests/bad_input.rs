@@ -1,7 +1,7 @@
 //! Requests that can't be served: one line that names the thing, and nothing left behind.
 
 use serde_json::json;
-use slipway_tests::{Node, Registry};
+use slipway_tests::{Need, Node, Registry, lacks};
 
 #[test]
 fn absent_things_are_named() {
@@ -91,6 +91,9 @@ fn a_name_in_use_names_its_owner_and_a_failed_start_frees_it() {
 
 #[test]
 fn a_host_port_in_use_is_named_and_leaves_no_pod() {
+    if lacks("a_host_port_in_use_is_named_and_leaves_no_pod", &[Need::Nat]) {
+        return;
+    }
     let node = Node::start();
     let taken = std::net::TcpListener::bind("0.0.0.0:0").expect("a port to take");
     let port = taken.local_addr().expect("its address").port();

@@ -1,0 +1,80 @@
+//! What a machine may lack, found out without the programs under test.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What not every machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// nftables with address translation: host ports and egress.
+    Nat,
+    /// The cpuset controller.
+    Cpuset,
+    /// The hugetlb controller.
+    HugePages,
+    /// Controllers of cgroup v2.
+    CgroupV2,
+    /// Controllers of cgroup v1.
+    CgroupV1,
+}
+
+impl Need {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nat => "nftables with address translation",
+            Self::Cpuset => "the cpuset controller",
+            Self::HugePages => "the hugetlb controller",
+            Self::CgroupV2 => "cgroup v2",
+            Self::CgroupV1 => "cgroup v1",
+        }
+    }
+
+    fn is_met(self) -> bool {
+        match self {
+            Self::Nat => nat(),
+            Self::Cpuset => controller("cpuset"),
+            Self::HugePages => controller("hugetlb"),
+            Self::CgroupV2 => unified(),
+            Self::CgroupV1 => !unified(),
+        }
+    }
+}
+
+/// Whether the machine lacks something that the test needs, which is then noted as the reason for a skip. A skip that
+/// `tests/data/skips.txt` does not list fails the run.
+///
+/// # Panics
+/// When the runner's list can't be written.
+#[must_use]
+pub fn lacks(test: &str, needs: &[Need]) -> bool {
+    let missing = needs.iter().find(|need| !need.is_met());
+    if let Some(need) = missing {
+        crate::skip(test, need.name());
+    }
+    missing.is_some()
+}
+
+/// Whether pods' cgroups are of version 2.
+#[must_use]
+pub fn unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+fn controller(name: &str) -> bool {
+    if unified() {
+        let all = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+        return all.split_whitespace().any(|one| one == name);
+    }
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut lists = own.lines().filter_map(|line| line.split(':').nth(1));
+    lists.any(|list| list.split(',').any(|one| one == name))
+}
+
+/// Makes a table that translates addresses, in a network namespace of its own.
+fn nat() -> bool {
+    let commands =
+        "add table inet probe; add chain inet probe nat { type nat hook prerouting priority -100; }";
+    let mut probe = Command::new("unshare");
+    probe.args(["--net", "nft", commands]).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success())
+}
