@@ -41,6 +41,9 @@ pub fn lock(config: &Config) -> Result<Locks> {
     let mut files = Vec::new();
     for directory in [&config.root, &config.state] {
         make_directory(directory)?;
+        // Images hold setuid programs: whoever made the directory, nobody else may come through it.
+        fs::set_permissions(directory, Permissions::from_mode(0o700))
+            .map_err(Error::io("change mode of", directory))?;
         let path = directory.join("slipwayd.lock");
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.map_err(Error::io("open lock", &path))?;
@@ -183,6 +186,19 @@ mod tests {
         assert!(matches!(lock(&config("two")), Err(Error::Busy { .. })));
         drop(first);
         assert!(lock(&config("two")).is_ok());
+    }
+
+    #[test]
+    fn a_directory_that_others_could_enter_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            root: folder.path().join("root"),
+            state: folder.path().join("state"),
+            ..Config::default()
+        };
+        DirBuilder::new().mode(0o755).create(&config.root).unwrap();
+        drop(lock(&config).unwrap());
+        assert_eq!(fs::metadata(&config.root).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[tokio::test]

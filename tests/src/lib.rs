@@ -5,6 +5,7 @@
 //! in `SLIPWAY_PROGRAMS` and `SLIPWAY_PEERS`.
 
 pub mod busybox;
+pub mod grpc;
 pub mod machine;
 pub mod node;
 pub mod output;

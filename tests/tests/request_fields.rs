@@ -6,9 +6,8 @@ use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 use slipway_proto::runtime::v1 as cri;
 use slipway_proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
-use slipway_tests::Node;
+use slipway_tests::{Node, grpc};
 use std::collections::{BTreeMap, BTreeSet};
-use tonic::transport::{Channel, Endpoint, Uri};
 
 const LIST: &str = include_str!("../data/request-fields.txt");
 
@@ -61,38 +60,6 @@ fn the_list_has_each_field_of_the_descriptor_and_no_other() {
     assert!(missing.is_empty() && gone.is_empty(), "missing: {missing:#?}\ngone: {gone:#?}");
     let words: BTreeSet<&str> = self::listed().into_values().collect();
     assert!(words.is_subset(&BTreeSet::from(["honoured", "refused", "harmless"])), "{words:?}");
-}
-
-async fn client(node: &Node) -> RuntimeServiceClient<Channel> {
-    let socket = node.socket();
-    let channel = Endpoint::from_static("http://localhost")
-        .connect_with_connector(tower::service_fn(move |_: Uri| {
-            let socket = socket.clone();
-            async move {
-                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(
-                    tokio::net::UnixStream::connect(socket).await?,
-                ))
-            }
-        }))
-        .await
-        .expect("the daemon answers");
-    RuntimeServiceClient::new(channel)
-}
-
-fn pod_config() -> cri::PodSandboxConfig {
-    let options = cri::NamespaceOption { network: 2, pid: 1, ..Default::default() };
-    let security =
-        cri::LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
-    cri::PodSandboxConfig {
-        metadata: Some(cri::PodSandboxMetadata {
-            name: "walk".into(),
-            uid: "u".into(),
-            namespace: "n".into(),
-            attempt: 0,
-        }),
-        linux: Some(cri::LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() }),
-        ..Default::default()
-    }
 }
 
 type PodWish = fn(&mut cri::PodSandboxConfig);
@@ -270,17 +237,18 @@ fn names(status: &tonic::Status, paths: &[&str]) -> bool {
 async fn what_is_listed_as_refused_is_refused_by_its_name() {
     let node = Node::start();
     node.build("busybox:1", "");
-    let mut client = client(&node).await;
+    let mut client = RuntimeServiceClient::new(grpc::channel(&node).await);
     let mut asked = BTreeSet::new();
     for (paths, wish) in pod_wishes() {
-        let mut config = pod_config();
+        let mut config = grpc::pod_config("walk");
         wish(&mut config);
         let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
         let status = client.run_pod_sandbox(request).await.expect_err(paths[0]);
         assert!(names(&status, paths), "{paths:?}: {status:?}");
         asked.extend(paths.iter().copied());
     }
-    let request = cri::RunPodSandboxRequest { config: Some(pod_config()), runtime_handler: String::new() };
+    let request =
+        cri::RunPodSandboxRequest { config: Some(grpc::pod_config("walk")), runtime_handler: String::new() };
     let pod = client.run_pod_sandbox(request).await.expect("a pod").into_inner().pod_sandbox_id;
     for (paths, wish) in container_wishes() {
         let mut config = cri::ContainerConfig {
@@ -293,7 +261,7 @@ async fn what_is_listed_as_refused_is_refused_by_its_name() {
         let request = cri::CreateContainerRequest {
             pod_sandbox_id: pod.clone(),
             config: Some(config),
-            sandbox_config: Some(pod_config()),
+            sandbox_config: Some(grpc::pod_config("walk")),
         };
         let status = client.create_container(request).await.expect_err(paths[0]);
         assert!(names(&status, paths), "{paths:?}: {status:?}");
