@@ -3,8 +3,8 @@
 //! Nothing in here and below allocates, parses or chooses. All memory is the copy of what the monitor prepared.
 //!
 //! ```text
-//! no joins:   monitor ─clone3(new namespaces, cgroup)─► child: wait until placed, steps, exec
-//! joins:      monitor ─clone3(cgroup)─► first: wait until placed, setns… ─clone3(new, CLONE_PARENT)─► child: wait, steps, exec
+//! no joins:   monitor ─clone3(new namespaces, cgroup)─► child: enter cgroups, steps, exec
+//! joins:      monitor ─clone3(cgroup)─► first: enter cgroups, setns… ─clone3(new, CLONE_PARENT)─► child: wait, steps, exec
 //!                                            └─ tells the pid, exits
 //! ```
 
@@ -13,6 +13,7 @@ mod mounts;
 mod paths;
 mod streams;
 
+use crate::cgroup;
 use crate::launch::prepared::Prepared;
 use crate::launch::report;
 use crate::launch::report::Kind;
@@ -46,6 +47,8 @@ pub(crate) struct Child<'a> {
     pub(crate) channel: BorrowedFd<'a>,
     /// `/proc` of the monitor's mount namespace.
     pub(crate) proc: BorrowedFd<'a>,
+    /// The cgroups of version 1 that it enters by itself.
+    pub(crate) enters: &'a [OwnedFd],
     /// Whether the monitor places the child in its cgroups and says when it has.
     pub(crate) placed_by_monitor: bool,
 }
@@ -103,6 +106,9 @@ impl Child<'_> {
         process::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
         if self.placed_by_monitor {
             report::wait(self.channel)?;
+        }
+        for directory in self.enters {
+            cgroup::enter(directory.as_fd())?;
         }
         for step in &self.prepared.plan.steps.0 {
             // In a user namespace, a process that can't be dumped may not write its own value.

@@ -93,13 +93,11 @@ impl Launch {
             streams: order.streams,
             channel: theirs.as_fd(),
             proc: order.proc,
+            enters: order.cgroup.legacy(),
             placed_by_monitor: false,
         };
-        let mut side = Err(sys::Error { call: "clone3", errno: libc::EBADF });
-        if let Some(directory) = order.cgroup.unified() {
-            side = process::clone3(flags, Some(directory));
-        }
-        // A hierarchy of version 1, or a cgroup that takes no process itself.
+        let mut side = process::clone3(flags, order.cgroup.unified());
+        // A cgroup that takes no process itself.
         if matches!(side, Err(error) if matches!(error.errno, libc::EBADF | libc::EBUSY | libc::EOPNOTSUPP)) {
             child.placed_by_monitor = true;
             side = process::clone3(flags, None);
