@@ -8,7 +8,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A failure of a build.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// The Dockerfile is not right; the reason says what to do.
     #[error("Dockerfile line {line}: {reason}")]

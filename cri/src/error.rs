@@ -243,8 +243,6 @@ fn image_code(error: &slipway_image::Error) -> Code {
         Image::ManifestRejected { .. } | Image::LayerRejected { .. } => Code::FailedPrecondition,
         Image::Cancelled { .. } => Code::Cancelled,
         Image::Io { source, .. } => io_code(source),
-        // The enum is open: what is not known here is the store's own trouble.
-        _ => Code::Internal,
     }
 }
 
@@ -274,8 +272,6 @@ fn build_code(error: &slipway_builder::Error) -> Code {
         Build::Image(error) => image_code(error),
         Build::Runtime(error) => runtime_code(error),
         Build::Io { source, .. } => io_code(source),
-        // The enum is open: what is not known here is the builder's own trouble.
-        _ => Code::Internal,
     }
 }
 

@@ -11,7 +11,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of the image service. It is `Clone`, for everyone who waits for one piece of work gets it.
 #[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// The text is no image reference.
     #[error("invalid image reference {reference:?}: {reason}")]
