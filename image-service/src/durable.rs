@@ -69,6 +69,14 @@ pub(crate) fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>>
     serde_json::from_slice(&bytes).map(Some).map_err(|error| corrupt(error.to_string()))
 }
 
+/// Locks a file if nobody else has, and if it still has its name.
+pub(crate) fn lock_named(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let locked = rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
+    let inode = |metadata: std::io::Result<fs::Metadata>| metadata.map(|stat| stat.ino()).ok();
+    locked && inode(file.metadata()).is_some_and(|one| Some(one) == inode(fs::symlink_metadata(path)))
+}
+
 /// Removes a file; one that is not there is fine.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {

@@ -147,6 +147,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it is about the image itself, so that asking again changes nothing: what was fetched of it is dropped.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::DigestMismatch { .. }
+                | Self::ManifestRejected { .. }
+                | Self::LayerRejected { .. }
+                | Self::NotFoundInRegistry { .. }
+                | Self::Unauthorized { .. }
+        )
+    }
+
     /// Makes a closure for `map_err` that says what was done to which path.
     pub(crate) fn io<E: Into<io::Error>>(
         action: &'static str,

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::digest::Digest;
+use crate::digest::{DiffId, Digest};
 use crate::durable;
 use crate::error::{Error, Result};
-use crate::index::{Held, entries};
+use crate::index::{Held, Index, entries};
 use crate::records::LayerKey;
 use crate::store::Shared;
 
@@ -41,24 +41,55 @@ fn layers(shared: &Shared) -> Result<u64> {
     let mut bytes = 0;
     let reachable = shared.index().reachable();
     for (name, path) in entries(&shared.places.folder("layers"))? {
-        let Some(key) = name.parse::<LayerKey>().ok().filter(|key| !reachable.contains(&Held::Layer(*key)))
-        else {
-            continue;
-        };
-        let placing = shared.placing();
-        {
-            let mut index = shared.index();
-            if index.reachable().contains(&Held::Layer(key)) {
-                continue; // taken since
-            }
-            index.placed.remove(&key);
-            bytes += index.layers.remove(&key).map_or(0, |layer| layer.bytes);
+        if let Some(key) = name.parse().ok().filter(|key| !reachable.contains(&Held::Layer(*key))) {
+            bytes += layer(shared, key, &path)?;
         }
-        let trash = shared.to_trash(&path)?;
-        drop(placing);
-        durable::remove_tree(&trash)?;
     }
     Ok(bytes)
+}
+
+/// Removes a layer's directory, recorded or not, unless something reaches it by now.
+fn layer(shared: &Shared, key: LayerKey, path: &Path) -> Result<u64> {
+    let placing = shared.placing();
+    if shared.index().reachable().contains(&Held::Layer(key)) || fs::symlink_metadata(path).is_err() {
+        return Ok(0);
+    }
+    let bytes = {
+        let mut index = shared.index();
+        index.placed.remove(&key);
+        index.layers.remove(&key).map_or(0, |layer| layer.bytes)
+    };
+    let trash = shared.to_trash(path)?;
+    drop(placing);
+    durable::remove_tree(&trash)?;
+    Ok(bytes)
+}
+
+/// Removes what a pull that was refused has brought: layers that nothing else reaches, and its partial blobs.
+pub(crate) fn discard(shared: &Arc<Shared>, layers: &[DiffId], blobs: &[Digest]) -> Result<()> {
+    let damaged = !shared.index().damaged.is_empty();
+    for key in Index::candidates(layers).filter(|_| !damaged) {
+        layer(shared, key, &shared.places.layer(&key))?;
+    }
+    for digest in blobs {
+        discard_partial(shared, digest)?;
+        let _placing = shared.placing();
+        if !damaged && !shared.index().reachable().contains(&Held::Blob(*digest)) {
+            durable::remove(&shared.places.blob(digest))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a partial blob that nobody is filling.
+pub(crate) fn discard_partial(shared: &Shared, digest: &Digest) -> Result<()> {
+    let path = shared.places.partial(digest);
+    match fs::File::open(&path) {
+        Ok(file) if durable::lock_named(&file, &path) => durable::remove(&path),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("open", &path)(error)),
+    }
 }
 
 fn blobs(shared: &Shared) -> Result<u64> {

@@ -64,12 +64,16 @@ impl Shared {
         Ok(Below { layers: keys.iter().rev().map(|key| self.places.layer(key).join("fs")).collect() })
     }
 
-    /// Gives a draft its name. A directory that has the name already and a record wins; one without is garbage.
+    /// Gives a draft its name. A directory that has the name already and a record wins; one without is garbage. A layer
+    /// that nobody has a lease on any more is not placed: nobody would remove it.
     pub(crate) fn place(&self, draft: &Draft, key: LayerKey, file: LayerFile) -> Result<Placed> {
         let path = self.places.layer(&key);
         let placing = self.placing();
         if let Some(placed) = self.placed(key) {
             return Ok(placed);
+        }
+        if !self.index().leases.contains_key(&Held::Layer(key)) {
+            return Err(Error::Cancelled { what: format!("layer {key}") });
         }
         let old = match fs::symlink_metadata(&path) {
             Ok(_) => Some(self.to_trash(&path)?),

@@ -1,6 +1,7 @@
 //! A pull: reference -> index -> manifest -> all missing layers at once -> one sync -> records -> the tag.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -9,7 +10,6 @@ use crate::credentials::Credentials;
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
 use crate::error::{Error, Result};
 use crate::image::{Image, PullProgress};
-use crate::images;
 use crate::index::Held;
 use crate::layers::{self, Placed};
 use crate::lease::Lease;
@@ -18,6 +18,7 @@ use crate::records::{Compressed, ImageRecord, LayerKey, ManifestRecord, VERSION}
 use crate::reference::Reference;
 use crate::registry::{Access, Descriptor, Document, Manifest, Session, manifest};
 use crate::store::Shared;
+use crate::{gc, images};
 
 mod layer;
 
@@ -84,6 +85,7 @@ pub(crate) async fn pull(
             name: reference.name(),
             object: object.clone(),
             meter,
+            refused: Arc::default(),
         };
         async move { work.run(fetched).await }
     });
@@ -140,11 +142,25 @@ struct Work {
     /// The reference, for messages.
     object: String,
     meter: Meter,
+    /// The image was refused: what its layers' fetches still hold is dropped.
+    refused: Arc<AtomicBool>,
 }
 
 impl Work {
     async fn run(self, fetched: crate::registry::session::Fetched) -> Result<(ImageId, Lease)> {
         let plan = self.plan(fetched).await?;
+        let (shared, refused) = (Arc::clone(&self.shared), Arc::clone(&self.refused));
+        let (diff_ids, blobs) = (plan.diff_ids.clone(), plan.manifest.layers.clone());
+        let outcome = self.fetch(plan).await;
+        if outcome.as_ref().is_err_and(Error::is_final) {
+            refused.store(true, Ordering::SeqCst);
+            let blobs = blobs.iter().map(|blob| blob.digest).collect::<Vec<_>>();
+            blocking(move || gc::discard(&shared, &diff_ids, &blobs)).await?;
+        }
+        outcome
+    }
+
+    async fn fetch(self, plan: Plan) -> Result<(ImageId, Lease)> {
         let mut held = layers::held(&plan.diff_ids);
         held.extend(plan.objects.iter().map(|(digest, _)| Held::Blob(*digest)));
         held.extend(plan.manifest.layers.iter().map(|layer| Held::Blob(layer.digest)));
@@ -196,6 +212,13 @@ impl Work {
         let config =
             self.session.small_blob(&manifest.config, &format!("configuration of {}", self.object)).await?;
         let diff_ids = diff_ids(&config.bytes).map_err(rejected)?;
+        let most = self.shared.config.limits.max_bytes;
+        if let Some(layer) = manifest.layers.iter().find(|layer| layer.size > most) {
+            let Descriptor { digest, size, .. } = layer;
+            return Err(rejected(format!(
+                "its layer {digest} has {size} bytes, more than {most}, the configured limit"
+            )));
+        }
         if diff_ids.len() != manifest.layers.len() {
             let (layers, said) = (manifest.layers.len(), diff_ids.len());
             return Err(rejected(format!("it has {layers} layers, but its configuration names {said}")));
@@ -207,8 +230,8 @@ impl Work {
     /// Fetches every missing layer at once, then those that lean on what lies below, in order.
     async fn layers(&self, plan: &Plan) -> Result<Vec<Placed>> {
         let chain = ChainId::of(&plan.diff_ids);
-        let (layers, bytes) =
-            (plan.diff_ids.len(), plan.manifest.layers.iter().map(|layer| layer.size).sum());
+        let sizes = plan.manifest.layers.iter().map(|layer| layer.size);
+        let (layers, bytes) = (plan.diff_ids.len(), sizes.fold(0, u64::saturating_add));
         self.meter.add(|progress| (progress.layers, progress.bytes) = (layers, bytes));
         let mut tasks = JoinSet::new();
         let mut asked = std::collections::HashSet::new();
@@ -285,6 +308,7 @@ impl Work {
                 descriptor: descriptor.clone(),
                 below,
                 meter: self.meter.clone(),
+                refused: Arc::clone(&self.refused),
             };
             async move { fetch.run().await }
         });

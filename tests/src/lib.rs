@@ -4,17 +4,22 @@
 //! nothing. [`Registry`] is Debian's docker-registry on loopback. Programs come from the folders that `tests/run` names
 //! in `SLIPWAY_PROGRAMS` and `SLIPWAY_PEERS`.
 
+pub mod artifact;
 pub mod busybox;
 pub mod grpc;
 pub mod machine;
 pub mod node;
 pub mod output;
 pub mod registry;
+pub mod scripted;
+pub mod tarball;
+pub mod tree;
 
 pub use machine::{Need, lacks};
 pub use node::Node;
 pub use output::Output;
 pub use registry::Registry;
+pub use scripted::Scripted;
 
 use std::path::PathBuf;
 
@@ -41,4 +46,17 @@ pub fn skip(test: &str, why: &str) {
     let mut list =
         std::fs::OpenOptions::new().append(true).create(true).open(path).expect("the list of skips opens");
     writeln!(list, "{test}: {why}").expect("the list of skips is written");
+}
+
+/// Waits until something is so.
+///
+/// # Panics
+/// When it is not within half a minute.
+#[track_caller]
+pub fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
 }

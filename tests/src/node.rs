@@ -16,6 +16,7 @@ pub struct Node {
     directory: TempDir,
     number: u32,
     daemon: Option<Child>,
+    environment: Vec<(String, String)>,
 }
 
 impl Node {
@@ -34,6 +35,15 @@ impl Node {
     /// When it does not answer.
     #[must_use]
     pub fn with(more: &str) -> Self {
+        Self::with_environment(more, &[])
+    }
+
+    /// The same with variables in the daemon's environment.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn with_environment(more: &str, environment: &[(&str, &Path)]) -> Self {
         // Several test programs may run at once, each counting from one: the process id keeps them apart.
         let number = (NUMBER.fetch_add(1, Ordering::Relaxed) + std::process::id() * 16) % 250 + 1;
         let directory = tempfile::tempdir_in("/var/tmp").expect("a directory for the node");
@@ -42,7 +52,9 @@ impl Node {
             cgroup_root(number)
         );
         std::fs::write(directory.path().join("config.toml"), config).expect("the configuration is written");
-        let mut node = Self { directory, number, daemon: None };
+        let environment =
+            environment.iter().map(|(key, value)| ((*key).to_owned(), value.display().to_string())).collect();
+        let mut node = Self { directory, number, daemon: None, environment };
         node.launch();
         node
     }
@@ -64,6 +76,7 @@ impl Node {
             .arg(self.path("lib"))
             .arg("--state")
             .arg(self.path("run"))
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

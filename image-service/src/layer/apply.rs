@@ -149,6 +149,9 @@ impl Applier<'_> {
             match self.try_create(entry, place, tar) {
                 Err(Attempt::Exists) => keeps = keeps.and(self.displace(entry, place, tar.skeleton())?),
                 Err(Attempt::Failed(failure)) => return Err(failure),
+                Err(Attempt::Kernel(errno)) => {
+                    return Err(metadata::refused(entry, "be made", errno, &self.path(&place.real)));
+                }
                 Ok(()) => {
                     self.contents.inodes += u64::from(entry.kind != Kind::HardLink);
                     return Ok(keeps);
@@ -178,6 +181,10 @@ impl Applier<'_> {
                 };
                 if kind == FileType::CharacterDevice && entry.device == (0, 0) {
                     return Err(Failure::entry(&entry.path, "device 0:0 would hide what lies below").into());
+                }
+                // mknod(2) takes 12 and 20 bits; more would be cut off, and 4096:0 be 0:0.
+                if entry.device.0 >= 1 << 12 || entry.device.1 >= 1 << 20 {
+                    return Err(Failure::entry(&entry.path, "its device number is out of range").into());
                 }
                 let device = rustix::fs::makedev(entry.device.0, entry.device.1);
                 rustix::fs::mknodat(place.parent, name, kind, Mode::from_raw_mode(0o600), device)?;
@@ -371,6 +378,7 @@ impl Keeps {
 
 enum Attempt {
     Exists,
+    Kernel(Errno),
     Failed(Failure),
 }
 
@@ -384,7 +392,7 @@ impl From<Errno> for Attempt {
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::EXIST => Self::Exists,
-            errno => Self::Failed(Error::io("create", Path::new("an entry"))(errno).into()),
+            errno => Self::Kernel(errno),
         }
     }
 }

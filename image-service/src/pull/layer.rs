@@ -2,8 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -13,6 +14,7 @@ use super::{Meter, blocking};
 use crate::digest::{DiffId, Digest};
 use crate::durable;
 use crate::error::{Error, Result};
+use crate::gc;
 use crate::layer::Failure;
 use crate::layer::pipeline::{self, Target, Unpacked};
 use crate::layers::{Draft, Placed};
@@ -37,6 +39,7 @@ pub(super) struct Fetch {
     pub(super) descriptor: Descriptor,
     pub(super) below: Option<Vec<DiffId>>,
     pub(super) meter: Meter,
+    pub(super) refused: Arc<AtomicBool>,
 }
 
 /// A blob's bytes on disk while they come in.
@@ -52,15 +55,20 @@ impl Fetch {
         if let Some(placed) = self.shared.placed(self.key) {
             return Ok(Outcome::Placed(placed));
         }
-        match self.attempt().await {
-            // What an earlier try left on disk may be what is wrong; it is gone now.
-            (Err(Error::DigestMismatch { .. } | Error::LayerRejected { .. }), true) => self.attempt().await.0,
-            (outcome, _) => outcome,
+        let (outcome, resumed) = self.attempt(true).await;
+        match outcome {
+            // What an earlier try left on disk, or a mirror, may be what is wrong; the former is gone now.
+            Err(Error::DigestMismatch { .. } | Error::LayerRejected { .. })
+                if resumed || self.session.has_mirrors() =>
+            {
+                self.attempt(false).await.0
+            }
+            outcome => outcome,
         }
     }
 
-    /// One try, and whether it began with bytes that an earlier one left.
-    async fn attempt(&self) -> (Result<Outcome>, bool) {
+    /// One try, with mirrors or without, and whether it began with bytes that an earlier one left.
+    async fn attempt(&self, mirrors: bool) -> (Result<Outcome>, bool) {
         let opened = Draft::create(&self.shared).and_then(|draft| Ok((self.partial(&draft)?, draft)));
         let (partial, draft) = match opened {
             Ok(opened) => opened,
@@ -76,10 +84,11 @@ impl Fetch {
             below: self.below.clone(),
             receiver,
             meter: self.meter.clone(),
+            refused: Arc::clone(&self.refused),
         };
         let disk = tokio::spawn(blocking(move || intake.run(partial, &draft)));
         self.meter.add(|progress| progress.bytes_done += offset);
-        let ended = self.session.blob(&self.descriptor, offset, &sender).await;
+        let ended = self.session.blob(&self.descriptor, (offset, mirrors), &sender).await;
         drop(sender.send(Chunk::End(ended)).await);
         drop(sender);
         let outcome =
@@ -98,7 +107,7 @@ impl Fetch {
             opened.map_err(Error::io("open", &path)).map(|file| (file, path))
         };
         let (mut file, mut path) = open(path)?;
-        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        if !durable::lock_named(&file, &path) {
             (file, path) = open(draft.path().join("blob"))?;
         }
         let mut length = file.metadata().map_err(Error::io("read", &path))?.len();
@@ -119,6 +128,7 @@ struct Intake {
     below: Option<Vec<DiffId>>,
     receiver: mpsc::Receiver<Chunk>,
     meter: Meter,
+    refused: Arc<AtomicBool>,
 }
 
 impl Intake {
@@ -130,25 +140,39 @@ impl Intake {
             (std::mem::replace(&mut self.receiver, mpsc::channel(1).1), partial.path.clone());
         let (digest, unpacked) =
             pipeline::unpack(|give| receive(&mut receiver, &mut partial, &meter, give), target);
-        let outcome = self.judge(digest, unpacked);
-        match &outcome {
-            Ok(None)
-            | Err(Error::RegistryUnavailable { .. } | Error::Cancelled { .. } | Error::Io { .. }) => {}
-            Ok(Some(_)) if self.shared.config.keep_blobs => {
-                let blob = self.shared.places.blob(&self.descriptor.digest);
-                fs::rename(&path, &blob).map_err(Error::io("keep", &blob))?;
+        let outcome = match self.judge(digest, unpacked) {
+            Ok(None) => Ok(Outcome::NeedsBelow),
+            Ok(Some(unpacked)) => self.place(draft, &unpacked, &path),
+            Err(error) => Err(error),
+        };
+        let stays = match &outcome {
+            Ok(Outcome::NeedsBelow)
+            | Err(Error::Cancelled { .. } | Error::RegistryUnavailable { .. } | Error::Io { .. }) => {
+                partial.length > 0
             }
-            _ => durable::remove(&path)?,
+            _ => false,
+        };
+        if !stays {
+            durable::remove(&path)?;
         }
-        match outcome? {
-            None => Ok(Outcome::NeedsBelow),
-            Some(unpacked) => {
-                let mut file = Shared::layer_file(self.diff_id, unpacked.size, unpacked.contents);
-                let Descriptor { media_type, digest, size, .. } = self.descriptor;
-                file.compressed.push(Compressed { media_type, digest, size });
-                self.shared.place(draft, self.key, file).map(Outcome::Placed)
-            }
+        // Unlocked before it is asked whether the image was refused: whoever refuses it removes what is not locked.
+        drop(partial);
+        if self.refused.load(Ordering::SeqCst) {
+            gc::discard_partial(&self.shared, &self.descriptor.digest)?;
         }
+        outcome
+    }
+
+    fn place(&self, draft: &Draft, unpacked: &Unpacked, path: &Path) -> Result<Outcome> {
+        let mut file = Shared::layer_file(self.diff_id, unpacked.size, unpacked.contents);
+        let Descriptor { media_type, digest, size, .. } = self.descriptor.clone();
+        file.compressed.push(Compressed { media_type, digest, size });
+        let placed = self.shared.place(draft, self.key, file)?;
+        if self.shared.config.keep_blobs {
+            let blob = self.shared.places.blob(&self.descriptor.digest);
+            fs::rename(path, &blob).map_err(Error::io("keep", &blob))?;
+        }
+        Ok(Outcome::Placed(placed))
     }
 
     /// What the two sides' results mean together: the network's first, then the digest, then the tar.
@@ -190,6 +214,7 @@ fn receive(
         match receiver.blocking_recv() {
             Some(Chunk::Data(bytes)) => {
                 partial.file.write_all(&bytes).map_err(Error::io("write", &partial.path))?;
+                partial.length += bytes.len() as u64;
                 hasher.update(&bytes);
                 meter.add(|progress| progress.bytes_done += bytes.len() as u64);
                 give(bytes);

@@ -1,7 +1,11 @@
 //! Which hosts serve a registry: containerd's `certs.d` layout, `<dir>/<registry>/hosts.toml`, else `_default`.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
 use crate::error::{Error, Result};
 
@@ -67,46 +71,79 @@ fn is_loopback(domain: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// What is wrong in a file, and at which byte of it.
+type Wrong = (Range<usize>, String);
+
 fn parse(text: &str, own: &Host) -> Result<Vec<Host>, String> {
-    let file: toml::Table = text.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
+    read(text, own).map_err(|(span, reason)| {
+        let before = text.get(..span.start).unwrap_or(text);
+        format!("line {}: {reason}", before.matches('\n').count() + 1)
+    })
+}
+
+fn read(text: &str, own: &Host) -> Result<Vec<Host>, Wrong> {
+    let file = DeTable::parse(text)
+        .map_err(|error| (error.span().unwrap_or(0..0), error.message().replace('\n', " ")))?;
     let mut hosts = Vec::new();
     let mut server = own.clone();
-    for (key, value) in &file {
-        match (key.as_str(), value) {
-            ("server", toml::Value::String(url)) => {
-                server = address(url, own)?;
+    for (key, value) in file.get_ref() {
+        match (key.get_ref().as_ref(), value.get_ref()) {
+            ("server", DeValue::String(url)) => {
+                server = address(url, own).map_err(|reason| (value.span(), reason))?;
                 // Credentials are the named registry's; another server under its name is the operator's own wish.
                 server.own = true;
             }
-            ("host", toml::Value::Table(table)) => {
+            ("host", DeValue::Table(table)) => {
                 for (url, settings) in table {
                     hosts.push(mirror(url, settings, own)?);
                 }
             }
-            (other, _) => return Err(format!("the key {other} is not supported: only server and host are")),
+            ("server" | "host", _) => {
+                return Err((value.span(), format!("{} is of the wrong kind", key.get_ref())));
+            }
+            (other, _) => {
+                let reason = format!("the key {other} is not supported: only server and host are");
+                return Err((key.span(), reason));
+            }
         }
     }
     hosts.push(server);
     Ok(hosts)
 }
 
-fn mirror(url: &str, settings: &toml::Value, own: &Host) -> Result<Host, String> {
-    let mut host = address(url, own)?;
-    let settings = settings.as_table().ok_or_else(|| format!("host {url} is no table"))?;
+fn mirror(url: &Spanned<DeString<'_>>, settings: &Spanned<DeValue<'_>>, own: &Host) -> Result<Host, Wrong> {
+    let name = url.get_ref();
+    let mut host = address(name, own).map_err(|reason| (url.span(), reason))?;
+    let DeValue::Table(settings) = settings.get_ref() else {
+        return Err((settings.span(), format!("host {name} is no table")));
+    };
     for (key, value) in settings {
-        match (key.as_str(), value) {
-            ("capabilities", toml::Value::Array(names)) => {
-                let has = |name: &str| names.iter().any(|value| value.as_str() == Some(name));
-                (host.pull, host.resolve, host.push) = (has("pull"), has("resolve"), has("push"));
+        match (key.get_ref().as_ref(), value.get_ref()) {
+            ("capabilities", DeValue::Array(names)) => {
+                (host.pull, host.resolve, host.push) = (false, false, false);
+                for capability in names {
+                    match capability.get_ref() {
+                        DeValue::String(word) if word == "pull" => host.pull = true,
+                        DeValue::String(word) if word == "resolve" => host.resolve = true,
+                        DeValue::String(word) if word == "push" => host.push = true,
+                        _ => {
+                            let reason = format!("host {name}: a capability is pull, resolve or push");
+                            return Err((capability.span(), reason));
+                        }
+                    }
+                }
             }
-            ("override_path", toml::Value::Boolean(false)) => {}
-            ("override_path", toml::Value::Boolean(true)) => {
+            ("override_path", DeValue::Boolean(false)) => {}
+            ("override_path", DeValue::Boolean(true)) => {
                 host.prefix = host.prefix.strip_suffix("/v2").unwrap_or(&host.prefix).to_owned();
             }
+            ("capabilities" | "override_path", _) => {
+                return Err((value.span(), format!("host {name}: {} is of the wrong kind", key.get_ref())));
+            }
             (other, _) => {
-                return Err(format!(
-                    "host {url}: {other} is not supported: only capabilities and override_path are"
-                ));
+                let reason =
+                    format!("host {name}: {other} is not supported: only capabilities and override_path are");
+                return Err((key.span(), reason));
             }
         }
     }
@@ -176,7 +213,16 @@ mod tests {
     fn what_is_not_supported_is_refused_by_name() {
         let wrong = parse("[host.\"https://a\"]\nskip_verify = true\n", &own());
         assert!(wrong.is_err_and(|reason| reason.contains("skip_verify")));
-        assert!(parse("server = \"ftp://x\"", &own()).is_err());
-        assert!(parse("][", &own()).is_err());
+        for (text, words) in [
+            ("server = \"ftp://x\"", "line 1: ftp://x is neither"),
+            ("\n][", "line 2: "),
+            ("server = 5", "line 1: server is of the wrong kind"),
+            ("[host.\"https://a\"]\n\ncapabilities = [\"pul\"]", "line 3: host https://a: a capability is"),
+            ("[host.\"https://a\"]\ncapabilities = \"pull\"", "line 2: host https://a: capabilities is of"),
+            ("[hosts.\"https://a\"]\n", "line 1: the key hosts is not supported"),
+        ] {
+            let reason = parse(text, &own()).err().unwrap_or_default();
+            assert!(reason.starts_with(words), "{reason}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! A conversation with a registry about one repository: authenticated, retried, and from its mirrors where it has some.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::body::{Bytes, Incoming};
@@ -45,6 +45,8 @@ pub(crate) struct Session {
     access: Access,
     /// What each host was last shown.
     authorizations: Mutex<HashMap<String, String>>,
+    /// Mirrors that could not be reached: they are not asked again.
+    down: Mutex<HashSet<String>>,
 }
 
 #[derive(Deserialize)]
@@ -68,6 +70,7 @@ impl Session {
             repository: reference.path().to_owned(),
             access,
             authorizations: Mutex::new(HashMap::new()),
+            down: Mutex::new(HashSet::new()),
         })
     }
 
@@ -80,6 +83,16 @@ impl Session {
         })
     }
 
+    fn down(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.down.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hosts that are fit for something and not known to be down, in their order.
+    fn fitting(&self, fits: impl Fn(&Host) -> bool) -> Vec<&Host> {
+        let down = self.down();
+        self.hosts.iter().filter(|host| fits(host) && !down.contains(&host.authority)).collect()
+    }
+
     /// A URL below the repository.
     pub(super) fn url(&self, host: &Host, rest: &str) -> String {
         let Host { scheme, authority, prefix, own, .. } = host;
@@ -87,10 +100,12 @@ impl Session {
         format!("{scheme}://{authority}{prefix}/{}/{rest}{mirrored}", self.repository)
     }
 
-    /// Sends a request until it is answered for good: busy, failing and cut connections are tried again.
+    /// Sends a request until it is answered for good: busy, failing and cut connections are tried again, but for a
+    /// mirror's: the next host may have it.
     pub(super) async fn send(&self, host: &Host, call: &Call, object: &str) -> Result<Response<Incoming>> {
         let mut challenged = false;
         let mut tried = 0;
+        let tries = if host.own { TRIES } else { 1 };
         loop {
             let shown = self.shown(host);
             let outcome = self.transport.send(call, shown.as_deref()).await;
@@ -102,11 +117,17 @@ impl Session {
                     continue;
                 }
                 Ok(response) => self.refusal(host, response, object).await?,
-                Err(reason) => (reason, None),
+                Err(reason) => {
+                    if !host.own {
+                        self.down().insert(host.authority.clone());
+                    }
+                    (reason, None)
+                }
             };
             tried += 1;
-            if tried >= TRIES {
-                let reason = format!("{reason} (tried {TRIES} times); check the registry and the network");
+            if tried >= tries {
+                let times = if tries == 1 { "once".into() } else { format!("{tries} times") };
+                let reason = format!("{reason} (tried {times}); check the registry and the network");
                 return Err(self.unavailable(host, object, reason));
             }
             tokio::time::sleep(wait.unwrap_or(FIRST_DELAY * 2_u32.pow(tried - 1)).min(LONGEST_DELAY)).await;
@@ -127,8 +148,8 @@ impl Session {
         let status = response.status().as_u16();
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let wait = retry_after.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
-        let said = client::whole(response.body_mut(), 64 << 10).await.unwrap_or_default();
-        let said = message(&said);
+        let said = client::whole(response.body_mut(), 64 << 10).await.ok().flatten();
+        let said = said.map(|body| message(&body)).unwrap_or_default();
         let (authority, object) = (host.authority.clone(), object.to_owned());
         match status {
             401 | 403 => {
@@ -137,6 +158,10 @@ impl Session {
                 Err(Error::Unauthorized { host: authority, object, reason })
             }
             404 => Err(Error::NotFoundInRegistry { host: authority, object }),
+            416 => {
+                let reason = "the registry has not as many bytes of it as its manifest says".into();
+                Err(Error::ManifestRejected { object, reason })
+            }
             429 => Ok((format!("it answers 429, too many requests{said}"), wait)),
             408 | 500.. => Ok((format!("it answers {status}{said}"), wait)),
             other => Err(Error::RegistryUnavailable {
@@ -239,7 +264,7 @@ impl Session {
             return Err(format!("{answer}: check the user and the password"));
         }
         let bytes = client::whole(response.body_mut(), 1 << 20).await?;
-        let token: Option<Token> = serde_json::from_slice(&bytes).ok();
+        let token: Option<Token> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let token =
             token.and_then(|token| token.token.or(token.access_token)).filter(|token| !token.is_empty());
         token.ok_or_else(|| "its token service gave no token".into())

@@ -1,5 +1,6 @@
 //! Manifests and blobs, from whichever host has them.
 
+use hyper::body::Body as _;
 use tokio::sync::mpsc;
 
 use super::{
@@ -27,47 +28,81 @@ enum Ended {
     Complete,
     /// Cut after so many bytes; it can go on from there.
     Cut(u64, String),
+    /// More came than the manifest says.
+    Larger,
 }
 
 impl Session {
     /// A manifest by its tag or digest.
     pub(crate) async fn manifest(&self, selector: &str, object: &str) -> Result<Fetched> {
         let expected = selector.parse::<Digest>().ok();
-        let fits = |host: &&Host| if expected.is_some() { host.pull } else { host.resolve };
-        let hosts: Vec<&Host> = self.hosts.iter().filter(fits).collect();
+        let hosts = self.fitting(|host| if expected.is_some() { host.pull } else { host.resolve });
         self.first(&hosts, &format!("manifests/{selector}"), expected, object).await
     }
 
     /// A small blob whole: a configuration.
     pub(crate) async fn small_blob(&self, descriptor: &Descriptor, object: &str) -> Result<Fetched> {
-        if descriptor.size > DOCUMENT_MAX {
-            let reason = format!("its configuration has {} bytes, more than {DOCUMENT_MAX}", descriptor.size);
-            return Err(Error::ManifestRejected { object: object.to_owned(), reason });
+        let rejected = |reason| Err(Error::ManifestRejected { object: object.to_owned(), reason });
+        let said = descriptor.size;
+        if said > DOCUMENT_MAX {
+            return rejected(format!("its manifest says that it has {said} bytes, more than {DOCUMENT_MAX}"));
         }
-        let hosts: Vec<&Host> = self.hosts.iter().filter(|host| host.pull).collect();
-        self.first(&hosts, &format!("blobs/{}", descriptor.digest), Some(descriptor.digest), object).await
+        let hosts = self.fitting(|host| host.pull);
+        let path = format!("blobs/{}", descriptor.digest);
+        let fetched = self.first(&hosts, &path, Some(descriptor.digest), object).await?;
+        if fetched.bytes.len() as u64 == said {
+            return Ok(fetched);
+        }
+        rejected(format!("its manifest says that it has {said} bytes, it has {}", fetched.bytes.len()))
     }
 
+    /// One answer, whole; the error of a cut connection is none of the registry's.
     async fn document(
         &self,
-        host: &Host,
-        response: &mut Response<Incoming>,
+        (host, path): (&Host, &str),
         expected: Option<Digest>,
         object: &str,
-    ) -> Result<Fetched> {
+    ) -> Result<Result<Fetched>, String> {
+        let call = Call::new(Method::GET, self.url(host, path)).header(header::ACCEPT, ACCEPT);
+        let mut response = match self.send(host, &call, object).await {
+            Ok(response) => response,
+            Err(error) => return Ok(Err(error)),
+        };
         let text = |name: HeaderName| {
             response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
         };
         let content_type = text(header::CONTENT_TYPE);
         let said = text(HeaderName::from_static("docker-content-digest")).and_then(|text| text.parse().ok());
-        let read = client::whole(response.body_mut(), DOCUMENT_MAX).await;
-        let bytes = read.map_err(|reason| self.unavailable(host, object, reason))?;
+        let Some(bytes) = client::whole(response.body_mut(), DOCUMENT_MAX).await? else {
+            let reason = format!("it has more than {DOCUMENT_MAX} bytes");
+            return Ok(Err(Error::ManifestRejected { object: object.to_owned(), reason }));
+        };
         let digest = Digest::of(&bytes);
-        match expected.or(said) {
+        Ok(match expected.or(said) {
             Some(expected) if expected != digest => {
                 Err(Error::DigestMismatch { object: object.to_owned(), expected, actual: digest })
             }
             _ => Ok(Fetched { bytes, digest, content_type }),
+        })
+    }
+
+    /// The same, asked for again where the connection was cut.
+    async fn document_of(
+        &self,
+        (host, path): (&Host, &str),
+        expected: Option<Digest>,
+        object: &str,
+    ) -> Result<Fetched> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            match self.document((host, path), expected, object).await {
+                Ok(answer) => return answer,
+                Err(reason) if tried >= TRIES || !host.own => {
+                    return Err(self.unavailable(host, object, reason));
+                }
+                Err(_) => tokio::time::sleep(FIRST_DELAY * tried).await,
+            }
         }
     }
 
@@ -81,19 +116,9 @@ impl Session {
     ) -> Result<Fetched> {
         let mut last = None;
         for host in hosts {
-            let call = Call::new(Method::GET, self.url(host, path)).header(header::ACCEPT, ACCEPT);
-            let answer = match self.send(host, &call, object).await {
-                Ok(mut response) => self.document(host, &mut response, expected, object).await,
-                Err(error) => Err(error),
-            };
-            match answer {
+            match self.document_of((host, path), expected, object).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => {
-                    if !host.own {
-                        tracing::info!(%error, host = host.authority, "a mirror does not have it; the next is asked");
-                    }
-                    last = Some(error);
-                }
+                Err(error) => last = Some(passed_over(host, error)),
             }
         }
         Err(last.unwrap_or_else(|| Error::RegistryUnavailable {
@@ -103,25 +128,30 @@ impl Session {
         }))
     }
 
+    /// Whether blobs may come from elsewhere than the registry itself.
+    pub(crate) fn has_mirrors(&self) -> bool {
+        self.hosts.iter().any(|host| host.pull && !host.own)
+    }
+
     /// Streams a blob from an offset to its end, going on where a connection was cut.
     pub(crate) async fn blob(
         &self,
         descriptor: &Descriptor,
-        mut offset: u64,
+        (mut offset, mirrors): (u64, bool),
         give: &mpsc::Sender<Chunk>,
     ) -> Result<()> {
         let object = format!("blob {} of {}", descriptor.digest, self.repository);
         let mut failure = None;
-        let hosts: Vec<&Host> = self.hosts.iter().filter(|host| host.pull).collect();
+        let hosts = self.fitting(|host| host.pull && (mirrors || host.own));
         for host in hosts {
             let mut tried = 0;
             while tried < TRIES {
                 let (reason, reached) = match self.stream(host, (descriptor, &object), offset, give).await {
                     Ok(Ended::Complete) => return Ok(()),
                     Ok(Ended::Cut(reached, reason)) => (self.unavailable(host, &object, reason), reached),
-                    Err(error @ Error::ManifestRejected { .. }) => return Err(error),
+                    Ok(Ended::Larger) => return Err(larger(descriptor, &object)),
                     Err(error) => {
-                        failure = Some(error);
+                        failure = Some(passed_over(host, error));
                         break;
                     }
                 };
@@ -151,6 +181,13 @@ impl Session {
         // A server that does not know ranges sends it all; what is here already is skipped then.
         let partial = response.status().as_u16() == 206 && range_start(&response) == Some(offset);
         let mut skip = if partial { 0 } else { offset };
+        let promised =
+            response.body().size_hint().exact().map(|rest| if partial { offset + rest } else { rest });
+        if let Some(promised) = promised.filter(|promised| *promised != descriptor.size) {
+            let reason =
+                format!("the registry has {promised} bytes of it, its manifest says {}", descriptor.size);
+            return Err(Error::ManifestRejected { object: object.to_owned(), reason });
+        }
         let mut reached = offset;
         loop {
             let mut piece = match client::piece(response.body_mut()).await {
@@ -169,15 +206,26 @@ impl Session {
             skip -= skipped as u64;
             reached += piece.len() as u64;
             if reached > descriptor.size {
-                let reason =
-                    format!("it is larger than the {} bytes that its manifest says", descriptor.size);
-                return Err(Error::ManifestRejected { object: object.to_owned(), reason });
+                return Ok(Ended::Larger);
             }
             if !piece.is_empty() && give.send(Chunk::Data(piece)).await.is_err() {
                 return Ok(Ended::Complete);
             }
         }
     }
+}
+
+/// Tells of a mirror that did not serve: the next host is asked.
+fn passed_over(host: &Host, error: Error) -> Error {
+    if !host.own {
+        tracing::info!(%error, host = host.authority, "a mirror does not serve it; the next host is asked");
+    }
+    error
+}
+
+fn larger(descriptor: &Descriptor, object: &str) -> Error {
+    let reason = format!("it is larger than the {} bytes that its manifest says", descriptor.size);
+    Error::ManifestRejected { object: object.to_owned(), reason }
 }
 
 /// Where a partial answer begins: `bytes 5-9/10`.
