@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use slipway_runtime::spec::{Privilege, default_spec};
 use slipway_runtime::{
-    AttachEvent, ContainerId, ContainerRequest, ContainerState, Dns, IpcMode, Network, PidMode, RootFs,
-    Runtime, SandboxConfig, SandboxId, Seccomp, User,
+    AttachEvent, ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IpcMode, Network, PidMode,
+    RootFs, Runtime, SandboxConfig, SandboxId, Seccomp, User,
 };
 
 use crate::cancel::Cancellation;
@@ -134,6 +134,8 @@ impl Sandbox {
             volumes: Vec::new(),
             user: User { name: process.user.clone(), ..User::default() },
             seccomp: Seccomp::RuntimeDefault,
+            raw_env: Vec::new(),
+            pid: ContainerPid::OfPod,
         })
     }
 }

@@ -52,6 +52,7 @@ pub(crate) struct Compiled {
     pub(crate) user: User,
     pub(crate) seccomp: Seccomp,
     pub(crate) stop_signal: i32,
+    pub(crate) raw_env: Vec<(String, Vec<u8>)>,
 }
 
 /// Makes the specification, or refuses a field by its name.
@@ -59,7 +60,7 @@ pub(crate) fn compile(node: &Node, sources: &Sources<'_>) -> Result<Compiled> {
     let privilege = if sources.is_privileged() { Privilege::Privileged } else { Privilege::Confined };
     let mut spec = default_spec(privilege);
     let mounted = mounts::fill(&mut spec, sources.config)?;
-    process::fill(&mut spec, sources)?;
+    let raw_env = process::fill(&mut spec, sources)?;
     security::fill(&mut spec, sources)?;
     resources::fill(&mut spec, sources.config)?;
     mounts::devices(&mut spec, sources.config)?;
@@ -69,6 +70,7 @@ pub(crate) fn compile(node: &Node, sources: &Sources<'_>) -> Result<Compiled> {
         user: process::user(sources)?,
         seccomp: security::seccomp(node, sources)?,
         stop_signal: signal::of(sources)?,
+        raw_env,
         spec,
     })
 }

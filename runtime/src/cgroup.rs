@@ -130,6 +130,12 @@ impl Cgroups {
     }
 }
 
+/// Says what of these resources can't be had here, before anything is made.
+pub(crate) fn check(resources: &LinuxResources, unified: bool) -> Result<()> {
+    settings::plan(resources, unified)?;
+    devices::Rules::of(resources.devices().as_deref().unwrap_or_default()).map(drop)
+}
+
 /// A pod's cgroup, to be stored with the pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodCgroup {

@@ -33,12 +33,31 @@ pub struct ContainerRequest {
     pub stdin_once: bool,
     /// It gets a terminal.
     pub tty: bool,
-    /// Paths of the image's VOLUMEs: each gets an empty directory that dies with the container.
+    /// Paths of the image's VOLUMEs: each gets a directory that begins with what the image has there and dies with the
+    /// container.
     pub volumes: Vec<PathBuf>,
     /// Who runs it.
     pub user: User,
     /// What it may call.
     pub seccomp: Seccomp,
+    /// Variables whose values are no text, set over those of the specification.
+    #[serde(default)]
+    pub raw_env: Vec<(String, Vec<u8>)>,
+    /// Whose processes it sees.
+    #[serde(default)]
+    pub pid: ContainerPid,
+}
+
+/// Whose processes a container sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerPid {
+    /// As its pod says.
+    #[default]
+    OfPod,
+    /// Its own alone.
+    Own,
+    /// Those of another container of its pod, which has to run when this one is started.
+    Target(ContainerId),
 }
 
 /// A root file system as data.

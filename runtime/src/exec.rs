@@ -194,12 +194,16 @@ impl Shared {
         let pid = container.pid("run a process in")?;
         let mut descriptors = Descriptors::default();
         let joins = join_container(pid, &mut descriptors)?;
-        let root = namespace::open(Path::new(&format!("/proc/{pid}/root")))?;
-        let user = match &exec.user {
-            Some(name) => User { name: name.clone(), ..User::default() },
-            None => request.user.clone(),
+        // Who the container runs as was found when it started: what it has made of its files since changes nothing.
+        let known = if exec.user.is_none() { container.identity() } else { None };
+        let identity = match known {
+            Some(identity) => identity,
+            None => {
+                let root = namespace::open(Path::new(&format!("/proc/{pid}/root")))?;
+                let named = |name: &String| User { name: name.clone(), ..User::default() };
+                users::resolve(root.as_fd(), &exec.user.as_ref().map_or(request.user.clone(), named))?
+            }
         };
-        let identity = users::resolve(root.as_fd(), &user)?;
         let pod = self.pod(&request.sandbox)?;
         let hostname = host_name(&pod.record().config);
         let base = process_input(self, request, &identity, &hostname)?;

@@ -1,6 +1,8 @@
 //! Starting a container: everything its plan needs is opened and decided here, then the monitor is asked.
 
 mod gather;
+mod mounts;
+mod volumes;
 
 use crate::cgroup::ContainerCgroup;
 use crate::monitor_client::Connection;
@@ -8,7 +10,7 @@ use crate::monitor_process::{borrowed, sealed};
 use crate::pod::{Container, Pod, Stage, StartRecord, lock, now};
 use crate::runtime::Shared;
 use crate::sandbox::pause_program;
-use crate::{ContainerId, ContainerState, Error, PidMode, Result, namespace, state};
+use crate::{ContainerId, ContainerPid, ContainerState, Error, PidMode, Result, namespace, state};
 pub(crate) use gather::{Descriptors, bits, process_input};
 use oci_spec::runtime::{LinuxResources, LinuxResourcesBuilder};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -45,14 +47,17 @@ impl Shared {
                 action: "start a container in",
             });
         };
+        let found = gather::Found::find(self, &pod, &container)?;
         let spec = &container.record.request.spec;
         let resources = resources(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()));
         let cgroup = cgroup.container(id.as_str(), &resources)?;
+        let identity = Some(found.identity.clone());
         state::write(
             &container.directory.join("started"),
-            &StartRecord { cgroup: cgroup.clone(), at: now() },
+            &StartRecord { cgroup: cgroup.clone(), at: now(), identity: identity.clone() },
         )?;
-        let started = self.launch(&pod, &container, &cgroup);
+        container.runs_as(identity);
+        let started = self.launch(&pod, &container, &cgroup, found);
         if started.is_err() {
             let _ = cgroup.kill();
             let _ = cgroup.remove();
@@ -61,9 +66,15 @@ impl Shared {
         started
     }
 
-    fn launch(&self, pod: &Pod, container: &Container, cgroup: &ContainerCgroup) -> Result<()> {
+    fn launch(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        cgroup: &ContainerCgroup,
+        found: gather::Found,
+    ) -> Result<()> {
         let request = &container.record.request;
-        let gathered = gather::container(self, pod, container, cgroup)?;
+        let gathered = gather::container(self, pod, container, cgroup, found)?;
         let log = request.log_path.as_deref().map(open_log).transpose()?;
         let (connection, _) = Connection::open(request.sandbox.as_str(), &pod.state)?;
         let order = Order {
@@ -72,7 +83,11 @@ impl Shared {
             log,
             cgroup,
             streams: (request.stdin, request.stdin_once, request.tty),
-            kill_rest: pod.record().config.pid != PidMode::Container,
+            kill_rest: match request.pid {
+                ContainerPid::OfPod => pod.record().config.pid != PidMode::Container,
+                ContainerPid::Own => false,
+                ContainerPid::Target(_) => true,
+            },
         };
         let (pid, started_at) = order.send(&connection, gathered.descriptors)?;
         container.running(pid, started_at);

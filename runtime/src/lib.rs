@@ -32,13 +32,15 @@ mod sys;
 pub use attach::{AttachEvent, AttachInput, AttachSession};
 pub use config::{NetworkConfig, RuntimeConfig};
 pub use container::{
-    ContainerEvent, ContainerRequest, ContainerState, ExitReason, GroupsPolicy, RootFs, Seccomp, User,
+    ContainerEvent, ContainerPid, ContainerRequest, ContainerState, ExitReason, GroupsPolicy, RootFs,
+    Seccomp, User,
 };
 pub use error::{Error, Result};
 pub use exec::{Exec, ExecOutput, ExecSession};
 pub use features::Features;
 pub use id::{ContainerId, SandboxId};
 pub use network::{PortMapping, Protocol};
+pub use rootfs::users::Identity;
 pub use runtime::{NetworkStatus, Runtime};
 pub use sandbox::{
     Dns, IdMap, IdRange, IpcMode, Network, PidMode, SandboxConfig, SandboxState, SandboxStatus,

@@ -16,6 +16,7 @@ use slipway_monitor::plan::{Join, Plan, Step, sync_point};
 use slipway_monitor::wire::List;
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::path::Path;
 
 /// What a container's plan is made of.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct ContainerInput<'a> {
     pub(crate) readonly_root: bool,
     pub(crate) mounts: Vec<PreparedMount>,
     pub(crate) devices: Vec<PreparedDevice>,
+    /// Where the image's links lead from the process's working directory, which is made when it is absent.
+    pub(crate) working_directory: &'a Path,
     pub(crate) process: ProcessInput<'a>,
 }
 
@@ -43,11 +46,8 @@ pub(crate) fn container(input: ContainerInput<'_>) -> Result<Plan> {
         steps.push(Step::Sysctl { name: text(&name.replace('.', "/"))?, value: value.clone().into_bytes() });
     }
     steps.push(Step::Root { descriptor: input.root });
-    mounts::steps(&input.mounts, &input.devices, &mut steps)?;
-    mounts::make_directories(
-        input.spec.process().as_ref().map_or("/".as_ref(), |process| process.cwd().as_path()),
-        &mut steps,
-    )?;
+    mounts::steps(&input.mounts, &input.devices, input.process.terminal, &mut steps)?;
+    mounts::make_directories(input.working_directory, &mut steps)?;
     let paths = |list: Option<&Vec<String>>| {
         list.into_iter().flatten().map(|path| relative(path)).collect::<Result<Vec<_>>>()
     };
@@ -80,13 +80,17 @@ fn assemble(
     process: &ProcessInput<'_>,
 ) -> Result<Plan> {
     let environment = process.environment();
+    let variable = |variable: &Vec<u8>| {
+        let shown = || format!("variable {:?} has a NUL byte", String::from_utf8_lossy(variable));
+        CString::new(variable.clone()).map_err(|_| Error::Invalid(shown()))
+    };
     Ok(Plan {
         clone_flags,
         join: List(joins),
         steps: List(steps),
         pause_at: 0,
         programs: List(process.programs(&environment)?),
-        environment: texts(&environment)?,
+        environment: List(environment.iter().map(variable).collect::<Result<_>>()?),
         arguments: texts(process.arguments)?,
     })
 }

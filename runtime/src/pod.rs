@@ -2,6 +2,7 @@
 
 use crate::cgroup::{ContainerCgroup, PodCgroup};
 use crate::network::Attachment;
+use crate::rootfs::users::Identity;
 use crate::{
     ContainerEvent, ContainerRequest, ContainerState, Error, ExitReason, Result, SandboxConfig, SandboxState,
     SandboxStatus, state,
@@ -117,6 +118,8 @@ pub(crate) struct ContainerRecord {
 pub(crate) struct StartRecord {
     pub(crate) cgroup: ContainerCgroup,
     pub(crate) at: i64,
+    #[serde(default)]
+    pub(crate) identity: Option<Identity>,
 }
 
 /// How a container ended, for good.
@@ -164,6 +167,7 @@ pub(crate) struct Container {
     pub(crate) record: ContainerRecord,
     state: Mutex<ContainerState>,
     changed: Condvar,
+    identity: Mutex<Option<Identity>>,
     /// Held while it is started or removed.
     pub(crate) operation: Mutex<()>,
 }
@@ -175,12 +179,22 @@ impl Container {
             record,
             state: Mutex::new(state),
             changed: Condvar::new(),
+            identity: Mutex::new(None),
             operation: Mutex::new(()),
         }
     }
 
     pub(crate) fn state(&self) -> ContainerState {
         lock(&self.state).clone()
+    }
+
+    /// Who it runs as; known from its start on.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        lock(&self.identity).clone()
+    }
+
+    pub(crate) fn runs_as(&self, identity: Option<Identity>) {
+        *lock(&self.identity) = identity;
     }
 
     /// The container runs, unless its end is known already.

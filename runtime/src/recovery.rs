@@ -69,12 +69,15 @@ fn load_containers(shared: &Shared) -> Result<()> {
             Ok(Some(loaded)) => {
                 let ended = state::read::<EndRecord>(&path.join("ended")).unwrap_or_default();
                 let started = state::read::<StartRecord>(&path.join("started")).unwrap_or_default();
+                let identity = started.as_ref().and_then(|started| started.value.identity.clone());
                 let state = match (ended, started) {
                     (Some(end), _) => end.value.state(),
                     (None, Some(started)) if !loaded.this_boot => EndRecord::lost(started.value.at).state(),
                     _ => ContainerState::Created { at: loaded.value.created_at },
                 };
-                lock(&shared.containers).insert(id, Arc::new(Container::new(path, loaded.value, state)));
+                let container = Container::new(path, loaded.value, state);
+                container.runs_as(identity);
+                lock(&shared.containers).insert(id, Arc::new(container));
             }
             Ok(None) => state::remove_directory(&path)?,
             Err(error) => tracing::error!(%error, "a container is left alone"),

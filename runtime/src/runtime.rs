@@ -6,8 +6,8 @@ use crate::monitor_process::MonitorProgram;
 use crate::pod::{Container, Pod, lock};
 use crate::{
     AttachSession, ContainerEvent, ContainerId, ContainerRequest, ContainerState, Error, Exec, ExecOutput,
-    ExecSession, Features, Result, RuntimeConfig, SandboxConfig, SandboxId, SandboxStatus, namespace,
-    network, recovery, state,
+    ExecSession, Features, Identity, Result, RuntimeConfig, SandboxConfig, SandboxId, SandboxStatus,
+    namespace, network, recovery, state,
 };
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -209,6 +209,14 @@ impl Runtime {
     /// [`Error::NotFound`].
     pub fn container_request(&self, id: &ContainerId) -> Result<ContainerRequest> {
         self.shared.container(id).map(|container| container.record.request.clone())
+    }
+
+    /// Who a container runs as; none before its first start.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn container_identity(&self, id: &ContainerId) -> Result<Option<Identity>> {
+        self.shared.container(id).map(|container| container.identity())
     }
 
     /// All containers.

@@ -147,6 +147,8 @@ fn bring_up(node: &Node, draft: &Draft, request: cri::CreateContainerRequest) ->
         volumes: compiled.volumes,
         user: compiled.user,
         seccomp: compiled.seccomp,
+        raw_env: compiled.raw_env,
+        pid: validate::process_ids(&draft.config, sandbox::view::config(&draft.pod))?,
     })?;
     node.container_records.write(record.id.as_str(), &record)?;
     Ok(Container::new(record, Some(lease)))

@@ -1,6 +1,7 @@
 //! The fields of CreateContainer that nothing is made of: refused by their names, or harmless.
 
 use slipway_proto::runtime::v1 as cri;
+use slipway_runtime::{ContainerId, ContainerPid};
 
 use crate::error::{Error, Result};
 use crate::sandbox::validate::user_namespace;
@@ -50,26 +51,48 @@ fn apparmor(context: &cri::LinuxContainerSecurityContext) -> Result<()> {
     }
 }
 
-/// Namespaces are the pod's: what a container says of them has to say the same, where the pod has spoken.
+/// Namespaces are the pod's: what a container says of them has to say the same, but for process ids.
 fn namespaces(options: &cri::NamespaceOption, pod: &cri::PodSandboxConfig) -> Result<()> {
     user_namespace(options, CONTEXT)?;
-    let context = pod.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
-    let said = context.and_then(|context| context.namespace_options.as_ref());
-    let of_pod = said.cloned().unwrap_or_default();
-    let either = [cri::NamespaceMode::Pod.into(), cri::NamespaceMode::Container.into()];
-    let pid_fits = match said {
-        Some(said) => said.pid == options.pid,
-        None => either.contains(&options.pid),
-    };
-    for (name, fits) in [
-        ("target_id", options.target_id.is_empty()),
-        ("network", options.network == of_pod.network),
-        ("ipc", options.ipc == of_pod.ipc),
-        ("pid", pid_fits),
-    ] {
-        if !fits {
-            return Err(Error::unsupported(format!("{CONTEXT}.namespace_options.{name}")));
-        }
+    let of_pod = said(pod).unwrap_or_default();
+    let fields = [("network", options.network == of_pod.network), ("ipc", options.ipc == of_pod.ipc)];
+    match fields.iter().find(|(_, fits)| !fits) {
+        Some((name, _)) => Err(Error::unsupported(format!("{CONTEXT}.namespace_options.{name}"))),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn said(pod: &cri::PodSandboxConfig) -> Option<cri::NamespaceOption> {
+    let context = pod.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    context.and_then(|context| context.namespace_options.clone())
+}
+
+/// Whose processes a container sees: the pod's, its own in any pod, another container's in any pod.
+pub(crate) fn process_ids(
+    config: &cri::ContainerConfig,
+    pod: &cri::PodSandboxConfig,
+) -> Result<ContainerPid> {
+    use cri::NamespaceMode::{Container, Node, Pod, Target};
+    let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let Some(options) = context.and_then(|context| context.namespace_options.as_ref()) else {
+        return Ok(ContainerPid::OfPod);
+    };
+    let field = |name: &str| format!("{CONTEXT}.namespace_options.{name}");
+    let of_pod = said(pod).map_or(Pod, |said| said.pid());
+    let wanted = cri::NamespaceMode::try_from(options.pid)
+        .map_err(|_| Error::invalid(field("pid"), format!("there is no mode {}", options.pid)))?;
+    match (wanted, of_pod) {
+        (Target, _) if options.target_id.is_empty() => {
+            Err(Error::invalid(field("target_id"), "it is empty, and pid is TARGET"))
+        }
+        (Target, _) => ContainerId::new(options.target_id.clone())
+            .map(ContainerPid::Target)
+            .map_err(|error| Error::invalid(field("target_id"), error.to_string())),
+        _ if !options.target_id.is_empty() => {
+            Err(Error::invalid(field("target_id"), "it is given, and pid is not TARGET"))
+        }
+        (Container, Pod | Node) => Ok(ContainerPid::Own),
+        (Pod, Pod) | (Container, Container) | (Node, Node) => Ok(ContainerPid::OfPod),
+        (Pod | Node, _) | (Container, Target) => Err(Error::unsupported(field("pid"))),
+    }
 }

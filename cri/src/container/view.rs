@@ -149,9 +149,20 @@ pub(crate) fn described(node: &Node, container: &Container) -> Result<cri::Conta
         log_path: record.log_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
         resources: resources.map(|linux| cri::ContainerResources { linux: Some(linux), windows: None }),
         image_id: record.image_id.to_string(),
-        user: None,
+        user: user(node, container),
         stop_signal: signal.into(),
     })
+}
+
+/// Who it runs as, by the image's own files; known once it has been started.
+fn user(node: &Node, container: &Container) -> Option<cri::ContainerUser> {
+    let identity = node.runtime.container_identity(&container.record.id).ok()??;
+    let linux = cri::LinuxContainerUser {
+        uid: identity.uid.into(),
+        gid: identity.gid.into(),
+        supplemental_groups: identity.groups.into_iter().map(i64::from).collect(),
+    };
+    Some(cri::ContainerUser { linux: Some(linux) })
 }
 
 fn info(node: &Node, container: &Container) -> BTreeMap<String, String> {

@@ -23,7 +23,12 @@ pub(super) fn fill(spec: &mut Spec, config: &cri::ContainerConfig) -> Result<BTr
     binds.sort_by_key(|bind| bind.destination().components().count());
     let covered: BTreeSet<PathBuf> = binds.iter().map(|bind| bind.destination().clone()).collect();
     let mut mounts = spec.mounts().clone().unwrap_or_default();
-    mounts.retain(|mount| !covered.contains(mount.destination()));
+    let devices = Path::new("/dev");
+    mounts.retain(|mount| {
+        let path = mount.destination();
+        // With a /dev of the host's come its own terminals and queues.
+        !covered.contains(path) && !(covered.contains(devices) && path.starts_with(devices))
+    });
     mounts.extend(binds);
     spec.set_mounts(Some(mounts));
     Ok(covered)

@@ -10,15 +10,17 @@ use crate::error::{Error, Result};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-pub(super) fn fill(spec: &mut Spec, sources: &Sources<'_>) -> Result<()> {
+/// Fills the process in; gives the variables whose values are no text.
+pub(super) fn fill(spec: &mut Spec, sources: &Sources<'_>) -> Result<Vec<(String, Vec<u8>)>> {
     let image = sources.image_config();
     let mut process = spec.process().clone().unwrap_or_default();
     process.set_terminal(Some(sources.config.tty));
     process.set_args(Some(arguments(sources, &image)?));
-    process.set_env(Some(environment(sources, &image)?));
+    let (text, raw) = environment(sources, &image)?;
+    process.set_env(Some(text));
     process.set_cwd(directory(sources.config, &image)?.into());
     spec.set_process(Some(process));
-    Ok(())
+    Ok(raw)
 }
 
 /// A command replaces the image's entry point and its arguments; arguments replace the image's alone.
@@ -47,7 +49,10 @@ fn arguments(sources: &Sources<'_>, image: &ImageConfig) -> Result<Vec<String>> 
     Ok(all)
 }
 
-fn environment(sources: &Sources<'_>, image: &ImageConfig) -> Result<Vec<String>> {
+type Environment = (Vec<String>, Vec<(String, Vec<u8>)>);
+
+fn environment(sources: &Sources<'_>, image: &ImageConfig) -> Result<Environment> {
+    let mut raw: Vec<(String, Vec<u8>)> = Vec::new();
     let mut all: Vec<String> = vec![PATH.to_owned()];
     let mut set = |pair: String| {
         let key = pair.split('=').next().unwrap_or_default().to_owned();
@@ -70,14 +75,16 @@ fn environment(sources: &Sources<'_>, image: &ImageConfig) -> Result<Vec<String>
         if variable.key.is_empty() || variable.key.contains(['=', '\0']) {
             return Err(Error::invalid(field("key"), format!("{:?} is no name of a variable", variable.key)));
         }
-        let value = std::str::from_utf8(&variable.value)
-            .map_err(|_| Error::invalid(field("value"), "it is not UTF-8, which is not supported yet"))?;
-        if value.contains('\0') {
+        if variable.value.contains(&0) {
             return Err(Error::invalid(field("value"), "it holds a NUL"));
         }
-        set(format!("{}={value}", variable.key));
+        raw.retain(|(key, _)| *key != variable.key);
+        match std::str::from_utf8(&variable.value) {
+            Ok(value) => set(format!("{}={value}", variable.key)),
+            Err(_) => raw.push((variable.key.clone(), variable.value.clone())),
+        }
     }
-    Ok(all)
+    Ok((all, raw))
 }
 
 fn directory(config: &cri::ContainerConfig, image: &ImageConfig) -> Result<String> {

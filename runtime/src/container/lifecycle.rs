@@ -4,7 +4,7 @@ use super::{ContainerRequest, ContainerState};
 use crate::monitor_client::Connection;
 use crate::pod::{Container, ContainerRecord, EndRecord, Pod, Stage, lock, now};
 use crate::runtime::Shared;
-use crate::{ContainerId, Error, Result, SandboxId, launch, recovery, state};
+use crate::{ContainerId, Error, Result, SandboxId, cgroup, launch, recovery, state};
 use rustix::process::Signal;
 use slipway_monitor::protocol::{Reply, Request};
 use std::os::fd::AsFd;
@@ -20,6 +20,9 @@ impl Shared {
         if pod.record().stage != Stage::Ready {
             let id = request.sandbox.to_string();
             return Err(Error::WrongState { id, state: "not ready", action: "create a container in" });
+        }
+        if let Some(resources) = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
+            cgroup::check(resources, self.cgroups.unified())?;
         }
         let id = request.id.clone();
         let directory = self.config.root.join("containers").join(id.as_str());

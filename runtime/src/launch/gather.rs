@@ -1,18 +1,20 @@
 //! Opening what a container's plan names: root, binds, devices, namespaces, users.
 
+use super::mounts;
 use crate::capabilities::{Capabilities, CapabilitySet};
 use crate::cgroup::ContainerCgroup;
-use crate::plan::{self, ContainerInput, PreparedDevice, PreparedMount, ProcessInput, Source, filesystem};
+use crate::plan::{self, ContainerInput, PreparedDevice, ProcessInput};
 use crate::pod::{Container, Pod, PodRecord};
 use crate::rootfs::binds::{self, BindOptions};
+use crate::rootfs::links::follow;
 use crate::rootfs::users::Identity;
 use crate::rootfs::{overlay, users};
 use crate::runtime::Shared;
-use crate::sandbox::{FILES, KEPT, host_name};
+use crate::sandbox::{KEPT, host_name};
 use crate::{
-    ContainerRequest, Error, IdMap, IpcMode, PidMode, Result, Seccomp, namespace, seccomp, spec, state,
+    ContainerPid, ContainerRequest, Error, IpcMode, PidMode, Result, Seccomp, namespace, seccomp, spec,
 };
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount, Process, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Process, Spec};
 use rustix::fs::makedev;
 use slipway_monitor::plan::{Join, Plan};
 use std::os::fd::{AsFd, OwnedFd};
@@ -45,33 +47,46 @@ pub(crate) fn bits(flags: i32) -> u64 {
     u64::from(flags.cast_unsigned())
 }
 
+/// A container's root, mounted, and who the user is by its files.
+pub(super) struct Found {
+    root: OwnedFd,
+    pub(super) identity: Identity,
+}
+
+impl Found {
+    pub(super) fn find(shared: &Shared, pod: &Pod, container: &Container) -> Result<Self> {
+        let root = mount_root(shared, pod, container)?;
+        let identity = users::resolve(root.as_fd(), &container.record.request.user)?;
+        Ok(Self { root, identity })
+    }
+}
+
 pub(super) fn container(
     shared: &Shared,
     pod: &Pod,
     container: &Container,
     cgroup: &ContainerCgroup,
+    found: Found,
 ) -> Result<Gathered> {
     let request = &container.record.request;
     let record = pod.record();
-    let root = mount_root(shared, pod, container)?;
-    let identity = users::resolve(root.as_fd(), &request.user)?;
+    let Found { root, identity } = found;
     let mut descriptors = Descriptors::default();
+    let mounts =
+        mounts::gather(&mounts::Place { pod, container, cgroup, root: root.as_fd() }, &mut descriptors)?;
+    let process = process_of(request)?;
+    let cwd = follow(root.as_fd(), process.cwd(), &mounts::places(&mounts))?;
     let root = descriptors.add(root)?;
     let null = descriptors.add(binds::open(Path::new("/dev/null"), BindOptions::plain())?.mount)?;
     let mut joins = Vec::new();
     join_pod(pod, &record, &mut descriptors, &mut joins)?;
     let mut clone_flags = bits(libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP);
-    if record.config.pid == PidMode::Container {
+    if let Some(join) = process_ids(shared, pod, request, &mut descriptors)? {
+        joins.push(join);
+    } else if request.pid == ContainerPid::Own || record.config.pid == PidMode::Container {
         clone_flags |= bits(libc::CLONE_NEWPID);
     }
-    let mut mounts = prepare_mounts(&request.spec, cgroup, &mut descriptors)?;
-    if record.config.userns.is_some() && record.netns.is_none() {
-        bind_host_sysfs(&mut mounts, &mut descriptors)?;
-    }
-    add_pod_files(pod, &record, &mut mounts, &mut descriptors)?;
-    add_volumes(container, record.config.userns.as_ref(), &mut mounts, &mut descriptors)?;
     let devices = prepare_devices(&request.spec, record.config.userns.is_some(), &mut descriptors)?;
-    let process = process_of(request)?;
     let hostname = host_name(&record.config);
     let input = ContainerInput {
         spec: &request.spec,
@@ -82,6 +97,7 @@ pub(super) fn container(
         readonly_root: request.rootfs.readonly,
         mounts,
         devices,
+        working_directory: &cwd,
         process: ProcessInput {
             arguments: process.args().as_deref().unwrap_or_default(),
             cwd: cwd_of(process)?,
@@ -105,6 +121,31 @@ fn mount_root(shared: &Shared, pod: &Pod, container: &Container) -> Result<Owned
     overlay::mount_detached(rootfs, &container.directory, append, Some(owner))
 }
 
+/// The pid namespace that a container joins; none where it stays in the host's or makes its own.
+fn process_ids(
+    shared: &Shared,
+    pod: &Pod,
+    request: &ContainerRequest,
+    descriptors: &mut Descriptors,
+) -> Result<Option<Join>> {
+    let path = match &request.pid {
+        ContainerPid::Own => return Ok(None),
+        ContainerPid::OfPod if pod.record().config.pid != PidMode::Pod => return Ok(None),
+        ContainerPid::OfPod => pod.state.join("pid"),
+        ContainerPid::Target(id) => {
+            let target = shared.container(id)?;
+            if target.record.request.sandbox != request.sandbox {
+                return Err(Error::Invalid(format!(
+                    "container {id} is of another pod: its processes can't be shared"
+                )));
+            }
+            PathBuf::from(format!("/proc/{}/ns/pid", target.pid("share the processes of")?))
+        }
+    };
+    let descriptor = descriptors.add(namespace::open(&path)?)?;
+    Ok(Some(Join { descriptor, kind: bits(libc::CLONE_NEWPID) }))
+}
+
 /// What every process of a container has in common.
 pub(crate) fn process_input<'a>(
     shared: &Shared,
@@ -122,6 +163,7 @@ pub(crate) fn process_input<'a>(
         process,
         arguments: &[],
         environment: &[],
+        raw_environment: &request.raw_env,
         cwd: cwd_of(process)?,
         terminal: false,
         hostname,
@@ -185,151 +227,9 @@ pub(super) fn join_pod(
     if let Some(netns) = &record.netns {
         wanted.push((netns.clone(), libc::CLONE_NEWNET));
     }
-    let pid = pod.state.join("pid");
-    if record.config.pid == PidMode::Pod && namespace::exists(&pid) {
-        wanted.push((pid, libc::CLONE_NEWPID));
-    }
     for (path, flag) in wanted {
         let descriptor = descriptors.add(namespace::open(&path)?)?;
         joins.push(Join { descriptor, kind: bits(flag) });
-    }
-    Ok(())
-}
-
-fn prepare_mounts(
-    spec: &Spec,
-    cgroup: &ContainerCgroup,
-    descriptors: &mut Descriptors,
-) -> Result<Vec<PreparedMount>> {
-    let mut prepared = Vec::new();
-    for mount in spec.mounts().iter().flatten() {
-        let options = mount.options().as_deref().unwrap_or_default();
-        let kind = mount.typ().as_deref().unwrap_or("bind");
-        let destination = mount.destination().clone();
-        if kind == "bind" || options.iter().any(|option| option == "bind" || option == "rbind") {
-            prepared.push(bind(mount, options, descriptors)?);
-        } else if kind == "cgroup" || kind == "cgroup2" {
-            cgroup_mounts(&destination, options, cgroup, &mut prepared, descriptors)?;
-        } else {
-            prepared.push(PreparedMount { source: filesystem(kind, options), destination });
-        }
-    }
-    Ok(prepared)
-}
-
-fn bind(mount: &Mount, options: &[String], descriptors: &mut Descriptors) -> Result<PreparedMount> {
-    let destination = mount.destination().clone();
-    let source = mount.source().as_deref();
-    let source = source
-        .ok_or_else(|| Error::Invalid(format!("mount {}: a bind needs a source", destination.display())))?;
-    let bind = binds::open(source, BindOptions::parse(&destination, options)?)?;
-    let descriptor = descriptors.add(bind.mount)?;
-    Ok(PreparedMount {
-        destination,
-        source: Source::Detached { descriptor, is_directory: bind.is_directory },
-    })
-}
-
-/// Version 2 is mounted by the child in its own cgroup namespace; of version 1, each hierarchy's directory is bound.
-fn cgroup_mounts(
-    destination: &Path,
-    options: &[String],
-    cgroup: &ContainerCgroup,
-    prepared: &mut Vec<PreparedMount>,
-    descriptors: &mut Descriptors,
-) -> Result<()> {
-    let location = cgroup.location();
-    if location.unified {
-        prepared
-            .push(PreparedMount { destination: destination.into(), source: filesystem("cgroup2", options) });
-        return Ok(());
-    }
-    let base = ["nosuid", "nodev", "noexec", "mode=755", "size=1m"].map(String::from);
-    prepared.push(PreparedMount { destination: destination.into(), source: filesystem("tmpfs", &base) });
-    let access = if options.iter().any(|option| option == "ro") {
-        BindOptions::read_only()
-    } else {
-        BindOptions::plain()
-    };
-    for directory in &location.directories {
-        let name = directory.controllers.join(",");
-        let name = name.strip_prefix("name=").unwrap_or(&name);
-        if name.is_empty() {
-            continue;
-        }
-        let bind = binds::open(&directory.path, access)?;
-        let descriptor = descriptors.add(bind.mount)?;
-        prepared.push(PreparedMount {
-            destination: destination.join(name),
-            source: Source::Detached { descriptor, is_directory: true },
-        });
-    }
-    Ok(())
-}
-
-/// sysfs shows a network, so a user namespace that does not own one can't mount it: the host's is bound, read-only.
-fn bind_host_sysfs(mounts: &mut [PreparedMount], descriptors: &mut Descriptors) -> Result<()> {
-    for mount in mounts {
-        if matches!(&mount.source, Source::New { kind, .. } if kind == "sysfs") {
-            let options = BindOptions::parse(&mount.destination, &["rbind".into(), "rro".into()])?;
-            let descriptor = descriptors.add(binds::open(Path::new("/sys"), options)?.mount)?;
-            mount.source = Source::Detached { descriptor, is_directory: true };
-        }
-    }
-    Ok(())
-}
-
-fn taken(mounts: &[PreparedMount], destination: &Path) -> bool {
-    mounts.iter().any(|mount| mount.destination == destination)
-}
-
-/// The pod's /dev/shm and /etc files, where the specification mounts nothing there.
-fn add_pod_files(
-    pod: &Pod,
-    record: &PodRecord,
-    mounts: &mut Vec<PreparedMount>,
-    descriptors: &mut Descriptors,
-) -> Result<()> {
-    let shm = match record.config.ipc {
-        IpcMode::Pod => pod.state.join("shm"),
-        IpcMode::Host => "/dev/shm".into(),
-    };
-    let files = FILES.iter().map(|(name, destination)| (pod.root.join(name), Path::new(destination)));
-    for (source, destination) in files.chain([(shm, Path::new("/dev/shm"))]) {
-        if taken(mounts, destination) {
-            continue;
-        }
-        let bind = binds::open(&source, BindOptions::plain())?;
-        let descriptor = descriptors.add(bind.mount)?;
-        let source = Source::Detached { descriptor, is_directory: bind.is_directory };
-        mounts.push(PreparedMount { destination: destination.into(), source });
-    }
-    Ok(())
-}
-
-/// A directory for each VOLUME of the image, where nothing else is mounted.
-fn add_volumes(
-    container: &Container,
-    map: Option<&IdMap>,
-    mounts: &mut Vec<PreparedMount>,
-    descriptors: &mut Descriptors,
-) -> Result<()> {
-    for (number, volume) in container.record.request.volumes.iter().enumerate() {
-        if taken(mounts, volume) {
-            continue;
-        }
-        let directory = container.directory.join("volumes").join(number.to_string());
-        state::make_directory(&directory)?;
-        std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .map_err(|source| Error::Io { action: "set mode of", path: directory.clone(), source })?;
-        if let Some(map) = map {
-            std::os::unix::fs::chown(&directory, Some(map.root_uid()?), Some(map.root_gid()?))
-                .map_err(|source| Error::Io { action: "set owner of", path: directory.clone(), source })?;
-        }
-        let bind = binds::open(&directory, BindOptions::plain())?;
-        let descriptor = descriptors.add(bind.mount)?;
-        let source = Source::Detached { descriptor, is_directory: true };
-        mounts.push(PreparedMount { destination: volume.clone(), source });
     }
     Ok(())
 }

@@ -10,8 +10,18 @@ use std::path::{Path, PathBuf};
 /// A mount with its source at hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PreparedMount {
+    /// As asked for.
     pub(crate) destination: PathBuf,
+    /// Where the image's links lead from there.
+    pub(crate) place: PathBuf,
     pub(crate) source: Source,
+}
+
+impl PreparedMount {
+    pub(crate) fn new(destination: impl Into<PathBuf>, source: Source) -> Self {
+        let destination = destination.into();
+        Self { place: destination.clone(), destination, source }
+    }
 }
 
 /// What is mounted.
@@ -64,44 +74,47 @@ pub(crate) fn filesystem(kind: &str, options: &[String]) -> Source {
     Source::New { kind: kind.to_owned(), attributes, parameters }
 }
 
-/// All mounts in order, then devices and links when /dev is the container's own.
+/// All mounts in order, with devices and links in the container's own /dev. In a /dev of the host's nothing is made.
 pub(super) fn steps(
     mounts: &[PreparedMount],
     devices: &[PreparedDevice],
+    terminal: bool,
     steps: &mut Vec<Step>,
 ) -> Result<()> {
-    let mut own_dev = false;
-    let mut devices_made = false;
+    let is_dev = |mount: &&PreparedMount| mount.destination == Path::new("/dev");
+    if !mounts.iter().any(|mount| is_dev(&mount)) {
+        make_devices(devices, steps)?;
+    }
     for mount in mounts {
-        // Devices come right after /dev, so that binds below it find their parents and stay on top.
         one(mount, steps)?;
-        if mount.destination == Path::new("/dev") && matches!(mount.source, Source::New { .. }) {
-            own_dev = true;
+        if is_dev(&mount) && matches!(mount.source, Source::New { .. }) {
+            // Devices come right after /dev, so that binds below it find their parents and stay on top.
             make_devices(devices, steps)?;
-            devices_made = true;
+            for (path, target) in LINKS {
+                steps.push(Step::MakeLink { path: text(path)?, target: text(target)? });
+            }
+            if terminal {
+                // The child mounts its terminal on it.
+                steps.push(Step::MakeFile { path: text("dev/console")?, mode: 0o600 });
+            }
         }
     }
-    if own_dev {
-        for (path, target) in LINKS {
-            steps.push(Step::MakeLink { path: text(path)?, target: text(target)? });
-        }
-    }
-    if devices_made { Ok(()) } else { make_devices(devices, steps) }
+    Ok(())
 }
 
 fn one(mount: &PreparedMount, steps: &mut Vec<Step>) -> Result<()> {
-    let target = relative(&shown(&mount.destination)?)?;
+    let target = relative(&shown(&mount.place)?)?;
     match &mount.source {
         Source::Detached { descriptor, is_directory: true } => {
-            make_directories(&mount.destination, steps)?;
+            make_directories(&mount.place, steps)?;
             steps.push(Step::Attach { descriptor: *descriptor, target });
         }
         Source::Detached { descriptor, is_directory: false } => {
-            make_file(&mount.destination, steps)?;
+            make_file(&mount.place, steps)?;
             steps.push(Step::Attach { descriptor: *descriptor, target });
         }
         Source::New { kind, attributes, parameters } => {
-            make_directories(&mount.destination, steps)?;
+            make_directories(&mount.place, steps)?;
             let parameters = parameters
                 .iter()
                 .map(|(key, value)| {
@@ -202,7 +215,7 @@ mod tests {
     fn a_file_is_mounted_on_a_file() {
         let source = Source::Detached { descriptor: 4, is_directory: false };
         let mut made = Vec::new();
-        steps(&[PreparedMount { destination: "/etc/hosts".into(), source }], &[], &mut made).unwrap();
+        steps(&[PreparedMount::new("/etc/hosts", source)], &[], false, &mut made).unwrap();
         let expected = [
             Step::MakeDirectory { path: c"etc".into(), mode: 0o755 },
             Step::MakeFile { path: c"etc/hosts".into(), mode: 0o644 },
@@ -214,7 +227,7 @@ mod tests {
     #[test]
     fn a_relative_destination_is_refused() {
         let source = Source::Detached { descriptor: 0, is_directory: true };
-        let mounts = [PreparedMount { destination: "data".into(), source }];
-        assert!(steps(&mounts, &[], &mut Vec::new()).is_err());
+        let mounts = [PreparedMount::new("data", source)];
+        assert!(steps(&mounts, &[], false, &mut Vec::new()).is_err());
     }
 }

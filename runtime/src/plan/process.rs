@@ -21,6 +21,8 @@ pub(crate) struct ProcessInput<'a> {
     pub(crate) arguments: &'a [String],
     /// Added to the container's environment.
     pub(crate) environment: &'a [String],
+    /// Set over the container's environment.
+    pub(crate) raw_environment: &'a [(String, Vec<u8>)],
     pub(crate) cwd: &'a str,
     pub(crate) terminal: bool,
     pub(crate) hostname: &'a str,
@@ -88,18 +90,24 @@ impl ProcessInput<'_> {
     }
 
     /// The environment: what was asked, the last of each name, with PATH, HOME, HOSTNAME and TERM where absent.
-    pub(super) fn environment(&self) -> Vec<String> {
+    pub(super) fn environment(&self) -> Vec<Vec<u8>> {
         let own = self.process.env().as_deref().unwrap_or_default();
-        let mut environment: Vec<String> = Vec::with_capacity(own.len() + 4);
-        for entry in own.iter().chain(self.environment) {
-            let Some((name, _)) = entry.split_once('=').filter(|(name, _)| !name.is_empty()) else {
-                continue;
-            };
+        let mut environment: Vec<Vec<u8>> = Vec::with_capacity(own.len() + 4);
+        let mut set = |name: &[u8], value: &[u8], replaces: bool| {
+            let entry = [name, b"=", value].concat();
             match environment.iter_mut().find(|known| name_of(known) == name) {
-                Some(known) => known.clone_from(entry),
-                None => environment.push(entry.clone()),
+                Some(known) if replaces => *known = entry,
+                Some(_) => {}
+                None => environment.push(entry),
             }
-        }
+        };
+        let pairs = |entries| {
+            let entries: &[String] = entries;
+            entries.iter().filter_map(|entry| entry.split_once('=').filter(|(name, _)| !name.is_empty()))
+        };
+        pairs(own).for_each(|(name, value)| set(name.as_bytes(), value.as_bytes(), true));
+        self.raw_environment.iter().for_each(|(name, value)| set(name.as_bytes(), value, true));
+        pairs(self.environment).for_each(|(name, value)| set(name.as_bytes(), value.as_bytes(), true));
         let home = self.identity.home.as_deref().filter(|home| !home.is_empty()).unwrap_or("/");
         let mut defaults = vec![("PATH", DEFAULT_PATH), ("HOME", home)];
         if !self.hostname.is_empty() {
@@ -108,32 +116,39 @@ impl ProcessInput<'_> {
         if self.terminal {
             defaults.push(("TERM", "xterm"));
         }
-        for (name, value) in defaults {
-            if environment.iter().all(|known| name_of(known) != name) {
-                environment.push(format!("{name}={value}"));
-            }
-        }
+        defaults.iter().for_each(|(name, value)| set(name.as_bytes(), value.as_bytes(), false));
         environment
     }
 
     /// Where the program may be.
-    pub(super) fn programs(&self, environment: &[String]) -> Result<Vec<CString>> {
+    pub(super) fn programs(&self, environment: &[Vec<u8>]) -> Result<Vec<CString>> {
         let program = self.arguments.first().filter(|program| !program.is_empty());
         let program = program
             .ok_or_else(|| Error::Invalid("no command: give one, or use an image that has one".into()))?;
         if program.contains('/') {
             return Ok(vec![text(program)?]);
         }
-        let path = environment.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
-        path.split(':')
-            .map(|directory| if directory.is_empty() { "." } else { directory })
-            .map(|directory| text(&format!("{}/{program}", directory.trim_end_matches('/'))))
+        let path = environment.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
+        path.unwrap_or(DEFAULT_PATH.as_bytes())
+            .split(|byte| *byte == b':')
+            .map(|directory| if directory.is_empty() { b"." } else { directory })
+            .map(|directory| {
+                let path = [without_slash(directory), b"/", program.as_bytes()].concat();
+                CString::new(path).map_err(|_| Error::Invalid(format!("{program:?} has a NUL byte")))
+            })
             .collect()
     }
 }
 
-fn name_of(entry: &str) -> &str {
-    entry.split_once('=').map_or(entry, |(name, _)| name)
+fn name_of(entry: &[u8]) -> &[u8] {
+    entry.split(|byte| *byte == b'=').next().unwrap_or_default()
+}
+
+fn without_slash(mut directory: &[u8]) -> &[u8] {
+    while let [rest @ .., b'/'] = directory {
+        directory = rest;
+    }
+    directory
 }
 
 fn number(limit: &PosixRlimit) -> Result<u32> {
@@ -193,6 +208,7 @@ mod tests {
             process,
             arguments,
             environment: &[],
+            raw_environment: &[],
             cwd: "/",
             terminal: false,
             hostname: "pod",
@@ -237,7 +253,16 @@ mod tests {
     fn the_last_of_a_name_counts_and_a_bare_name_imports_nothing() {
         let (process, identity) = (process(false), Identity::default());
         let environment = input(&process, &identity, &[]).environment();
-        assert_eq!(environment, ["A=2", "PATH=/x:/y/", "HOME=/", "HOSTNAME=pod"]);
+        assert_eq!(environment, [&b"A=2"[..], b"PATH=/x:/y/", b"HOME=/", b"HOSTNAME=pod"]);
+    }
+
+    #[test]
+    fn a_value_need_not_be_text() {
+        let (process, identity) = (process(false), Identity::default());
+        let raw = [("A".to_owned(), vec![0xff]), ("B".to_owned(), vec![b'=', 0xfe])];
+        let input = ProcessInput { raw_environment: &raw, ..input(&process, &identity, &[]) };
+        assert_eq!(input.environment()[..2], [b"A=\xff".to_vec(), b"PATH=/x:/y/".to_vec()]);
+        assert!(input.environment().contains(&b"B==\xfe".to_vec()));
     }
 
     #[test]

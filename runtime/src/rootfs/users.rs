@@ -3,6 +3,7 @@
 use crate::{Error, GroupsPolicy, Result, User};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -12,13 +13,17 @@ const LARGEST: u64 = 4 * 1024 * 1024;
 /// Ids beyond are not ids (`runc` and the kernel's signed interfaces agree).
 const GREATEST: u64 = i32::MAX as u64;
 
-/// Ids and what follows from them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) groups: Vec<u32>,
-    pub(crate) home: Option<String>,
+/// Who a container runs as, once its names have been looked up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Supplementary groups in order, `gid` among them.
+    pub groups: Vec<u32>,
+    /// The user's directory, when /etc/passwd has a plausible one.
+    pub home: Option<String>,
 }
 
 /// Finds a user in the root file system whose directory is open at `root`.

@@ -3,7 +3,7 @@
 use super::Child;
 use crate::launch::report;
 use crate::sys::file::{How, resolve};
-use crate::sys::{Error, Result, file, process, tty};
+use crate::sys::{Error, Result, file, mount, process, tty};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Major numbers of pseudo-terminals' slaves.
@@ -13,6 +13,9 @@ const SLAVES: std::ops::Range<u32> = 136..144;
 pub(super) fn session(child: &Child<'_>, terminal: bool, base: Option<BorrowedFd<'_>>) -> Result<()> {
     if terminal && child.streams.is_none() {
         make_terminal(child, base)?;
+        if let Some(root) = base {
+            console(root)?;
+        }
     }
     process::setsid()?;
     if terminal { tty::set_controlling(file::standard(0)) } else { Ok(()) }
@@ -40,6 +43,16 @@ fn make_terminal(child: &Child<'_>, base: Option<BorrowedFd<'_>>) -> Result<()> 
         file::replace_standard(slave.as_fd(), number)?;
     }
     report::tell_terminal(child.channel, master.as_fd())
+}
+
+/// Mounts the terminal on the container's /dev/console, where the plan has made a file for it.
+fn console(root: BorrowedFd<'_>) -> Result<()> {
+    let how = How { flags: libc::O_PATH, mode: 0, resolve: resolve::IN_ROOT | resolve::NO_MAGICLINKS };
+    let Ok(target) = file::openat2(root, c"dev/console", how) else { return Ok(()) };
+    if !file::fstat(target.as_fd())?.is(libc::S_IFREG) {
+        return Ok(());
+    }
+    mount::attach(mount::clone_tree(file::standard(0), false)?.as_fd(), target.as_fd())
 }
 
 /// Gives the files behind the streams to a user, where they are the monitor's or a client's pipes or a terminal.

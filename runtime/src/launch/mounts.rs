@@ -1,0 +1,202 @@
+//! A container's mounts: what the specification asks for, the pod's files, the image's volumes; each where the links of
+//! the image lead, a mount below another one after it.
+
+use super::gather::Descriptors;
+use super::volumes;
+use crate::cgroup::ContainerCgroup;
+use crate::plan::{PreparedMount, Source, filesystem};
+use crate::pod::{Container, Pod, PodRecord};
+use crate::rootfs::binds::{self, BindOptions};
+use crate::rootfs::links::follow;
+use crate::sandbox::FILES;
+use crate::{Error, IpcMode, Result};
+use oci_spec::runtime::{Mount, Spec};
+use std::collections::BTreeSet;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+/// What a container's mounts depend on.
+pub(super) struct Place<'a> {
+    pub(super) pod: &'a Pod,
+    pub(super) container: &'a Container,
+    pub(super) cgroup: &'a ContainerCgroup,
+    /// Its root, mounted.
+    pub(super) root: BorrowedFd<'a>,
+}
+
+/// Opens all mounts of a container, in the order in which they are made.
+pub(super) fn gather(place: &Place<'_>, descriptors: &mut Descriptors) -> Result<Vec<PreparedMount>> {
+    let record = place.pod.record();
+    let mut mounts = prepare_mounts(&place.container.record.request.spec, place.cgroup, descriptors)?;
+    if record.config.userns.is_some() && record.netns.is_none() {
+        bind_host_sysfs(&mut mounts, descriptors)?;
+    }
+    add_pod_files(place.pod, &record, &mut mounts, descriptors)?;
+    let volumes = volumes::prepare(place, &record, &mounts, descriptors)?;
+    // Among equals the order stays: the pod's file is on top of what a volume has there.
+    let mut mounts: Vec<_> = volumes.into_iter().chain(mounts).collect();
+    settle(place.root, &mut mounts)?;
+    Ok(mounts)
+}
+
+/// Where mounts are made.
+pub(super) fn places(mounts: &[PreparedMount]) -> BTreeSet<PathBuf> {
+    mounts.iter().map(|mount| mount.place.clone()).collect()
+}
+
+/// Finds where each mount's destination leads in the image, and orders them by depth: a parent comes first.
+pub(super) fn settle(root: BorrowedFd<'_>, mounts: &mut [PreparedMount]) -> Result<()> {
+    let depth = |path: &Path| path.components().count();
+    mounts.sort_by_key(|mount| depth(&mount.destination));
+    let mut places = BTreeSet::new();
+    for mount in mounts.iter_mut() {
+        mount.place = follow(root, &mount.destination, &places)?;
+        let guarded = matches!(&mount.source, Source::New { kind, .. } if kind == "proc" || kind == "sysfs");
+        if guarded && mount.place != mount.destination {
+            // What is hidden below it would be hidden somewhere else.
+            let (path, place) = (mount.destination.display(), mount.place.display());
+            return Err(Error::Invalid(format!(
+                "the image's {path} is a link to {place}: make it a directory"
+            )));
+        }
+        places.insert(mount.place.clone());
+    }
+    mounts.sort_by_key(|mount| depth(&mount.place));
+    Ok(())
+}
+
+fn prepare_mounts(
+    spec: &Spec,
+    cgroup: &ContainerCgroup,
+    descriptors: &mut Descriptors,
+) -> Result<Vec<PreparedMount>> {
+    let mut prepared = Vec::new();
+    for mount in spec.mounts().iter().flatten() {
+        let options = mount.options().as_deref().unwrap_or_default();
+        let kind = mount.typ().as_deref().unwrap_or("bind");
+        let destination = mount.destination().clone();
+        if kind == "bind" || options.iter().any(|option| option == "bind" || option == "rbind") {
+            prepared.push(bind(mount, options, descriptors)?);
+        } else if kind == "cgroup" || kind == "cgroup2" {
+            cgroup_mounts(&destination, options, cgroup, &mut prepared, descriptors)?;
+        } else {
+            prepared.push(PreparedMount::new(destination, filesystem(kind, options)));
+        }
+    }
+    Ok(prepared)
+}
+
+fn bind(mount: &Mount, options: &[String], descriptors: &mut Descriptors) -> Result<PreparedMount> {
+    let destination = mount.destination().clone();
+    let source = mount.source().as_deref();
+    let source = source
+        .ok_or_else(|| Error::Invalid(format!("mount {}: a bind needs a source", destination.display())))?;
+    let bind = binds::open(source, BindOptions::parse(&destination, options)?)?;
+    let descriptor = descriptors.add(bind.mount)?;
+    Ok(PreparedMount::new(destination, Source::Detached { descriptor, is_directory: bind.is_directory }))
+}
+
+/// Version 2 is mounted by the child in its own cgroup namespace; of version 1, each hierarchy's directory is bound.
+fn cgroup_mounts(
+    destination: &Path,
+    options: &[String],
+    cgroup: &ContainerCgroup,
+    prepared: &mut Vec<PreparedMount>,
+    descriptors: &mut Descriptors,
+) -> Result<()> {
+    let location = cgroup.location();
+    if location.unified {
+        prepared.push(PreparedMount::new(destination, filesystem("cgroup2", options)));
+        return Ok(());
+    }
+    let base = ["nosuid", "nodev", "noexec", "mode=755", "size=1m"].map(String::from);
+    prepared.push(PreparedMount::new(destination, filesystem("tmpfs", &base)));
+    let access = if options.iter().any(|option| option == "ro") {
+        BindOptions::read_only()
+    } else {
+        BindOptions::plain()
+    };
+    for directory in &location.directories {
+        let name = directory.controllers.join(",");
+        let name = name.strip_prefix("name=").unwrap_or(&name);
+        if name.is_empty() {
+            continue;
+        }
+        let bind = binds::open(&directory.path, access)?;
+        let descriptor = descriptors.add(bind.mount)?;
+        let source = Source::Detached { descriptor, is_directory: true };
+        prepared.push(PreparedMount::new(destination.join(name), source));
+    }
+    Ok(())
+}
+
+/// sysfs shows a network, so a user namespace that does not own one can't mount it: the host's is bound, read-only.
+fn bind_host_sysfs(mounts: &mut [PreparedMount], descriptors: &mut Descriptors) -> Result<()> {
+    for mount in mounts {
+        if matches!(&mount.source, Source::New { kind, .. } if kind == "sysfs") {
+            let options = BindOptions::parse(&mount.destination, &["rbind".into(), "rro".into()])?;
+            let descriptor = descriptors.add(binds::open(Path::new("/sys"), options)?.mount)?;
+            mount.source = Source::Detached { descriptor, is_directory: true };
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn taken(mounts: &[PreparedMount], destination: &Path) -> bool {
+    mounts.iter().any(|mount| mount.destination == destination)
+}
+
+/// The pod's /dev/shm and /etc files, where the specification mounts nothing there.
+fn add_pod_files(
+    pod: &Pod,
+    record: &PodRecord,
+    mounts: &mut Vec<PreparedMount>,
+    descriptors: &mut Descriptors,
+) -> Result<()> {
+    let shm = match record.config.ipc {
+        IpcMode::Pod => pod.state.join("shm"),
+        IpcMode::Host => "/dev/shm".into(),
+    };
+    let files = FILES.iter().map(|(name, destination)| (pod.root.join(name), Path::new(destination)));
+    for (source, destination) in files.chain([(shm, Path::new("/dev/shm"))]) {
+        if taken(mounts, destination) {
+            continue;
+        }
+        let bind = binds::open(&source, BindOptions::plain())?;
+        let descriptor = descriptors.add(bind.mount)?;
+        let source = Source::Detached { descriptor, is_directory: bind.is_directory };
+        mounts.push(PreparedMount::new(destination, source));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    fn settled(root: &Path, mounts: &[(&str, Source)]) -> Result<Vec<String>> {
+        let root = std::fs::File::open(root).unwrap();
+        let mut mounts: Vec<_> =
+            mounts.iter().map(|(path, source)| PreparedMount::new(path, source.clone())).collect();
+        settle(root.as_fd(), &mut mounts)?;
+        Ok(mounts.iter().map(|mount| mount.place.display().to_string()).collect())
+    }
+
+    #[test]
+    fn a_parent_comes_first_and_links_are_followed_in_the_image() {
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/run/data", root.path().join("data")).unwrap();
+        let bind = || Source::Detached { descriptor: 0, is_directory: true };
+        let order = [("/data/sub", bind()), ("/data", bind()), ("/run", bind())];
+        assert_eq!(settled(root.path(), &order).unwrap(), ["/run", "/run/data", "/run/data/sub"]);
+    }
+
+    #[test]
+    fn proc_is_never_mounted_where_a_link_leads() {
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/elsewhere", root.path().join("proc")).unwrap();
+        let error = settled(root.path(), &[("/proc", filesystem("proc", &[]))]).unwrap_err();
+        assert!(error.to_string().contains("/elsewhere"), "{error}");
+    }
+}
