@@ -10,6 +10,7 @@ pub mod grpc;
 pub mod machine;
 pub mod node;
 pub mod output;
+pub mod pod;
 pub mod registry;
 pub mod scripted;
 pub mod tarball;
@@ -18,6 +19,7 @@ pub mod tree;
 pub use machine::{Need, lacks};
 pub use node::Node;
 pub use output::Output;
+pub use pod::Pod;
 pub use registry::Registry;
 pub use scripted::Scripted;
 

@@ -213,11 +213,6 @@ fn container_wishes() -> Vec<(&'static [&'static str], ContainerWish)> {
             };
             container_security(config).namespace_options = Some(options);
         }),
-        (&["container.config.linux.security_context.namespace_options.target_id"], |config| {
-            let options =
-                cri::NamespaceOption { network: 2, pid: 1, target_id: "x".into(), ..Default::default() };
-            container_security(config).namespace_options = Some(options);
-        }),
     ];
     wishes.extend(more);
     wishes
