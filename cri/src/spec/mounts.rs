@@ -27,7 +27,7 @@ pub(super) fn fill(spec: &mut Spec, config: &cri::ContainerConfig) -> Result<BTr
     mounts.retain(|mount| {
         let path = mount.destination();
         // With a /dev of the host's come its own terminals and queues.
-        !covered.contains(path) && !(covered.contains(devices) && path.starts_with(devices))
+        !(covered.contains(path) || covered.contains(devices) && path.starts_with(devices))
     });
     mounts.extend(binds);
     spec.set_mounts(Some(mounts));

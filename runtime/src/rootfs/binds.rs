@@ -2,7 +2,7 @@
 
 use crate::sys::mount::{MountChange, change_mount};
 use crate::{Error, Result};
-use rustix::fs::{CWD, FileType, fstat};
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, fstat, statx};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -65,6 +65,9 @@ impl BindOptions {
 /// Opens a source as a detached mount; a missing source is an error.
 pub(crate) fn open(source: &Path, options: BindOptions) -> Result<Bind> {
     let failed = |source_error| Error::Io { action: "bind", path: source.into(), source: source_error };
+    if options.propagation != libc::MS_PRIVATE {
+        check_propagation(source, options.propagation)?;
+    }
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if options.recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
@@ -73,6 +76,31 @@ pub(crate) fn open(source: &Path, options: BindOptions) -> Result<Bind> {
     apply(&mount, options).map_err(failed)?;
     let stat = fstat(&mount).map_err(|errno| failed(errno.into()))?;
     Ok(Bind { mount, is_directory: FileType::from_raw_mode(stat.st_mode) == FileType::Directory })
+}
+
+/// Mounts come and go between the host and a container only where the host's mount takes part in propagation.
+fn check_propagation(source: &Path, wanted: u64) -> Result<()> {
+    let failed = |action| move |error| Error::Io { action, path: source.into(), source: error };
+    let stat = statx(CWD, source, AtFlags::empty(), StatxFlags::MNT_ID);
+    let stat = stat.map_err(|errno| failed("bind")(errno.into()))?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(failed("find the mount of"))?;
+    if takes_part(&mounts, stat.stx_mnt_id, wanted) {
+        return Ok(());
+    }
+    let path = source.display();
+    Err(Error::Invalid(format!(
+        "host path {path} is on a private mount, so no mount can pass between it and a container: \
+         make that mount shared (mount --make-rshared), or ask for private propagation"
+    )))
+}
+
+/// Whether a mount is shared or, where only the host's mounts are to come, has a master.
+fn takes_part(mounts: &str, id: u64, wanted: u64) -> bool {
+    let id = id.to_string();
+    let found = mounts.lines().find(|line| line.split(' ').next() == Some(id.as_str()));
+    let mut fields = found.unwrap_or_default().split(' ').skip(6).take_while(|field| *field != "-");
+    fields
+        .any(|field| field.starts_with("shared:") || wanted == libc::MS_SLAVE && field.starts_with("master:"))
 }
 
 fn apply(mount: &OwnedFd, options: BindOptions) -> std::io::Result<()> {
@@ -97,6 +125,13 @@ mod tests {
     fn an_unknown_option_is_refused_by_name() {
         let error = BindOptions::parse(Path::new("/data"), &["rbind".into(), "idmap".into()]).unwrap_err();
         assert_eq!(error.to_string(), "mount /data: option idmap");
+    }
+
+    #[test]
+    fn a_mount_takes_part_when_it_is_shared_or_a_slave() {
+        let mounts = "7 1 0:5 / /a rw - tmpfs t rw\n8 1 0:5 / /b rw shared:3 - tmpfs t rw\n9 1 0:5 / /c rw master:3 - tmpfs t rw\n";
+        let of = |id| [libc::MS_SLAVE, libc::MS_SHARED].map(|wanted| takes_part(mounts, id, wanted));
+        assert_eq!([of(7), of(8), of(9)], [[false, false], [true, true], [true, false]]);
     }
 
     #[test]
