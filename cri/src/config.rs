@@ -87,6 +87,8 @@ pub struct NetworkConfig {
     pub subnets: Option<Vec<String>>,
     /// The name of the nftables table.
     pub table: Option<String>,
+    /// `false` does without nftables, as on a kernel that lacks it: no host ports, no egress.
+    pub nftables: Option<bool>,
 }
 
 impl Default for ImageConfig {
@@ -201,6 +203,7 @@ impl Config {
                 bridge: self.network.bridge.clone().unwrap_or(default.bridge),
                 subnets: self.network.subnets.clone().unwrap_or(default.subnets),
                 table: self.network.table.clone().unwrap_or(default.table),
+                nftables: self.network.nftables.unwrap_or(default.nftables),
             },
             ..slipway_runtime::RuntimeConfig::default()
         }

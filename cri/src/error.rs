@@ -252,6 +252,7 @@ fn runtime_code(error: &slipway_runtime::Error) -> Code {
         Runtime::Io { source, .. } | Runtime::Kernel { source, .. } => io_code(source),
         Runtime::Invalid(_) => Code::InvalidArgument,
         Runtime::Unsupported(_) => Code::FailedPrecondition,
+        Runtime::Exhausted(_) => Code::ResourceExhausted,
         Runtime::NotFound { .. } => Code::NotFound,
         Runtime::InUse(_) | Runtime::WrongState { .. } | Runtime::Program { .. } => Code::FailedPrecondition,
         Runtime::Start { source, .. } => io_code(source),

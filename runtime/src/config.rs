@@ -39,10 +39,17 @@ pub struct NetworkConfig {
     pub subnets: Vec<String>,
     /// The nftables table.
     pub table: String,
+    /// Whether nftables is used, where the kernel has it.
+    pub nftables: bool,
 }
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { bridge: "slipway0".into(), subnets: vec!["10.88.0.0/16".into()], table: "slipway".into() }
+        Self {
+            bridge: "slipway0".into(),
+            subnets: vec!["10.88.0.0/16".into()],
+            table: "slipway".into(),
+            nftables: true,
+        }
     }
 }

@@ -32,6 +32,9 @@ pub enum Error {
     /// The node lacks something the request needs; the message says what.
     #[error("{0}")]
     Unsupported(String),
+    /// The node has no more of something; the message says of what.
+    #[error("{0}")]
+    Exhausted(String),
     /// A named thing does not exist.
     #[error("{kind} {id} does not exist")]
     NotFound {

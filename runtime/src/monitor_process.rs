@@ -1,7 +1,6 @@
 //! Monitors as processes: the embedded program, run from a sealed memfd.
 
 use crate::monitor_client::{self, Connection};
-use crate::sys::process::keep_on_exec;
 use crate::{Error, Result};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::fs::File;
@@ -25,20 +24,12 @@ impl MonitorProgram {
         Ok(Self { memfd: sealed(c"slipway-monitor", PROGRAM)? })
     }
 
-    /// Starts a pod's monitor: `directory` gets its socket, `held` stay open in it for as long as it lives.
-    pub(crate) fn start(
-        &self,
-        sandbox: &str,
-        directory: &Path,
-        held: &[OwnedFd],
-    ) -> Result<(Child, Connection)> {
+    /// Starts a pod's monitor: `directory` gets its socket.
+    pub(crate) fn start(&self, sandbox: &str, directory: &Path) -> Result<(Child, Connection)> {
         let listener = monitor_client::listener(directory)?;
         let mut command = Command::new(format!("/proc/self/fd/{}", self.memfd.as_raw_fd()));
         command.arg0("slipway-monitor").arg(sandbox).env_clear().current_dir("/");
         command.stdin(Stdio::from(listener)).stdout(Stdio::null()).process_group(0);
-        if !held.is_empty() {
-            keep_on_exec(&mut command, held.iter().map(AsRawFd::as_raw_fd).collect());
-        }
         let mut child = command.spawn().map_err(|source| Error::Kernel {
             call: format!("start the monitor of sandbox {sandbox}"),
             source,

@@ -21,6 +21,7 @@ mod config;
 mod conntrack;
 mod firewall;
 mod forwarding;
+mod holder;
 mod hostport;
 mod link;
 mod message;
@@ -28,6 +29,7 @@ mod netlink;
 mod netns;
 mod nft;
 mod node;
+mod obstacles;
 mod rules;
 mod sweeper;
 
@@ -36,6 +38,7 @@ pub use cidr::Cidr;
 pub use config::NetworkConfig;
 use config::check_id;
 use firewall::Firewall;
+use hostport::Forward;
 pub use hostport::{PortMapping, Protocol};
 pub use netns::in_netns;
 use netns::{Namespace, Pool};
@@ -109,9 +112,9 @@ impl Network {
     fn try_attach(&self, id: &str, ports: &[PortMapping], netns: NetnsSource<'_>) -> Result<Attachment> {
         let ports: Vec<PortMapping> = ports.iter().filter(|port| port.host_port != 0).cloned().collect();
         let wanted = hostport::forwards(&ports, &self.config.subnets)?;
-        self.prepare(!ports.is_empty())?;
+        let bridge = self.prepare(!ports.is_empty())?;
         // The ports are this pod's before its record says so: no two records ever name the same port.
-        let port_sockets = wanted.iter().map(hostport::reserve).collect::<Result<Vec<_>>>()?;
+        let port_sockets = wanted.iter().map(|forward| self.reserve(forward)).collect::<Result<Vec<_>>>()?;
         let lease = self.addresses.lease(id, &ports)?;
         let forwards = hostport::forwards(&ports, &lease.addresses)?;
         let mut namespace = match netns {
@@ -120,7 +123,7 @@ impl Network {
         };
         let netns_path = self.netns_path(id);
         netns::keep(namespace.descriptor.as_fd(), &netns_path)?;
-        self.connect(id, &mut namespace, &lease)?;
+        bridge::connect(&mut self.node().route, (id, bridge), &mut namespace, &lease.addresses)?;
         if !forwards.is_empty() {
             self.firewall.open(&forwards)?;
         }
@@ -129,10 +132,15 @@ impl Network {
         Ok(Attachment { netns_path, addresses: lease.addresses, gateways, port_sockets })
     }
 
-    fn connect(&self, id: &str, namespace: &mut Namespace, lease: &Lease) -> Result<()> {
-        let mut node = self.node();
-        let bridge = bridge::ensure(&mut node.route, &self.config.bridge, &self.config.subnets)?;
-        bridge::connect(&mut node.route, (id, bridge), namespace, &lease.addresses)
+    fn reserve(&self, forward: &Forward) -> Result<OwnedFd> {
+        hostport::reserve(forward, || {
+            let has = |lease: &Lease| {
+                let taken = hostport::forwards(&lease.ports, &lease.addresses).unwrap_or_default();
+                taken.iter().any(|other| hostport::collide(forward, other))
+            };
+            let pod = self.addresses.all().into_iter().find(has).map(|lease| format!("pod {}", lease.pod));
+            pod.or_else(|| holder::process(forward))
+        })
     }
 
     /// Disconnects a pod; one that is not connected is fine. Its host ports and its namespace are gone when this
@@ -152,8 +160,11 @@ impl Network {
         Ok(())
     }
 
+    /// The record forgets the ports first: should the rest fail, the table is found to be other than it should.
     fn close(&self, lease: &Lease) -> Result<()> {
-        if matches!(self.node().nftables, Nftables::Missing(_)) {
+        let node = self.node();
+        self.addresses.forget_ports(&lease.pod)?;
+        if matches!(node.nftables, Nftables::Missing(_)) {
             return Ok(()); // no table, no elements
         }
         let forwards = hostport::forwards(&lease.ports, &lease.addresses)?;
@@ -194,7 +205,7 @@ impl Network {
         drop(node);
         outcome?;
         self.addresses.sweep()?;
-        if self.addresses.all().is_empty() { Ok(()) } else { self.prepare(false) }
+        if self.addresses.all().is_empty() { Ok(()) } else { self.prepare(false).map(drop) }
     }
 
     fn release_strays(&self, live: &[&str]) -> Result<()> {
@@ -217,11 +228,14 @@ impl Network {
             return Err(Error::InUse(format!("the network still has pod {}; remove it first", lease.pod)));
         }
         let mut node = self.node();
+        if matches!(node.nftables, Nftables::Unknown) {
+            node.nftables = self.probe();
+        }
         let removed = match node.nftables {
             Nftables::Missing(_) => Ok(()),
             _ => self.firewall.remove(),
         };
-        node.nftables = Nftables::Unknown;
+        (node.nftables, node.bridge) = (Nftables::Unknown, None);
         link::remove(&mut node.route, &self.config.bridge).and(removed)
     }
 }

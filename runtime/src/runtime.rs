@@ -76,6 +76,7 @@ impl Runtime {
             bridge: settings.bridge.clone(),
             subnets,
             table: settings.table.clone(),
+            nftables: settings.nftables,
             state: config.state.clone(),
             root: config.root.clone(),
             ..network::NetworkConfig::default()

@@ -8,15 +8,18 @@ pub mod artifact;
 pub mod busybox;
 pub mod grpc;
 pub mod machine;
+pub mod netns;
 pub mod node;
 pub mod output;
 pub mod pod;
 pub mod registry;
 pub mod scripted;
+pub mod sockets;
 pub mod tarball;
 pub mod tree;
 
 pub use machine::{Need, lacks};
+pub use netns::{Netns, World};
 pub use node::Node;
 pub use output::Output;
 pub use pod::Pod;

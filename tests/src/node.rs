@@ -17,6 +17,7 @@ pub struct Node {
     number: u32,
     daemon: Option<Child>,
     environment: Vec<(String, String)>,
+    netns: Option<PathBuf>,
 }
 
 impl Node {
@@ -44,17 +45,37 @@ impl Node {
     /// When it does not answer.
     #[must_use]
     pub fn with_environment(more: &str, environment: &[(&str, &Path)]) -> Self {
+        let environment =
+            environment.iter().map(|(key, value)| ((*key).to_owned(), value.display().to_string())).collect();
+        Self::launched(&["10.77.NUMBER.0/24"], more, None, environment)
+    }
+
+    /// Starts a daemon inside a network namespace of the test's own, with these subnets for its pods and more lines of
+    /// configuration, which begin in the section of the network.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn inside(netns: &Path, subnets: &[&str], more: &str) -> Self {
+        Self::launched(subnets, more, Some(netns.to_owned()), Vec::new())
+    }
+
+    fn launched(
+        subnets: &[&str],
+        more: &str,
+        netns: Option<PathBuf>,
+        environment: Vec<(String, String)>,
+    ) -> Self {
         // Several test programs may run at once, each counting from one: the process id keeps them apart.
         let number = (NUMBER.fetch_add(1, Ordering::Relaxed) + std::process::id() * 16) % 250 + 1;
         let directory = tempfile::tempdir_in("/var/tmp").expect("a directory for the node");
         let config = format!(
-            "log = \"info\"\n[runtime]\ncgroup_root = \"{}\"\n[network]\nbridge = \"slipt{number}\"\nsubnets = [\"10.77.{number}.0/24\"]\ntable = \"slipway_test_{number}\"\n{more}",
-            cgroup_root(number)
+            "log = \"info\"\n[runtime]\ncgroup_root = \"{}\"\n[network]\nbridge = \"slipt{number}\"\nsubnets = {}\ntable = \"slipway_test_{number}\"\n{more}",
+            cgroup_root(number),
+            json!(subnets).to_string().replace("NUMBER", &number.to_string())
         );
         std::fs::write(directory.path().join("config.toml"), config).expect("the configuration is written");
-        let environment =
-            environment.iter().map(|(key, value)| ((*key).to_owned(), value.display().to_string())).collect();
-        let mut node = Self { directory, number, daemon: None, environment };
+        let mut node = Self { directory, number, daemon: None, environment, netns };
         node.launch();
         node
     }
@@ -69,7 +90,12 @@ impl Node {
             .create(true)
             .open(self.path("slipwayd.log"))
             .expect("the daemon's log opens");
-        let daemon = Command::new(crate::folder("SLIPWAY_PROGRAMS").join("slipwayd"))
+        let program = crate::folder("SLIPWAY_PROGRAMS").join("slipwayd");
+        let mut command = match &self.netns {
+            Some(netns) => crate::netns::entering(netns, &program),
+            None => Command::new(program),
+        };
+        let daemon = command
             .arg("--config")
             .arg(self.path("config.toml"))
             .arg("--root")
@@ -143,6 +169,12 @@ impl Node {
     #[must_use]
     pub fn bridge(&self) -> String {
         format!("slipt{}", self.number)
+    }
+
+    /// The nftables table's name.
+    #[must_use]
+    pub fn table(&self) -> String {
+        format!("slipway_test_{}", self.number)
     }
 
     /// The real crictl.
@@ -301,7 +333,7 @@ impl Drop for Node {
         }
         // The bridge and the table outlive a daemon by design, since pods do; the node ends here.
         let _ = Command::new("ip").args(["link", "del", &self.bridge()]).stderr(Stdio::null()).status();
-        let table = format!("slipway_test_{}", self.number);
+        let table = self.table();
         for family in ["inet", "ip"] {
             let _ =
                 Command::new("nft").args(["delete", "table", family, &table]).stderr(Stdio::null()).status();

@@ -159,7 +159,7 @@ fn host_ip(index: usize, text: &str) -> Result<Option<IpAddr>> {
         let field = format!("config.port_mappings[{index}].host_ip");
         Error::invalid(field, format!("{text:?} is no IP address"))
     })?;
-    Ok(Some(address).filter(|address| !address.is_unspecified()))
+    Ok(Some(address))
 }
 
 fn hostname(name: String) -> Result<String> {

@@ -66,14 +66,14 @@ impl Addresses {
         let mut addresses = Vec::new();
         for subnet in &self.subnets {
             let address = table.next(*subnet).ok_or_else(|| {
-                Error::Unsupported(format!(
-                    "subnet {subnet} has no free address; remove pods or widen the subnet"
+                Error::Exhausted(format!(
+                    "subnet {subnet} has no free address; remove pods or set a wider one in network.subnets"
                 ))
             })?;
             addresses.push(Cidr { address, prefix: subnet.prefix });
         }
         let lease = Lease { pod: pod.to_owned(), addresses, ports: ports.to_vec() };
-        if let Err(error) = self.write(&lease, &table) {
+        if let Err(error) = self.write(&lease).and_then(|()| self.write_last(&lease, &table)) {
             // Nothing uses the addresses yet.
             let _ = self.erase(&lease);
             return Err(error);
@@ -94,6 +94,18 @@ impl Addresses {
     /// Every lease.
     pub(super) fn all(&self) -> Vec<Lease> {
         self.lock().leases.values().cloned().collect()
+    }
+
+    /// Forgets the pod's host ports, so that they can be another's while its addresses are not given back yet.
+    pub(super) fn forget_ports(&self, pod: &str) -> Result<()> {
+        let mut table = self.lock();
+        let Some(lease) = table.leases.get(pod) else {
+            return Ok(());
+        };
+        let lease = Lease { ports: Vec::new(), ..lease.clone() };
+        self.write(&lease)?;
+        table.leases.insert(pod.to_owned(), lease);
+        Ok(())
     }
 
     /// Takes back what the pod holds, once nothing uses it.
@@ -120,19 +132,22 @@ impl Addresses {
         Ok(())
     }
 
-    fn write(&self, lease: &Lease, table: &Table) -> Result<()> {
-        let invalid =
-            |error: serde_json::Error| Error::Invalid(format!("address record of {}: {error}", lease.pod));
-        let record = serde_json::to_vec(lease).map_err(invalid)?;
+    fn write(&self, lease: &Lease) -> Result<()> {
+        let record = serde_json::to_vec(lease).map_err(|error| invalid(lease, &error))?;
         for address in &lease.addresses {
             replace(&self.directory.join(address.address.to_string()), &record)?;
         }
+        Ok(())
+    }
+
+    fn write_last(&self, lease: &Lease, table: &Table) -> Result<()> {
         let mut last = table.last.clone();
         for address in &lease.addresses {
             last.insert(subnet_of(&self.subnets, address.address), address.address);
         }
         let last: Vec<IpAddr> = last.into_values().collect();
-        replace(&self.directory.join(LAST), &serde_json::to_vec(&last).map_err(invalid)?)
+        let record = serde_json::to_vec(&last).map_err(|error| invalid(lease, &error))?;
+        replace(&self.directory.join(LAST), &record)
     }
 
     fn erase(&self, lease: &Lease) -> Result<()> {
@@ -161,6 +176,10 @@ impl Table {
             .map(|value| cidr::with_value(subnet.address, value))
             .find(|address| !self.taken.contains(address))
     }
+}
+
+fn invalid(lease: &Lease, error: &serde_json::Error) -> Error {
+    Error::Invalid(format!("address record of {}: {error}", lease.pod))
 }
 
 fn subnet_of(subnets: &[Cidr], address: IpAddr) -> IpAddr {
@@ -267,6 +286,23 @@ mod tests {
         addresses.release("five").unwrap();
         addresses.release("five").unwrap();
         assert_eq!(first(&addresses.lease("seven", &[]).unwrap()), "10.88.0.6/29");
+    }
+
+    /// A pod that was stopped, and whose cable was still being removed, closed its host port a second time when it was
+    /// removed: by then the port led to the pod that had replaced it.
+    #[test]
+    fn forgotten_ports_stay_forgotten_and_the_address_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let addresses = open(directory.path());
+        let protocol = super::super::hostport::Protocol::Tcp;
+        let port = PortMapping { protocol, host_ip: None, host_port: 8080, container_port: 80 };
+        addresses.lease("one", &[port]).unwrap();
+        addresses.forget_ports("one").unwrap();
+        addresses.forget_ports("none").unwrap();
+        for addresses in [addresses, open(directory.path())] {
+            let lease = addresses.find("one").unwrap();
+            assert_eq!((first(&lease).as_str(), lease.ports.len()), ("10.88.0.2/29", 0));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use super::cidr::{self, Cidr};
-use super::link::{self, Cable};
+use super::link::{self, Cable, Link};
 use super::netlink::{Socket, errno};
 use super::netns::Namespace;
 use crate::{Error, Result};
@@ -14,32 +14,82 @@ const POD_END: &str = "eth0";
 /// What the names of the node's ends begin with.
 pub(super) const PREFIX: &str = "slw";
 
-/// Makes sure that the bridge is there, is up and has the gateways' addresses; returns its index.
-pub(super) fn ensure(socket: &mut Socket, name: &str, subnets: &[Cidr]) -> Result<u32> {
-    if let Some(index) = existing(socket, name)? {
-        return Ok(index);
+/// Makes sure that the bridge is there, is up and has the gateways' addresses; returns its index. `known` is the one
+/// that this process last gave its addresses.
+pub(super) fn ensure(socket: &mut Socket, name: &str, subnets: &[Cidr], known: Option<u32>) -> Result<u32> {
+    let found = existing(socket, name)?;
+    if let Some(bridge) = found.as_ref().filter(|bridge| bridge.up && known == Some(bridge.index)) {
+        return Ok(bridge.index);
     }
-    let mtu = uplink_mtu(socket);
-    match link::make_bridge(socket, name, hardware_of(name), mtu) {
-        Err(error) if errno(&error) != Some(libc::EEXIST) => return Err(error),
-        _ => {}
+    if found.is_none() {
+        check_overlap(socket, subnets)?;
+        let mtu = uplink_mtu(socket);
+        match link::make_bridge(socket, name, hardware_of(name), mtu) {
+            Err(error) if errno(&error) != Some(libc::EEXIST) => return Err(error),
+            _ => {}
+        }
     }
-    let index =
+    let bridge =
         existing(socket, name)?.ok_or_else(|| Error::NotFound { kind: "bridge", id: name.to_owned() })?;
     let addresses: Vec<Cidr> =
         subnets.iter().map(|subnet| Cidr { address: subnet.gateway(), prefix: subnet.prefix }).collect();
-    link::configure(socket, index, &addresses, &[])?;
-    Ok(index)
+    link::configure(socket, bridge.index, &addresses, &[])?;
+    Ok(bridge.index)
 }
 
-fn existing(socket: &mut Socket, name: &str) -> Result<Option<u32>> {
+/// Whether [`ensure`] can work, without doing anything on the node. `possible` says whether the kernel makes such links.
+pub(super) fn check(
+    socket: &mut Socket,
+    name: &str,
+    subnets: &[Cidr],
+    possible: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    match existing(socket, name)? {
+        Some(_) => Ok(()),
+        None => check_overlap(socket, subnets).and_then(|()| possible()),
+    }
+}
+
+/// Makes a bridge and a cable in a network namespace that nobody uses, so that a kernel without them is known.
+pub(super) fn probe(namespace: &mut Namespace) -> Result<()> {
+    const NAME: &str = "probe";
+    link::make_bridge(&mut namespace.route, NAME, hardware_of(NAME), None)?;
+    let bridge = existing(&mut namespace.route, NAME)?.map_or(0, |bridge| bridge.index);
+    let cable =
+        Cable { node_end: "probe0", pod_end: POD_END, hardware: hardware_of(POD_END), bridge, mtu: None };
+    link::make_cable(&mut namespace.route, namespace.descriptor.as_fd(), &cable)
+}
+
+fn existing(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
     match link::find(socket, name)? {
-        Some(link) if link.kind.as_deref() == Some("bridge") => Ok(Some(link.index)),
-        Some(_) => Err(Error::InUse(format!(
-            "link {name} is not a bridge; remove it or configure another bridge name"
-        ))),
+        Some(link) if link.kind.as_deref() == Some("bridge") => Ok(Some(link)),
+        Some(_) => {
+            Err(Error::InUse(format!("link {name} is not a bridge; remove it or set another network.bridge")))
+        }
         None => Ok(None),
     }
+}
+
+/// A subnet that the node is in already would take the way to its neighbours.
+fn check_overlap(socket: &mut Socket, subnets: &[Cidr]) -> Result<()> {
+    let taken = link::addresses(socket)?;
+    for subnet in subnets {
+        if let Some((_, other)) = taken.iter().find(|(_, other)| subnet.overlaps(*other)) {
+            return Err(Error::InUse(format!(
+                "subnet {subnet} overlaps the node's own address {other}; set another in network.subnets"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the cables of these pods ports of the bridge, which may be another one than they were made for.
+pub(super) fn reconnect<'a>(
+    socket: &mut Socket,
+    bridge: u32,
+    pods: impl Iterator<Item = &'a str>,
+) -> Result<()> {
+    pods.map(|pod| link::connect(socket, &node_end(pod), bridge)).fold(Ok(()), Result::and)
 }
 
 /// The MTU of the link that the default route leaves by, so that a pod's packets fit.

@@ -53,6 +53,11 @@ impl Cidr {
             && value(address) & !self.host_mask() == value(self.address) & !self.host_mask()
     }
 
+    /// Whether the two networks share an address.
+    pub(super) fn overlaps(self, other: Self) -> bool {
+        self.contains(other.network()) || other.contains(self.network())
+    }
+
     fn host_mask(self) -> u128 {
         let bits: u32 = if self.address.is_ipv4() { 32 } else { 128 };
         let host = bits.saturating_sub(u32::from(self.prefix));
@@ -138,6 +143,10 @@ mod tests {
         assert!(!subnet.contains("::1".parse().unwrap()));
         let wide: Cidr = "fd00:88::/64".parse().unwrap();
         assert_eq!(wide.gateway().to_string(), "fd00:88::1");
+        assert!(subnet.overlaps("10.88.7.1/24".parse().unwrap()));
+        assert!(subnet.overlaps("10.0.0.1/8".parse().unwrap()));
+        assert!(!subnet.overlaps("10.89.0.1/16".parse().unwrap()));
+        assert!(!subnet.overlaps("::1/128".parse().unwrap()));
         assert_eq!("0.0.0.0/0".parse::<Cidr>().unwrap().last().to_string(), "255.255.255.255");
         assert_eq!("::/0".parse::<Cidr>().unwrap().pods().1, u128::MAX);
     }

@@ -14,6 +14,8 @@ pub struct NetworkConfig {
     pub subnets: Vec<Cidr>,
     /// The nftables table's name.
     pub table: String,
+    /// Whether nftables is used: without it there are neither host ports nor egress.
+    pub nftables: bool,
     /// What a reboot may forget: network namespaces are kept below it.
     pub state: PathBuf,
     /// What lasts: addresses are kept below it.
@@ -29,6 +31,7 @@ impl Default for NetworkConfig {
             bridge: "slipway0".to_owned(),
             subnets: vec![subnet],
             table: "slipway".to_owned(),
+            nftables: true,
             state: PathBuf::from("/run/slipway"),
             root: PathBuf::from("/var/lib/slipway"),
             pool: 4,

@@ -1,15 +1,18 @@
-//! The one nftables table's life: probed, loaded, looked for, its host ports opened and closed, and what other
-//! tables do to forwarded packets.
+//! The one nftables table's life: probed, loaded, examined, its host ports opened and closed.
+//!
+//! Whether someone changed the table is told by the generation of nftables, a number that each change by anyone raises
+//! by one: as long as it is the one of our own last change, nothing else need be looked at.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::cidr::Cidr;
 use super::config::NetworkConfig;
 use super::conntrack;
 use super::hostport::Forward;
-use super::message::Message;
 use super::netlink::{Socket, errno};
 use super::nft::{self, Table};
+use super::rules::{Element, element};
 use crate::{Error, Result};
 
 /// What the table is called and what it serves.
@@ -18,19 +21,56 @@ pub(super) struct Firewall {
     pub(super) table: String,
     pub(super) bridge: String,
     pub(super) subnets: Vec<Cidr>,
+    /// The table's comment: whose it is.
+    mark: String,
+    wire: Mutex<Wire>,
+}
+
+#[derive(Debug, Default)]
+struct Wire {
     /// Kept open: its end would wait until the kernel has freed what was removed by it.
-    socket: Mutex<Option<Socket>>,
+    socket: Option<Socket>,
+    known: Known,
+}
+
+/// What this process knows of the table.
+#[derive(Debug, Default)]
+struct Known {
+    /// The generation of nftables in which the table was whole.
+    whole: Option<u32>,
+    /// The host ports that it should have; none when this process has not made it yet.
+    elements: Option<BTreeSet<Element>>,
+}
+
+/// How the table was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// With all its rules and host ports.
+    Whole,
+    /// Not at all.
+    Absent,
+    /// With other rules or host ports than it should have.
+    Changed,
+    /// Made by someone else; this is its comment.
+    Foreign(String),
 }
 
 impl Firewall {
     /// The table of this network; nothing is asked yet.
     pub(super) fn new(config: &NetworkConfig) -> Self {
+        let mark = format!("slipway {}", config.root.display());
         Self {
             table: config.table.clone(),
             bridge: config.bridge.clone(),
             subnets: config.subnets.clone(),
-            socket: Mutex::default(),
+            mark: mark.chars().filter(char::is_ascii).take(120).collect(),
+            wire: Mutex::default(),
         }
+    }
+
+    /// The table's comment.
+    pub(super) fn mark(&self) -> &str {
+        &self.mark
     }
 
     /// Whether the kernel would take the table; nothing is changed.
@@ -40,14 +80,49 @@ impl Firewall {
         self.with(|socket| socket.execute(&self.action("probe"), &batch)).map(drop)
     }
 
-    /// Whether the table is there.
-    pub(super) fn exists(&self) -> Result<bool> {
-        let look_up = Table(&self.table).look_up();
-        match self.with(|socket| socket.execute(&self.action("look up"), std::slice::from_ref(&look_up))) {
-            Ok(_) => Ok(true),
-            Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(false),
-            Err(error) => Err(error),
+    /// Looks at the table, which should have these host ports if this process has not changed any yet.
+    pub(super) fn examine(&self, forwards: impl FnOnce() -> Result<Vec<Forward>>) -> Result<Found> {
+        self.on_wire(|socket, known| {
+            let generation = generation(socket)?;
+            if generation.is_some() && generation == known.whole {
+                return Ok(Found::Whole);
+            }
+            let look_up = Table(&self.table).look_up();
+            let comment = match socket.execute(&self.action("look up"), std::slice::from_ref(&look_up)) {
+                Ok(answers) => answers.first().and_then(nft::comment).unwrap_or_default(),
+                Err(error) if errno(&error) == Some(libc::ENOENT) => return Ok(Found::Absent),
+                Err(error) => return Err(error),
+            };
+            if comment != self.mark {
+                return Ok(Found::Foreign(comment));
+            }
+            let (rules, elements) = self.read(socket)?;
+            let expected = match &known.elements {
+                Some(expected) => elements == *expected,
+                None => elements == forwards()?.iter().map(element).collect(),
+            };
+            if rules != self.rules().len() || !expected {
+                return Ok(Found::Changed);
+            }
+            known.whole = generation;
+            known.elements = Some(elements);
+            Ok(Found::Whole)
+        })
+    }
+
+    /// How many rules the table has, and its host ports.
+    fn read(&self, socket: &mut Socket) -> Result<(usize, BTreeSet<Element>)> {
+        let table = Table(&self.table);
+        let rules = socket.dump(&self.action("list rules of"), &table.list_rules())?.len();
+        let mut elements = BTreeSet::new();
+        for map in self.maps() {
+            match socket.dump(&self.action("list a map of"), &table.list_elements(map.name)) {
+                Ok(answers) => elements.extend(answers.iter().flat_map(nft::elements)),
+                Err(error) if errno(&error) == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok((rules, elements))
     }
 
     /// Makes the table anew with these host ports, in one step: nobody sees it half made.
@@ -57,12 +132,18 @@ impl Firewall {
         batch.extend(self.contents());
         batch.extend(self.changes(true, forwards));
         batch.push(nft::end());
-        self.with(|socket| socket.execute_batch(&self.action("load"), &batch))
+        self.on_wire(|socket, known| {
+            // Others may change something in between: the next look at the table is a thorough one.
+            *known = Known::default();
+            socket.execute_batch(&self.action("load"), &batch)?;
+            known.elements = Some(forwards.iter().map(element).collect());
+            Ok(())
+        })
     }
 
     /// Opens host ports, all or none.
     pub(super) fn open(&self, forwards: &[Forward]) -> Result<()> {
-        match self.commit("open host ports in", self.changes(true, forwards)) {
+        match self.change("open host ports in", true, forwards) {
             Err(error) if matches!(errno(&error), Some(libc::EBUSY | libc::EEXIST)) => {
                 let ports: Vec<String> =
                     forwards.iter().map(|forward| format!("{}/{}", forward.port, forward.protocol)).collect();
@@ -80,7 +161,7 @@ impl Firewall {
 
     /// Closes host ports; those that are not open are fine.
     pub(super) fn close(&self, forwards: &[Forward]) -> Result<()> {
-        match self.commit("close host ports in", self.changes(false, forwards)) {
+        match self.change("close host ports in", false, forwards) {
             Err(error) if errno(&error) == Some(libc::ENOENT) => {}
             answer => {
                 self.forget_flows(forwards);
@@ -88,7 +169,7 @@ impl Firewall {
             }
         }
         for forward in forwards {
-            let one = self.commit("close a host port in", self.changes(false, std::slice::from_ref(forward)));
+            let one = self.change("close a host port in", false, std::slice::from_ref(forward));
             if let Err(error) = one
                 && errno(&error) != Some(libc::ENOENT)
             {
@@ -98,40 +179,20 @@ impl Firewall {
         Ok(())
     }
 
-    /// Removes the table; none is fine.
+    /// Removes the table; none is fine, and someone else's is left alone.
     pub(super) fn remove(&self) -> Result<()> {
-        match self.commit("remove", vec![Table(&self.table).delete()]) {
+        if let Found::Foreign(_) = self.examine(|| Ok(Vec::new()))? {
+            return Ok(());
+        }
+        let batch = [nft::begin(), Table(&self.table).delete(), nft::end()];
+        let removed = self.on_wire(|socket, known| {
+            *known = Known::default();
+            socket.execute_batch(&self.action("remove"), &batch)
+        });
+        match removed {
             Err(error) if errno(&error) != Some(libc::ENOENT) => Err(error),
             _ => Ok(()),
         }
-    }
-
-    /// Other tables' chains that drop what is forwarded by default and have no rule for the bridge, each with the
-    /// command that mends it.
-    pub(super) fn obstacles(&self) -> Result<Vec<String>> {
-        self.with(|socket| self.find_obstacles(socket))
-    }
-
-    fn find_obstacles(&self, socket: &mut Socket) -> Result<Vec<String>> {
-        let mut found = Vec::new();
-        for answer in socket.dump("list nftables chains", &nft::list_chains())? {
-            let Some(&[family, ..]) = answer.header(nft::HEADER) else {
-                continue;
-            };
-            let attributes = answer.attributes(nft::HEADER);
-            let forwarding = attributes.nested(4).and_then(|hook| hook.be32(1)) == Some(2);
-            let Some((table, chain)) = attributes.string(1).zip(attributes.string(3)) else {
-                continue;
-            };
-            if !forwarding || attributes.be32(5) != Some(0) || table == self.table || !self.serves(family) {
-                continue;
-            }
-            let rules = socket.dump("list nftables rules", &nft::list_rules(family, &table, &chain))?;
-            if !rules.iter().any(|rule| rule.mentions(self.bridge.as_bytes())) {
-                found.push(self.mend(family, &table, &chain));
-            }
-        }
-        Ok(found)
     }
 
     /// Whether a table of this family sees the pods' packets.
@@ -142,19 +203,6 @@ impl Firewall {
             nft::IPV6 => self.subnets.iter().any(|subnet| !subnet.address.is_ipv4()),
             _ => false,
         }
-    }
-
-    fn mend(&self, family: u8, table: &str, chain: &str) -> String {
-        let family = match family {
-            nft::IPV4 => "ip",
-            nft::IPV6 => "ip6",
-            _ => "inet",
-        };
-        let (bridge, place) = (&self.bridge, format!("{family} {table} {chain}"));
-        format!(
-            "{place} drops forwarded packets, those of pods too; run: nft 'insert rule {place} iifname \"{bridge}\" \
-             accept; insert rule {place} oifname \"{bridge}\" accept'"
-        )
     }
 
     fn action(&self, verb: &str) -> String {
@@ -168,21 +216,46 @@ impl Firewall {
         }
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Socket) -> Result<T>) -> Result<T> {
-        let mut slot = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut socket = match slot.take() {
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Socket) -> Result<T>) -> Result<T> {
+        self.on_wire(|socket, _| work(socket))
+    }
+
+    fn on_wire<T>(&self, work: impl FnOnce(&mut Socket, &mut Known) -> Result<T>) -> Result<T> {
+        let mut wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut socket = match wire.socket.take() {
             Some(socket) => socket,
             None => Socket::netfilter()?,
         };
-        let answer = work(&mut socket)?;
-        *slot = Some(socket);
+        let answer = work(&mut socket, &mut wire.known)?;
+        wire.socket = Some(socket);
         Ok(answer)
     }
 
-    fn commit(&self, verb: &str, changes: Vec<Message>) -> Result<()> {
+    /// Adds or removes host ports, all or none.
+    fn change(&self, verb: &str, add: bool, forwards: &[Forward]) -> Result<()> {
         let mut batch = vec![nft::begin()];
-        batch.extend(changes);
+        batch.extend(self.changes(add, forwards));
         batch.push(nft::end());
-        self.with(|socket| socket.execute_batch(&self.action(verb), &batch))
+        self.on_wire(|socket, known| {
+            let before = known.whole.take();
+            socket.execute_batch(&self.action(verb), &batch)?;
+            // The kernel leaves out 0 when the number wraps.
+            known.whole = before.map(|generation| generation.checked_add(1).unwrap_or(1));
+            if let Some(elements) = &mut known.elements {
+                for element in forwards.iter().map(element) {
+                    if add {
+                        elements.insert(element)
+                    } else {
+                        elements.remove(&element)
+                    };
+                }
+            }
+            Ok(())
+        })
     }
+}
+
+fn generation(socket: &mut Socket) -> Result<Option<u32>> {
+    let answers = socket.execute("ask for the generation of nftables", &[nft::generation()])?;
+    Ok(answers.first().and_then(|answer| answer.attributes(nft::HEADER).be32(1)))
 }

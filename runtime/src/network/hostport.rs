@@ -100,9 +100,17 @@ pub(super) fn forwards(ports: &[PortMapping], addresses: &[Cidr]) -> Result<Vec<
     Ok(forwards)
 }
 
+/// Whether two host ports can't be had at once.
+pub(super) fn collide(one: &Forward, other: &Forward) -> bool {
+    one.protocol == other.protocol
+        && one.port == other.port
+        && one.to.is_ipv4() == other.to.is_ipv4()
+        && (one.on == other.on || one.on.is_none() || other.on.is_none())
+}
+
 /// Takes the node's port by a socket that is bound and never listens. It has no `SO_REUSEADDR`: with it another
-/// socket could bind the same port (socket(7)).
-pub(super) fn reserve(forward: &Forward) -> Result<OwnedFd> {
+/// socket could bind the same port (socket(7)). `holder` says who has a port that is taken.
+pub(super) fn reserve(forward: &Forward, holder: impl FnOnce() -> Option<String>) -> Result<OwnedFd> {
     let any =
         if forward.to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
     let address = SocketAddr::new(forward.on.unwrap_or(any), forward.port);
@@ -131,7 +139,8 @@ pub(super) fn reserve(forward: &Forward) -> Result<OwnedFd> {
     match rustix::net::bind(&socket, &address) {
         Ok(()) => Ok(socket),
         Err(Errno::ADDRINUSE) => {
-            Err(Error::InUse(format!("{name} is in use; choose another or stop what uses it")))
+            let by = holder().map_or_else(String::new, |holder| format!(" by {holder}"));
+            Err(Error::InUse(format!("{name} is in use{by}; choose another or stop what uses it")))
         }
         Err(Errno::ADDRNOTAVAIL) => Err(Error::Invalid(format!(
             "{name}: the node has no such address; name one of its addresses or none"
@@ -174,10 +183,10 @@ mod tests {
         let address = taken.local_addr().unwrap();
         let to = "10.88.0.2:80".parse().unwrap();
         let forward = Forward { protocol: Protocol::Tcp, on: Some(address.ip()), port: address.port(), to };
-        let error = reserve(&forward).unwrap_err();
-        assert!(matches!(&error, Error::InUse(message) if message.contains("is in use")), "{error}");
+        let error = reserve(&forward, || Some("pod one".to_owned())).unwrap_err();
+        assert!(matches!(&error, Error::InUse(text) if text.contains("in use by pod one")), "{error}");
         drop(taken);
-        let held = reserve(&forward).unwrap();
+        let held = reserve(&forward, || None).unwrap();
         assert!(std::net::TcpListener::bind(address).is_err());
         drop(held);
     }

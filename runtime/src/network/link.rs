@@ -13,11 +13,14 @@ const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
+const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
 const UP: u32 = 1;
 const LOOPBACK: u32 = 1;
 /// The size of `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
+/// The size of `struct ifaddrmsg`.
+const ADDRESS_HEADER: usize = 8;
 
 const ADDRESS: u16 = 1;
 const NAME: u16 = 3;
@@ -45,6 +48,7 @@ pub(super) struct Link {
     pub(super) kind: Option<String>,
     pub(super) master: Option<u32>,
     pub(super) mtu: Option<u32>,
+    pub(super) up: bool,
 }
 
 fn header(index: u32, up: bool) -> Vec<u8> {
@@ -80,7 +84,10 @@ pub(super) fn list(socket: &mut Socket) -> Result<Vec<Link>> {
 }
 
 fn parse(answer: &Answer) -> Option<Link> {
-    let index = answer.header(LINK_HEADER)?.get(4..8)?.try_into().ok().map(u32::from_ne_bytes)?;
+    let number = |at: std::ops::Range<usize>| {
+        answer.header(LINK_HEADER)?.get(at)?.try_into().ok().map(u32::from_ne_bytes)
+    };
+    let index = number(4..8)?;
     let attributes = answer.attributes(LINK_HEADER);
     Some(Link {
         index,
@@ -88,7 +95,46 @@ fn parse(answer: &Answer) -> Option<Link> {
         kind: attributes.nested(LINK_INFO).and_then(|info| info.string(INFO_KIND)),
         master: attributes.u32(MASTER),
         mtu: attributes.u32(MTU),
+        up: number(8..12)? & UP != 0,
     })
+}
+
+/// The addresses of all links of the namespace, each with its link's index.
+pub(super) fn addresses(socket: &mut Socket) -> Result<Vec<(u32, Cidr)>> {
+    let message = Message::new("", (GET_ADDRESS, 0), &[0; ADDRESS_HEADER], &Attributes::new());
+    Ok(socket.dump("list addresses", &message)?.iter().filter_map(parse_address).collect())
+}
+
+fn parse_address(answer: &Answer) -> Option<(u32, Cidr)> {
+    let header = answer.header(ADDRESS_HEADER)?;
+    let prefix = *header.get(1)?;
+    let index = header.get(4..8)?.try_into().ok().map(u32::from_ne_bytes)?;
+    let attributes = answer.attributes(ADDRESS_HEADER);
+    // IFA_LOCAL, which a point-to-point link has beside its peer's IFA_ADDRESS.
+    let octets = attributes.find(2).or_else(|| attributes.find(1))?;
+    let address = match *octets {
+        [a, b, c, d] => IpAddr::from([a, b, c, d]),
+        _ => IpAddr::from(<[u8; 16]>::try_from(octets).ok()?),
+    };
+    Some((index, Cidr { address, prefix }))
+}
+
+/// Makes a link a hairpin port of a bridge; a link that is not there is fine.
+pub(super) fn connect(socket: &mut Socket, name: &str, bridge: u32) -> Result<()> {
+    let attributes = Attributes::new().string(NAME, name).u32(MASTER, bridge);
+    let joined = Message::new("", (SET_LINK, 0), &header(0, false), &attributes);
+    match socket.execute(&format!("connect link {name} to the bridge"), &[joined, hairpin(name)]) {
+        Err(error) if errno(&error) != Some(libc::ENODEV) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn hairpin(name: &str) -> Message {
+    let port = Attributes::new()
+        .string(INFO_SLAVE_KIND, "bridge")
+        .nest(INFO_SLAVE_DATA, &Attributes::new().u8(PORT_HAIRPIN, 1));
+    let attributes = Attributes::new().string(NAME, name).nest(LINK_INFO, &port);
+    Message::new("set hairpin mode", (NEW_LINK, 0), &header(0, false), &attributes)
 }
 
 /// Makes a bridge with a hardware address of its own (else it takes the lowest of its ports', which changes).
@@ -164,7 +210,8 @@ pub(super) struct Cable<'a> {
     pub(super) mtu: Option<u32>,
 }
 
-/// Makes a veth pair (whose far end can only come up later: it has no peer while it is made), its far end in the pod's network namespace, its near end a hairpin port of the bridge.
+/// Makes a veth pair: its far end in the pod's network namespace (it comes up later, having no peer while it is made),
+/// its near end a hairpin port of the bridge.
 pub(super) fn make_cable(socket: &mut Socket, netns: BorrowedFd<'_>, cable: &Cable<'_>) -> Result<()> {
     let descriptor = u32::try_from(netns.as_raw_fd()).unwrap_or(u32::MAX);
     let mut peer = Attributes::prefixed(&header(0, false))
@@ -181,12 +228,7 @@ pub(super) fn make_cable(socket: &mut Socket, netns: BorrowedFd<'_>, cable: &Cab
         .nest(INFO_DATA, &Attributes::new().nest(VETH_PEER, &peer));
     attributes = attributes.nest(LINK_INFO, &kind);
     let made = Message::new("make it", (NEW_LINK, CREATE | EXCLUSIVE), &header(0, true), &attributes);
-    let port = Attributes::new()
-        .string(INFO_SLAVE_KIND, "bridge")
-        .nest(INFO_SLAVE_DATA, &Attributes::new().u8(PORT_HAIRPIN, 1));
-    let attributes = Attributes::new().string(NAME, cable.node_end).nest(LINK_INFO, &port);
-    let hairpin = Message::new("set hairpin mode", (NEW_LINK, 0), &header(0, false), &attributes);
-    socket.execute(&format!("veth {}", cable.node_end), &[made, hairpin]).map(drop)
+    socket.execute(&format!("veth {}", cable.node_end), &[made, hairpin(cable.node_end)]).map(drop)
 }
 
 /// Removes a link; none of that name is fine.

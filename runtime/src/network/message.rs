@@ -157,7 +157,7 @@ impl<'a> Parsed<'a> {
 
     /// The value of the first attribute of this kind.
     pub(super) fn find(self, kind: u16) -> Option<&'a [u8]> {
-        self.find_map(|(found, value)| (found == kind).then_some(value))
+        self.all().find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 
     /// The attributes within the first attribute of this kind.
@@ -182,17 +182,16 @@ impl<'a> Parsed<'a> {
         self.find(kind)?.try_into().ok().map(u32::from_be_bytes)
     }
 
-    fn find_map<T>(self, test: impl Fn((u16, &'a [u8])) -> Option<T>) -> Option<T> {
+    /// Every attribute, a kind and its value.
+    pub(super) fn all(self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let mut rest = self.0;
-        while let Some((length, kind)) = u16_at(rest, 0).zip(u16_at(rest, 2)) {
+        std::iter::from_fn(move || {
+            let (length, kind) = u16_at(rest, 0).zip(u16_at(rest, 2))?;
             let length = usize::from(length);
             let value = rest.get(4..length)?;
-            if let Some(found) = test((kind & 0x3fff, value)) {
-                return Some(found);
-            }
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        }
-        None
+            Some((kind & 0x3fff, value))
+        })
     }
 }
 

@@ -12,8 +12,8 @@ use std::thread;
 use rustix::mount::UnmountFlags;
 use rustix::thread::LinkNameSpaceType;
 
-use super::link;
 use super::netlink::Socket;
+use super::{forwarding, link};
 use crate::{Error, Result, sys};
 
 /// A network namespace and a route socket inside it.
@@ -31,6 +31,7 @@ impl Namespace {
         let path = Path::new("/proc/thread-self/ns/net");
         let descriptor =
             File::open(path).map_err(|source| Error::Io { action: "open", path: path.to_owned(), source })?;
+        forwarding::ignore_advertisements_here();
         let mut route = Socket::route()?;
         link::loopback_up(&mut route)?;
         Ok(Self { descriptor: descriptor.into(), route })
@@ -38,7 +39,10 @@ impl Namespace {
 
     /// Enters a namespace that someone else made.
     pub(super) fn enter(descriptor: BorrowedFd<'_>) -> Result<Self> {
-        let mut route = in_netns(descriptor, Socket::route)??;
+        let mut route = in_netns(descriptor, || {
+            forwarding::ignore_advertisements_here();
+            Socket::route()
+        })??;
         link::loopback_up(&mut route)?;
         let descriptor = descriptor
             .try_clone_to_owned()
@@ -119,7 +123,8 @@ impl Pool {
     }
 }
 
-fn make() -> Result<Namespace> {
+/// Makes one on a thread of its own.
+pub(super) fn make() -> Result<Namespace> {
     let failed = |source| Error::Kernel { call: "start a thread for a network namespace".to_owned(), source };
     let thread =
         thread::Builder::new().name("netns".to_owned()).spawn(Namespace::make_here).map_err(failed)?;

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::message::{APPEND, Attributes, CREATE, Message};
+use super::message::{APPEND, Answer, Attributes, CREATE, Message, Parsed};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
@@ -17,7 +17,12 @@ const NEW_RULE: u16 = SUBSYSTEM | 6;
 const GET_RULE: u16 = SUBSYSTEM | 7;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
+const GET_ELEMENT: u16 = SUBSYSTEM | 13;
 const DELETE_ELEMENT: u16 = SUBSYSTEM | 14;
+const GET_GENERATION: u16 = SUBSYSTEM | 16;
+/// `NFTA_TABLE_USERDATA`, and within it the comment that nft shows: a kind, a length, a string.
+const USER_DATA: u16 = 6;
+const COMMENT: u8 = 0;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 /// The size of `struct nfgenmsg`.
@@ -91,6 +96,27 @@ impl Table<'_> {
         self.message("make it (CONFIG_NF_TABLES_INET)", (NEW_TABLE, CREATE), &self.named())
     }
 
+    /// Makes it with a comment, which tells whose it is.
+    pub(super) fn make_with(self, comment: &str) -> Message {
+        let length = u8::try_from(comment.len().saturating_add(1)).unwrap_or(u8::MAX);
+        let mut data = vec![COMMENT, length];
+        data.extend_from_slice(comment.as_bytes());
+        data.push(0);
+        let attributes = self.named().bytes(USER_DATA, &data);
+        self.message("make it (CONFIG_NF_TABLES_INET)", (NEW_TABLE, CREATE), &attributes)
+    }
+
+    /// Asks for its rules.
+    pub(super) fn list_rules(self) -> Message {
+        self.message("list its rules", (GET_RULE, 0), &self.named())
+    }
+
+    /// Asks for the elements of a map.
+    pub(super) fn list_elements(self, map: &str) -> Message {
+        let attributes = self.named().string(2, map);
+        self.message(format!("list map {map}"), (GET_ELEMENT, 0), &attributes)
+    }
+
     /// Removes it with all in it.
     pub(super) fn delete(self) -> Message {
         self.message("delete it", (DELETE_TABLE, 0), &self.named())
@@ -144,6 +170,32 @@ impl Table<'_> {
         };
         self.message(label, kind, &attributes)
     }
+}
+
+/// Asks how often anything in nftables has been changed.
+pub(super) fn generation() -> Message {
+    Message::new("", (GET_GENERATION, 0), &generic(0), &Attributes::new())
+}
+
+/// The comment of a table, as an answer to its lookup tells it.
+pub(super) fn comment(table: &Answer) -> Option<String> {
+    let data = table.attributes(HEADER).find(USER_DATA)?;
+    let (kind, length) = (data.first()?, data.get(1)?);
+    let text = data.get(2..usize::from(*length).checked_add(2)?)?;
+    let text = text.strip_suffix(&[0]).unwrap_or(text);
+    (*kind == COMMENT).then(|| String::from_utf8_lossy(text).into_owned())
+}
+
+/// The elements in an answer to [`Table::list_elements`], each a key and a value.
+pub(super) fn elements(answer: &Answer) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let Some(list) = answer.attributes(HEADER).nested(3) else { return Vec::new() };
+    let bytes = |element: Parsed<'_>, kind| Some(element.nested(kind)?.find(1)?.to_vec());
+    list.all()
+        .filter_map(|(_, element)| {
+            let element = Parsed::new(element);
+            bytes(element, 1).zip(bytes(element, 2))
+        })
+        .collect()
 }
 
 /// Asks for the chains of every table.

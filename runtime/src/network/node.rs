@@ -1,11 +1,11 @@
 //! The node's side of the network: table, bridge and forwarding made ready, mended, and reported.
 
-use std::net::IpAddr;
 use std::sync::{MutexGuard, PoisonError};
 
-use super::hostport::{self, Forward, Protocol};
+use super::firewall::Found;
+use super::hostport::{self, Forward};
 use super::netlink::Socket;
-use super::{Network, bridge, forwarding, link};
+use super::{Network, bridge, forwarding, link, netns};
 use crate::{Error, Result};
 
 /// How the network fares.
@@ -26,6 +26,10 @@ pub struct NetworkStatus {
 pub(super) struct Node {
     pub(super) route: Socket,
     pub(super) nftables: Nftables,
+    /// The bridge that this process gave its addresses.
+    pub(super) bridge: Option<u32>,
+    /// Whether the kernel makes bridges and cables: asked once, in a namespace of its own.
+    links: Option<std::result::Result<(), String>>,
     advice: Vec<String>,
 }
 
@@ -38,14 +42,20 @@ pub(super) enum Nftables {
     Possible,
     /// Loaded by this process.
     Loaded,
-    /// The kernel refuses it, with these words.
+    /// The kernel or the configuration refuses it, with these words.
     Missing(String),
 }
 
 impl Node {
     /// Opens the socket; nothing is asked yet.
     pub(super) fn open() -> Result<Self> {
-        Ok(Self { route: Socket::route()?, nftables: Nftables::Unknown, advice: Vec::new() })
+        Ok(Self {
+            route: Socket::route()?,
+            nftables: Nftables::Unknown,
+            bridge: None,
+            links: None,
+            advice: Vec::new(),
+        })
     }
 }
 
@@ -53,37 +63,58 @@ impl Network {
     /// How the network fares now; repairs the table if someone flushed it.
     pub fn status(&self) -> NetworkStatus {
         let mut node = self.node();
-        if matches!(node.nftables, Nftables::Unknown) {
+        if matches!(node.nftables, Nftables::Unknown | Nftables::Missing(_)) {
             node.nftables = self.probe();
         }
-        if matches!(node.nftables, Nftables::Loaded)
-            && let Err(error) = self.load(&mut node)
-        {
-            tracing::warn!(%error, "the nftables table can't be restored");
+        let repaired = if node.bridge.is_some() { self.load(&mut node) } else { self.not_foreign(&node) };
+        if let Err(error) = repaired.and_then(|()| self.check_links(&mut node)) {
+            let message = words(&error);
+            return NetworkStatus { ready: false, reason: "BridgeUnavailable", message, host_ports: false };
         }
-        let mut sentences = node.advice.clone();
-        let mut reason = if sentences.is_empty() { "" } else { "ForwardingOff" };
+        let (mut reason, mut sentences) = ("", node.advice.clone());
+        if node.bridge.is_some() {
+            sentences.extend(forwarding::missing(&self.config.subnets));
+        }
+        if !sentences.is_empty() {
+            reason = "ForwardingOff";
+        }
         match self.firewall.obstacles() {
             Ok(obstacles) if !obstacles.is_empty() => {
                 reason = "ForwardDropped";
                 sentences.extend(obstacles);
             }
+            Err(error) if !matches!(node.nftables, Nftables::Missing(_)) => {
+                tracing::warn!(%error, "what other tables do to forwarded packets is not known");
+            }
             _ => {}
         }
-        let host_ports = match &node.nftables {
-            Nftables::Missing(words) => {
-                reason = "HostPortsUnavailable";
-                sentences.insert(0, format!("host ports and egress are not available: {words}"));
-                false
-            }
-            _ => true,
-        };
+        if let Nftables::Missing(words) = &node.nftables {
+            reason = "HostPortsUnavailable";
+            sentences.insert(0, format!("host ports and egress are not available: {words}"));
+        }
+        let host_ports = !matches!(node.nftables, Nftables::Missing(_));
         NetworkStatus { ready: true, reason, message: sentences.join("; "), host_ports }
     }
 
-    /// Makes sure that table, bridge and forwarding are there. The table comes before `route_localnet`, which is
-    /// harmful without its guard.
-    pub(super) fn prepare(&self, host_ports: bool) -> Result<()> {
+    fn check_links(&self, node: &mut Node) -> Result<()> {
+        let Node { route, links, .. } = node;
+        let possible = || {
+            let found = links.get_or_insert_with(|| {
+                let probed = netns::make().and_then(|mut namespace| bridge::probe(&mut namespace));
+                probed.map_err(|error| words(&error))
+            });
+            found.clone().map_err(|words| {
+                Error::Unsupported(format!(
+                    "the kernel makes no bridges with cables: {words}; load its modules"
+                ))
+            })
+        };
+        bridge::check(route, &self.config.bridge, &self.config.subnets, possible)
+    }
+
+    /// Makes sure that table, bridge and forwarding are there; returns the bridge. The table comes before
+    /// `route_localnet`, which is harmful without its guard.
+    pub(super) fn prepare(&self, host_ports: bool) -> Result<u32> {
         let mut node = self.node();
         self.load(&mut node)?;
         if let Nftables::Missing(words) = &node.nftables
@@ -92,37 +123,59 @@ impl Network {
             return Err(Error::Unsupported(format!("host ports are not available: {words}")));
         }
         let guarded = matches!(node.nftables, Nftables::Loaded);
-        let index = bridge::ensure(&mut node.route, &self.config.bridge, &self.config.subnets)?;
+        let known = node.bridge;
+        let index = bridge::ensure(&mut node.route, &self.config.bridge, &self.config.subnets, known)?;
+        if known != Some(index) {
+            let leases = self.addresses.all();
+            bridge::reconnect(&mut node.route, index, leases.iter().map(|lease| lease.pod.as_str()))?;
+        }
+        node.bridge = Some(index);
         link::route_localnet(&mut node.route, index, guarded)?;
-        node.advice = forwarding::ensure(&self.config.subnets);
-        Ok(())
+        node.advice = forwarding::ensure(&self.config.subnets, &self.config.bridge);
+        Ok(index)
     }
 
-    /// Loads the table if it is not there; a kernel that has no nftables is remembered.
+    /// Loads the table if it is not there or not as it should be; a kernel that has no nftables is remembered.
     fn load(&self, node: &mut Node) -> Result<()> {
-        match &node.nftables {
-            Nftables::Missing(_) => return Ok(()),
-            Nftables::Loaded if self.firewall.exists()? => return Ok(()),
-            Nftables::Unknown | Nftables::Possible | Nftables::Loaded => {}
+        if matches!(node.nftables, Nftables::Unknown) {
+            node.nftables = self.probe();
         }
-        if let missing @ Nftables::Missing(_) = self.probe() {
-            node.nftables = missing;
+        if matches!(node.nftables, Nftables::Missing(_)) {
             return Ok(());
         }
-        let leases = self.addresses.all();
-        let forwards = leases.iter().map(|lease| hostport::forwards(&lease.ports, &lease.addresses));
-        let mut elements: Vec<Forward> = Vec::new();
-        for forward in forwards.collect::<Result<Vec<_>>>()?.into_iter().flatten() {
-            if !elements.iter().any(|other| key(other) == key(&forward)) {
-                elements.push(forward);
-            }
+        let found = self.firewall.examine(|| self.forwards())?;
+        if found == Found::Whole {
+            node.nftables = Nftables::Loaded;
+            return Ok(());
         }
-        self.firewall.build(&elements)?;
+        refuse_foreign(&found, &self.config.table)?;
+        if matches!(node.nftables, Nftables::Loaded) || node.bridge.is_none() && found == Found::Changed {
+            let table = &self.config.table;
+            tracing::warn!(table, "the nftables table was removed or changed by someone; it is made anew");
+        }
+        self.firewall.build(&self.forwards()?)?;
         node.nftables = Nftables::Loaded;
         Ok(())
     }
 
-    fn probe(&self) -> Nftables {
+    fn not_foreign(&self, node: &Node) -> Result<()> {
+        if matches!(node.nftables, Nftables::Missing(_)) {
+            return Ok(());
+        }
+        refuse_foreign(&self.firewall.examine(|| self.forwards())?, &self.config.table)
+    }
+
+    /// Every host port of every pod.
+    fn forwards(&self) -> Result<Vec<Forward>> {
+        let leases = self.addresses.all();
+        let forwards = leases.iter().map(|lease| hostport::forwards(&lease.ports, &lease.addresses));
+        Ok(forwards.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    pub(super) fn probe(&self) -> Nftables {
+        if !self.config.nftables {
+            return Nftables::Missing("the configuration says network.nftables = false".to_owned());
+        }
         match self.firewall.probe() {
             Ok(()) => Nftables::Possible,
             Err(Error::Kernel { call, source }) => Nftables::Missing(format!(
@@ -138,6 +191,22 @@ impl Network {
     }
 }
 
-fn key(forward: &Forward) -> (Protocol, Option<IpAddr>, u16) {
-    (forward.protocol, forward.on, forward.port)
+fn refuse_foreign(found: &Found, table: &str) -> Result<()> {
+    match found {
+        Found::Foreign(comment) => {
+            let whose = if comment.is_empty() { String::new() } else { format!(" ({comment})") };
+            Err(Error::InUse(format!(
+                "nftables table inet {table} is someone else's{whose}; delete it or set another network.table"
+            )))
+        }
+        Found::Whole | Found::Absent | Found::Changed => Ok(()),
+    }
+}
+
+/// An error and its cause in one line.
+fn words(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
 }

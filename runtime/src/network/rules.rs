@@ -126,12 +126,18 @@ impl Firewall {
     /// The messages that make the table, without host ports.
     pub(super) fn contents(&self) -> Vec<Message> {
         let table = Table(&self.table);
-        let mut messages = vec![table.make()];
+        let mut messages = vec![table.make_with(self.mark())];
         messages.extend([GUARD, PREROUTING, OUTPUT, POSTROUTING].map(|hook| table.chain(hook)));
         for family in self.families() {
             messages.extend([table.map(family.any), table.map(family.on)]);
         }
-        messages.extend(self.guard());
+        messages.extend(self.rules());
+        messages
+    }
+
+    /// The messages that make the table's rules.
+    pub(super) fn rules(&self) -> Vec<Message> {
+        let mut messages = self.guard();
         for family in self.families() {
             for chain in [PREROUTING.chain, OUTPUT.chain] {
                 messages.extend(self.translations(family, chain));
@@ -139,6 +145,11 @@ impl Firewall {
         }
         messages.extend(self.subnets.iter().flat_map(|subnet| self.masquerades(*subnet)));
         messages
+    }
+
+    /// The maps of host ports.
+    pub(super) fn maps(&self) -> impl Iterator<Item = Map> {
+        self.families().flat_map(|family| [family.any, family.on])
     }
 
     /// Under `route_localnet` a packet for 127/8 may come in by the bridge: it never shall (CVE-2020-8558).
@@ -223,8 +234,11 @@ fn map_of(forward: &Forward) -> Map {
     if forward.on.is_some() { family.on } else { family.any }
 }
 
+/// The key and the value of a map's element.
+pub(super) type Element = (Vec<u8>, Vec<u8>);
+
 /// A host port as an element; each field is padded to four bytes.
-fn element(forward: &Forward) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn element(forward: &Forward) -> Element {
     let mut key = vec![forward.protocol.number(), 0, 0, 0];
     key.extend(forward.on.map(octets).unwrap_or_default());
     key.extend_from_slice(&forward.port.to_be_bytes());

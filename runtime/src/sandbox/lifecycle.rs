@@ -2,7 +2,7 @@
 
 use super::{IpcMode, Network, PidMode, SandboxConfig, files};
 use crate::monitor_client::{Connection, PROMPT};
-use crate::monitor_process::MonitorProgram;
+use crate::monitor_process::{MonitorProgram, borrowed};
 use crate::network::{self, NetnsSource};
 use crate::pod::{Pod, PodRecord, Stage, lock};
 use crate::runtime::Shared;
@@ -16,6 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// What the monitor holds a pod's port sockets by.
+const HELD_PORTS: &str = "ports";
 const DEFAULT_SHM: u64 = 64 * 1024 * 1024;
 /// Kernel parameters of a pod's ipc namespace; those of the network begin with `net/`.
 const IPC_SYSCTLS: [&str; 4] = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];
@@ -73,16 +75,16 @@ impl Shared {
         let cgroup = self.cgroups.pod(config.cgroup_parent.as_deref(), id)?;
         pod.update(|record| record.cgroup = Some(cgroup))?;
         let mut held = Vec::new();
-        if let (Network::Pod { ports }, None) = (&config.network, &config.userns) {
-            let attachment = self.network.attach(id, ports, NetnsSource::Fresh)?;
-            pod.update(|record| record.attached(&attachment))?;
-            held = attachment.port_sockets;
+        if config.userns.is_none() {
+            held = self.attach_network(pod, NetnsSource::Fresh)?;
         }
-        let connection = self.start_monitor(pod, &held)?;
+        let connection = self.start_monitor(pod)?;
         let made = self.make_namespaces(pod, &connection, &config)?;
-        if let (Network::Pod { ports }, Some(net)) = (&config.network, made.get("net")) {
-            let attachment = self.network.attach(id, ports, NetnsSource::Existing(net.as_fd()))?;
-            pod.update(|record| record.attached(&attachment))?;
+        if let Some(net) = made.get("net") {
+            held = self.attach_network(pod, NetnsSource::Existing(net.as_fd()))?;
+        }
+        if !held.is_empty() {
+            connection.order(&Request::Hold { name: HELD_PORTS.into() }, &borrowed(&held))?;
         }
         self.write_network_sysctls(pod, &config)?;
         files::write(&pod.root, &config, &pod.record().addresses)?;
@@ -94,10 +96,19 @@ impl Shared {
         pod.update(|record| record.stage = Stage::Ready)
     }
 
-    fn start_monitor(&self, pod: &Pod, held: &[OwnedFd]) -> Result<Connection> {
+    /// Connects a pod that has a network of its own; gives the sockets that keep its host ports.
+    fn attach_network(&self, pod: &Pod, netns: NetnsSource<'_>) -> Result<Vec<OwnedFd>> {
+        let config = pod.record().config;
+        let Network::Pod { ports } = &config.network else { return Ok(Vec::new()) };
+        let attachment = self.network.attach(config.id.as_str(), ports, netns)?;
+        pod.update(|record| record.attached(&attachment))?;
+        Ok(attachment.port_sockets)
+    }
+
+    fn start_monitor(&self, pod: &Pod) -> Result<Connection> {
         let record = pod.record();
         let id = record.config.id.as_str();
-        let (child, connection) = self.program.start(id, &pod.state, held)?;
+        let (child, connection) = self.program.start(id, &pod.state)?;
         let pid = i32::try_from(child.id()).unwrap_or(0);
         *lock(&pod.child) = Some(child);
         self.cgroups.monitor_leaf()?.place(pid)?;
@@ -208,11 +219,12 @@ impl Shared {
         if let Some(pause) = &record.pause {
             outcome = outcome.and(pause.kill()).and(pause.remove());
         }
+        // The ports lead nowhere before the monitor lets go of them for others.
+        outcome = outcome.and(self.network.detach(record.config.id.as_str()));
         outcome = outcome.and(self.end_monitor(pod));
         for container in self.containers_of(&record.config.id) {
             recovery::settle(self, pod, &container);
         }
-        outcome = outcome.and(self.network.detach(record.config.id.as_str()));
         for (name, _) in KEPT {
             outcome = outcome.and(namespace::unmount_all(&pod.state.join(name)));
         }
@@ -278,11 +290,6 @@ fn check(config: &SandboxConfig) -> Result<()> {
         if odd || !(net || ipc) {
             return Err(Error::Invalid(format!("sysctl {name} is not one of the pod's own namespaces")));
         }
-    }
-    if let (Some(_), Network::Pod { ports }) = (&config.userns, &config.network)
-        && ports.iter().any(|port| port.host_port != 0)
-    {
-        return Err(Error::Unsupported("host ports of a sandbox with a user namespace".into()));
     }
     Ok(())
 }
