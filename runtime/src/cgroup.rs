@@ -92,16 +92,12 @@ impl Cgroups {
         if self.unified() { Placement::of(&self.root.child(MONITOR_LEAF)) } else { Ok(Placement::default()) }
     }
 
-    /// Make a pod's cgroup, or take the parent that kubelet made for it.
-    pub fn pod(&self, parent: Option<&str>, id: &str) -> Result<PodCgroup> {
+    /// Where a pod's cgroup is to be: its own, or the parent that kubelet names. Nothing is made, so that what will be
+    /// can be recorded first.
+    pub fn plan(&self, parent: Option<&str>, id: &str) -> Result<PodCgroup> {
         let Some(parent) = parent.filter(|parent| !parent.is_empty()) else {
             let location = self.root.child(&format!("pod-{}", name(id, "sandbox")?));
-            for directory in &location.directories {
-                files::make_directory(&directory.path)?;
-            }
-            let created = location.paths();
-            let pod = PodCgroup { location, created };
-            return pod.share_out().inspect_err(|_| drop(pod.remove())).map(|()| pod);
+            return Ok(PodCgroup { created: location.paths(), location, own: true });
         };
         if parent.split('/').any(|part| part.ends_with(".slice")) {
             return Err(Error::Unsupported(format!(
@@ -111,22 +107,31 @@ impl Cgroups {
         let below = plain(parent, "cgroup parent")?;
         let location =
             if parent.starts_with('/') { self.hierarchy.top().join(&below) } else { self.root.join(&below) };
-        let created = self.prepare(&location)?;
-        Ok(PodCgroup { location, created })
+        let created = location.paths().iter().flat_map(|path| missing(path)).collect();
+        Ok(PodCgroup { location, created, own: false })
     }
 
-    /// Make every directory down to a place, with controllers shared out along the way; returns those it made.
-    fn prepare(&self, location: &Location) -> Result<Vec<PathBuf>> {
-        let mut created = Vec::new();
-        for (directory, mount) in location.directories.iter().zip(&self.hierarchy.mounts) {
-            let made = if self.unified() {
-                v2::prepare(&directory.path, mount, DAEMON_LEAF)
-            } else {
-                v1::prepare(directory, mount)
-            };
-            created.extend(made?);
+    /// Make a planned cgroup.
+    pub fn make(&self, pod: &PodCgroup) -> Result<()> {
+        if !pod.own {
+            return self.prepare(&pod.location);
         }
-        Ok(created)
+        for directory in &pod.location.directories {
+            files::make_directory(&directory.path)?;
+        }
+        pod.share_out()
+    }
+
+    /// Make every directory down to a place, with controllers shared out along the way.
+    fn prepare(&self, location: &Location) -> Result<()> {
+        for (directory, mount) in location.directories.iter().zip(&self.hierarchy.mounts) {
+            if self.unified() {
+                v2::prepare(&directory.path, mount, DAEMON_LEAF)?;
+            } else {
+                v1::prepare(directory, mount)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -140,13 +145,21 @@ pub(crate) fn check(resources: &LinuxResources, unified: bool) -> Result<()> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodCgroup {
     location: Location,
+    /// What was not there before, from the top.
     created: Vec<PathBuf>,
+    /// Whether nothing of another pod is in it.
+    own: bool,
 }
 
 impl PodCgroup {
+    /// Where a container's cgroup is to be; nothing is made.
+    pub fn plan(&self, id: &str) -> Result<ContainerCgroup> {
+        Ok(ContainerCgroup { location: self.location.child(name(id, "container")?) })
+    }
+
     /// Make a container's cgroup and limit it. One of the same name is replaced when it is empty.
     pub fn container(&self, id: &str, resources: &LinuxResources) -> Result<ContainerCgroup> {
-        let container = ContainerCgroup { location: self.location.child(name(id, "container")?) };
+        let container = self.plan(id)?;
         let plan = settings::plan(resources, self.location.unified)?;
         let rules = devices::Rules::of(resources.devices().as_deref().unwrap_or_default())?;
         if !container.is_empty()? {
@@ -163,10 +176,10 @@ impl PodCgroup {
     pub fn remove(&self) -> Result<()> {
         let mut first = Ok(());
         for path in self.created.iter().rev() {
-            if self.location.directories.iter().any(|directory| directory.path == *path) {
+            if self.own {
                 first = first.and(teardown::remove(path));
             } else {
-                // What lies above the pod's own directory may be in use by others.
+                // It may be in use by other pods of the same parent.
                 drop(std::fs::remove_dir(path));
             }
         }
@@ -302,6 +315,13 @@ fn plain(path: &str, what: &str) -> Result<PathBuf> {
         }
     }
     Ok(below)
+}
+
+/// The directories down to a path that are not there, from the top.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    let mut missing: Vec<_> = path.ancestors().take_while(|one| !one.exists()).map(Path::to_owned).collect();
+    missing.reverse();
+    missing
 }
 
 /// Whether an error says that the thing is not there (any more).

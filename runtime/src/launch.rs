@@ -50,17 +50,17 @@ impl Shared {
         let found = gather::Found::find(self, &pod, &container)?;
         let spec = &container.record.request.spec;
         let resources = resources(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()));
-        let cgroup = cgroup.container(id.as_str(), &resources)?;
+        let planned = cgroup.plan(id.as_str())?;
         let identity = Some(found.identity.clone());
-        state::write(
-            &container.directory.join("started"),
-            &StartRecord { cgroup: cgroup.clone(), at: now(), identity: identity.clone() },
-        )?;
+        let record = StartRecord { cgroup: planned.clone(), at: now(), identity: identity.clone() };
+        state::write(&container.directory.join("started"), &record)?;
         container.runs_as(identity);
-        let started = self.launch(&pod, &container, &cgroup, found);
+        let started = cgroup
+            .container(id.as_str(), &resources)
+            .and_then(|cgroup| self.launch(&pod, &container, &cgroup, found));
         if started.is_err() {
-            let _ = cgroup.kill();
-            let _ = cgroup.remove();
+            let _ = planned.kill();
+            let _ = planned.remove();
             let _ = std::fs::remove_file(container.directory.join("started"));
         }
         started
@@ -219,8 +219,9 @@ pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -
     let record = pod.record();
     let Some(cgroup) = record.cgroup else { return Ok(()) };
     let resources = LinuxResourcesBuilder::default().build().unwrap_or_default();
+    let planned = cgroup.plan("pause")?;
+    pod.update(|record| record.pause = Some(planned))?;
     let cgroup = cgroup.container("pause", &self::resources(Some(&resources)))?;
-    pod.update(|record| record.pause = Some(cgroup.clone()))?;
     let mut descriptors = Descriptors::default();
     let program = pause_program(&shared.config.root)?;
     let root = namespace::tmpfs(&[("mode", "0755"), ("size", "64k")], MountAttrFlags::empty())?;

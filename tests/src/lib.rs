@@ -6,6 +6,7 @@
 
 pub mod artifact;
 pub mod busybox;
+pub mod fault;
 pub mod grpc;
 pub mod machine;
 pub mod netns;
@@ -13,6 +14,7 @@ pub mod node;
 pub mod output;
 pub mod pod;
 pub mod registry;
+pub mod residue;
 pub mod scripted;
 pub mod sockets;
 pub mod tarball;
@@ -24,6 +26,7 @@ pub use node::Node;
 pub use output::Output;
 pub use pod::Pod;
 pub use registry::Registry;
+pub use residue::Residue;
 pub use scripted::Scripted;
 
 use std::path::PathBuf;

@@ -177,6 +177,25 @@ impl Node {
         format!("slipway_test_{}", self.number)
     }
 
+    /// The name of the cgroup below which everything of the node is.
+    #[must_use]
+    pub fn cgroup(&self) -> String {
+        cgroup_root(self.number)
+    }
+
+    /// Whether the daemon has ended by itself; it is reaped then.
+    ///
+    /// # Panics
+    /// When it can't be waited for.
+    pub fn has_died(&mut self) -> bool {
+        let Some(daemon) = &mut self.daemon else { return true };
+        let died = daemon.try_wait().expect("the daemon is waited for").is_some();
+        if died {
+            self.daemon = None;
+        }
+        died
+    }
+
     /// The real crictl.
     #[must_use]
     pub fn crictl(&self, arguments: &[&str]) -> Output {

@@ -56,12 +56,13 @@ pub(super) fn write_at(directory: &OwnedFd, file: &str, value: &str) -> Result<(
     rustix::io::write(&file, value.as_bytes()).map_err(error).map(drop)
 }
 
-/// Make a directory unless it is there; true when it was made.
-pub(super) fn make_directory(path: &Path) -> Result<bool> {
+/// Make a directory unless it is there.
+pub(super) fn make_directory(path: &Path) -> Result<()> {
     match std::fs::create_dir(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(failed("create cgroup", path)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(failed("create cgroup", path)(error))
+        }
+        _ => Ok(()),
     }
 }
 

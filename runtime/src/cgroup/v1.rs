@@ -3,24 +3,21 @@
 use super::files;
 use super::hierarchy::{Directory, Mount};
 use crate::Result;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Make each directory from the mount down to this one; returns those made.
-pub(super) fn prepare(directory: &Directory, mount: &Mount) -> Result<Vec<PathBuf>> {
+/// Make each directory from the mount down to this one.
+pub(super) fn prepare(directory: &Directory, mount: &Mount) -> Result<()> {
     let mut missing: Vec<&Path> = Vec::new();
     for ancestor in directory.path.ancestors().take_while(|one| one.starts_with(&mount.point)) {
         missing.push(ancestor);
     }
-    let mut created = Vec::new();
     for path in missing.into_iter().rev() {
-        if files::make_directory(path)? {
-            created.push(path.to_owned());
-        }
+        files::make_directory(path)?;
         if path != mount.point {
             fill_in(&Directory { controllers: directory.controllers.clone(), path: path.to_owned() })?;
         }
     }
-    Ok(created)
+    Ok(())
 }
 
 /// Give an empty cpuset what its parent has.

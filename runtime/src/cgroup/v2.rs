@@ -12,14 +12,11 @@ const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", "hugetl
 /// Processes may fork while they are moved.
 const MOVES: usize = 16;
 
-/// Make each directory from the mount down to `path` and share its controllers out; returns those made.
-pub(super) fn prepare(path: &Path, mount: &Mount, leaf: &str) -> Result<Vec<PathBuf>> {
+/// Make each directory from the mount down to `path` and share its controllers out.
+pub(super) fn prepare(path: &Path, mount: &Mount, leaf: &str) -> Result<()> {
     let own = mount.point.join(&mount.own);
-    let mut created = Vec::new();
     for directory in chain(path, &mount.point) {
-        if files::make_directory(&directory)? {
-            created.push(directory.clone());
-        }
+        files::make_directory(&directory)?;
         match share_out_raw(&directory) {
             Err(error) if directory == own && error.raw_os_error() == Some(libc::EBUSY) => {
                 vacate(&directory, &directory.join(leaf))?;
@@ -30,7 +27,7 @@ pub(super) fn prepare(path: &Path, mount: &Mount, leaf: &str) -> Result<Vec<Path
             result => result.map_err(|source| refused(&directory, source))?,
         }
     }
-    Ok(created)
+    Ok(())
 }
 
 /// The directories from `top` to `path`, both included.

@@ -69,11 +69,11 @@ impl Shared {
     fn make_sandbox(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
         let config = pod.record().config;
         let id = config.id.as_str();
+        let cgroup = self.cgroups.plan(config.cgroup_parent.as_deref(), id)?;
         state::make_directory(&pod.root)?;
+        pod.update(|record| record.cgroup = Some(cgroup.clone()))?;
         state::make_directory(&pod.state)?;
-        pod.update(|_| {})?;
-        let cgroup = self.cgroups.pod(config.cgroup_parent.as_deref(), id)?;
-        pod.update(|record| record.cgroup = Some(cgroup))?;
+        self.cgroups.make(&cgroup)?;
         let mut held = Vec::new();
         if config.userns.is_none() {
             held = self.attach_network(pod, NetnsSource::Fresh)?;

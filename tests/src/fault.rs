@@ -1,0 +1,126 @@
+//! Faults at an exact moment: strace, as an injector, kills a process as one of its threads enters a system call.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// System calls that change what a node has, or speak with someone who does.
+const EFFECTS: &str = "mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,symlink,symlinkat,link,linkat,\
+    write,pwrite64,ftruncate,chmod,fchmod,fchmodat,chown,fchown,fchownat,setxattr,fsetxattr,mknodat,utimensat,\
+    mount,umount2,move_mount,open_tree,fsopen,fsconfig,fsmount,mount_setattr,unshare,setns,clone,clone3,vfork,\
+    socket,bind,listen,connect,sendmsg,sendto,recvmsg,memfd_create,kill,syncfs,fsync,fdatasync,bpf";
+
+/// A moment in the life of a process: a thread's `nth` entry into a system call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Moment {
+    /// The system call's name.
+    pub call: String,
+    /// Counted from one, for each thread by itself.
+    pub nth: u32,
+}
+
+/// An strace that is attached to every thread of a process, not to the programs that it executes.
+#[derive(Debug)]
+pub struct Strace {
+    child: Child,
+}
+
+impl Strace {
+    /// Kills the process with SIGKILL at a moment from now on.
+    ///
+    /// # Panics
+    /// When strace can't attach.
+    #[must_use]
+    pub fn kill_at(pid: u32, moment: &Moment) -> Self {
+        let (call, nth) = (&moment.call, moment.nth);
+        Self::attach(pid, &[&format!("--inject={call}:signal=SIGKILL:when={nth}"), "-o", "/dev/null"])
+    }
+
+    /// Writes the calls with effects to a file.
+    ///
+    /// # Panics
+    /// When strace can't attach.
+    #[must_use]
+    pub fn record(pid: u32, file: &Path) -> Self {
+        Self::attach(pid, &[&format!("--trace={EFFECTS}"), "-o", &file.display().to_string()])
+    }
+
+    /// Attaches with options of the caller's.
+    ///
+    /// # Panics
+    /// When strace can't attach.
+    #[must_use]
+    pub fn attach(pid: u32, options: &[&str]) -> Self {
+        let mut child = Command::new("strace")
+            .args(["--follow-forks", "--detach-on=execve", "--attach", &pid.to_string()])
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("strace starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("its standard error")).lines();
+        let first = lines.next().and_then(Result::ok).unwrap_or_default();
+        assert!(first.contains("attached"), "strace does not attach to {pid}: {first}");
+        // Nothing that it says later may block it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child }
+    }
+}
+
+impl Strace {
+    /// Ends the record: what was traced goes on.
+    ///
+    /// # Panics
+    /// When strace can't be waited for.
+    pub fn finish(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("strace is told to end");
+        self.child.wait().expect("strace is reaped");
+    }
+}
+
+impl Drop for Strace {
+    fn drop(&mut self) {
+        // Told to detach from a process that is just dying, strace waits for ever; killed, the kernel detaches for it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The moments of a recorded run, in the order of their first occurrence.
+///
+/// # Panics
+/// When the file can't be read.
+#[must_use]
+pub fn moments(file: &Path) -> Vec<Moment> {
+    let text = std::fs::read_to_string(file).expect("strace's record");
+    let mut counts: HashMap<(&str, &str), u32> = HashMap::new();
+    let mut found = Vec::new();
+    for line in text.lines() {
+        // `<thread> <call>(…`; the second half of an interrupted line begins with `<...`.
+        let Some((thread, rest)) = line.split_once(' ') else { continue };
+        let Some((call, _)) = rest.trim_start().split_once('(') else { continue };
+        if call.is_empty() || !call.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            continue;
+        }
+        let count = counts.entry((thread, call)).or_default();
+        *count += 1;
+        let moment = Moment { call: call.to_owned(), nth: *count };
+        if !found.contains(&moment) {
+            found.push(moment);
+        }
+    }
+    found
+}
+
+/// So many of the moments as a quick run takes, spread over all of them; all where `SLIPWAY_CRASHES` is `all`.
+#[must_use]
+pub fn some(moments: Vec<Moment>, quick: usize) -> Vec<Moment> {
+    if std::env::var("SLIPWAY_CRASHES").is_ok_and(|wanted| wanted == "all") || moments.len() <= quick {
+        return moments;
+    }
+    let total = moments.len();
+    (0..quick).map(|index| moments[index * total / quick].clone()).collect()
+}

@@ -1,0 +1,121 @@
+//! What a node has on the machine, so that two moments can be compared: files, mounts, processes, cgroups, links, rules.
+
+use crate::Node;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What a node has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Residue(BTreeSet<String>);
+
+impl Residue {
+    /// What a node has now.
+    #[must_use]
+    pub fn of(node: &Node) -> Self {
+        let mut found = BTreeSet::new();
+        for directory in ["lib", "run"] {
+            list(&node.path(directory), directory, &mut found);
+        }
+        mounts(node, &mut found);
+        processes(node, &mut found);
+        cgroups(node, &mut found);
+        let links = Command::new("ip").args(["-o", "link", "show", "master", &node.bridge()]).output();
+        let links = links.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        found.extend(links.unwrap_or_default().lines().map(|line| format!("link {line}")));
+        let rules = Command::new("nft").args(["list", "ruleset"]).output();
+        let rules = rules.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        found.extend(elements(&rules.unwrap_or_default(), &node.table()));
+        Self(found)
+    }
+
+    /// What is here and not in another.
+    #[must_use]
+    pub fn beyond(&self, other: &Self) -> Vec<String> {
+        self.0.difference(&other.0).cloned().collect()
+    }
+
+    /// Waits until the node has nothing beyond this.
+    ///
+    /// # Panics
+    /// When it still has after some seconds.
+    #[track_caller]
+    pub fn returns(&self, node: &Node, after: &str) {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let left = Self::of(node).beyond(self);
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{after}: left behind: {left:#?}\n{}", node.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Files by their path; the address given last and the locks' files are no one's.
+fn list(directory: &Path, name: &str, found: &mut BTreeSet<String>) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let path = format!("{name}/{}", entry.file_name().to_string_lossy());
+        // What an image holds needs no look; that it is there is enough.
+        let deep = path.starts_with("lib/layers/") && path.ends_with("/fs");
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !deep {
+            list(&entry.path(), &path, found);
+        }
+        if !["lib/addresses/.last", "lib/pause", "run/slipway.sock"].contains(&path.as_str()) {
+            found.insert(format!("file {path}"));
+        }
+    }
+}
+
+fn mounts(node: &Node, found: &mut BTreeSet<String>) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let below = node.path("").display().to_string();
+    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    found.extend(targets.filter(|target| target.starts_with(&below)).map(|target| format!("mount {target}")));
+}
+
+/// Monitors have the daemon's log as their standard error; containers are found by their cgroups.
+fn processes(node: &Node, found: &mut BTreeSet<String>) {
+    let log = node.path("slipwayd.log");
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let process = entry.path();
+        let ours = std::fs::read_link(process.join("fd/2")).is_ok_and(|target| target == log);
+        let name = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default().replace('\0', " ");
+        if ours && !name.contains("slipwayd") {
+            found.insert(format!("process {name}"));
+        }
+    }
+}
+
+fn cgroups(node: &Node, found: &mut BTreeSet<String>) {
+    let tree = Command::new("find")
+        .args(["/sys/fs/cgroup", "-type", "d", "-path", &format!("*/{}*", node.cgroup())])
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    for directory in tree.unwrap_or_default().lines() {
+        found.insert(format!("cgroup {directory}"));
+        let processes = std::fs::read_to_string(Path::new(directory).join("cgroup.procs"));
+        let leaf = directory.ends_with("/slipwayd");
+        for pid in processes.unwrap_or_default().lines().filter(|_| !leaf) {
+            found.insert(format!("process {pid} in {directory}"));
+        }
+    }
+}
+
+/// The lines of a table's sets and maps that hold something.
+fn elements(rules: &str, table: &str) -> Vec<String> {
+    let mut ours = false;
+    let mut found = Vec::new();
+    for line in rules.lines() {
+        if line.starts_with("table ") {
+            ours = line.split(' ').any(|word| word == table);
+        }
+        if ours && line.contains("elements = ") {
+            found.push(format!("rule {}", line.trim()));
+        }
+    }
+    found
+}
