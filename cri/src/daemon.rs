@@ -86,8 +86,7 @@ pub async fn serve(
 ) -> Result<()> {
     let socket = config.socket();
     let node = Arc::new(build(config).await?);
-    let resumed = node.clone();
-    node.tasks.spawn(async move { recovery::resume(&resumed).await });
+    node.tasks.spawn(recovery::resume(node.clone()));
     watch_ends(&node)?;
     tracing::info!(socket = %socket.display(), "serving");
     let server = Server::builder()

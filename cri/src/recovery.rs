@@ -2,21 +2,27 @@
 //! carried out, and what has no record is garbage.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::sync::Arc;
 
 use slipway_runtime::{ContainerId, SandboxId};
 
 use crate::error::{Error, Result};
 use crate::node::{Container, Node, Pod};
-use crate::records::{Loaded, Owner, Phase};
+use crate::records::{Loaded, Owner, Phase, PodRecord};
 use crate::{container, sandbox};
 
 /// Reads the records into the tables and takes the images' leases again.
 pub(crate) fn load(node: &Node) -> Result<()> {
-    let pods = node.pod_records.load()?;
+    let mut pods = node.pod_records.load()?;
     let containers = node.container_records.load()?;
     report(&pods);
     report(&containers);
+    // A run that was cut short before it had its container: its name is free before the first request comes.
+    let filled: BTreeSet<&str> = containers.records.iter().map(|record| record.pod.as_str()).collect();
+    let empty = |record: &mut PodRecord| record.owner == Owner::Run && !filled.contains(record.id.as_str());
+    let abandoned: Vec<_> = pods.records.extract_if(.., empty).map(|record| record.id.to_string()).collect();
+    pods.torn.extend(abandoned);
     for record in pods.records {
         node.pod_names.hold(&record.name, record.id.as_str());
         node.pods.insert(record.id.clone().as_str(), Pod::new(record));
@@ -71,25 +77,39 @@ fn told(kind: &str, id: &str, outcome: Result<()>) {
     }
 }
 
-/// Carries out what was intended when the last daemon ended.
-pub(crate) async fn resume(node: &Arc<Node>) {
-    for row in node.containers.all() {
+/// Carries out what was intended when the last daemon ended. What is to be done is decided in the call, so that what
+/// requests make from then on is left alone; it is done by awaiting.
+pub(crate) fn resume(node: Arc<Node>) -> impl Future<Output = ()> + Send {
+    let (containers, pods) = (node.containers.all(), node.pods.all());
+    let doomed = move |node: &Node, row: &Container| {
         let orphan = node.pods.find(row.record.pod.as_str()).is_err();
-        let ended = row.record.transient && container::view::life(node, &row).finished_at != 0;
-        if orphan || ended || row.phase() == Phase::Removing {
-            told("container", row.id(), container::remove::carry_out(node, row.clone()).await);
+        // Whoever was to start one that is not to stay went with the last daemon.
+        let ended = row.record.transient && container::view::life(node, row).pid == 0;
+        orphan || ended || row.phase() == Phase::Removing
+    };
+    let (doomed, kept): (Vec<_>, Vec<_>) = containers.into_iter().partition(|row| doomed(&node, row));
+    let empty = move |pod: &Pod| {
+        pod.record.owner == Owner::Run && !kept.iter().any(|container| container.record.pod == pod.record.id)
+    };
+    let pods: Vec<_> = pods
+        .into_iter()
+        .filter_map(|pod| {
+            let phase = if empty(&pod) { Phase::Removing } else { pod.phase() };
+            (phase != Phase::Live).then_some((pod, phase))
+        })
+        .collect();
+    async move {
+        for row in doomed {
+            told("container", row.id(), container::remove::carry_out(&node, row.clone()).await);
         }
-    }
-    for row in node.pods.all() {
-        let empty = row.record.owner == Owner::Run
-            && !node.containers.all().iter().any(|container| container.record.pod == row.record.id);
-        let outcome = match row.phase() {
-            Phase::Live if !empty => continue,
-            Phase::Stopping => sandbox::stop::carry_out(node, row.clone()).await,
-            Phase::Live | Phase::Removing => sandbox::remove::carry_out(node, row.clone()).await,
-        };
-        if let Err(error) = outcome {
-            tracing::warn!(pod = row.id(), error = error.chain(), "the pod stays: remove it again");
+        for (pod, phase) in pods {
+            let outcome = match phase {
+                Phase::Removing => sandbox::remove::carry_out(&node, pod.clone()).await,
+                Phase::Live | Phase::Stopping => sandbox::stop::carry_out(&node, pod.clone()).await,
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(pod = pod.id(), error = error.chain(), "the pod stays: remove it again");
+            }
         }
     }
 }
