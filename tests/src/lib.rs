@@ -5,6 +5,7 @@
 //! in `SLIPWAY_PROGRAMS` and `SLIPWAY_PEERS`.
 
 pub mod artifact;
+pub mod authority;
 pub mod busybox;
 pub mod fault;
 pub mod grpc;
@@ -18,8 +19,10 @@ pub mod residue;
 pub mod scripted;
 pub mod sockets;
 pub mod tarball;
+pub mod tokens;
 pub mod tree;
 
+pub use authority::Authority;
 pub use machine::{Need, lacks};
 pub use netns::{Netns, World};
 pub use node::Node;
@@ -28,6 +31,7 @@ pub use pod::Pod;
 pub use registry::Registry;
 pub use residue::Residue;
 pub use scripted::Scripted;
+pub use tokens::Tokens;
 
 use std::path::PathBuf;
 

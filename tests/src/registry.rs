@@ -1,5 +1,7 @@
 //! Debian's docker-registry on a free loopback port, with its own storage, ended with the test.
 
+use crate::authority::Authority;
+use crate::tokens::{ISSUER, SERVICE, Tokens};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,7 +27,7 @@ impl Registry {
     /// When it does not start.
     #[must_use]
     pub fn start() -> Self {
-        Self::with("")
+        Self::with("", "")
     }
 
     /// A registry that asks for [`USER`] and [`PASSWORD`].
@@ -34,15 +36,39 @@ impl Registry {
     /// When it does not start.
     #[must_use]
     pub fn with_password() -> Self {
-        Self::with("auth: {htpasswd: {realm: harbour, path: PASSWORDS}}\n")
+        Self::with("auth: {htpasswd: {realm: harbour, path: PASSWORDS}}\n", "")
     }
 
-    fn with(auth: &str) -> Self {
+    /// A registry that speaks TLS with the authority's certificate.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn with_tls(authority: &Authority) -> Self {
+        let (certificate, key) = (authority.server(), authority.key());
+        Self::with("", &format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display()))
+    }
+
+    /// A registry that asks for tokens of this service.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn with_tokens(tokens: &Tokens) -> Self {
+        let (realm, bundle) = (tokens.realm(), tokens.authority().certificate());
+        let auth = format!(
+            "auth: {{token: {{realm: \"{realm}\", service: \"{SERVICE}\", issuer: {ISSUER}, rootcertbundle: {}}}}}\n",
+            bundle.display()
+        );
+        Self::with(&auth, "")
+    }
+
+    fn with(auth: &str, http: &str) -> Self {
         let directory = tempfile::tempdir_in("/var/tmp").expect("a directory for the registry");
         let address = free_port();
         let root = directory.path().display();
         let passwords = directory.path().join("htpasswd");
-        if !auth.is_empty() {
+        if auth.contains("PASSWORDS") {
             let status = Command::new("htpasswd")
                 .args(["-Bbc", &passwords.display().to_string(), USER, PASSWORD])
                 .stderr(Stdio::null())
@@ -50,7 +76,7 @@ impl Registry {
             assert!(status.is_ok_and(|status| status.success()), "htpasswd failed");
         }
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {root}/blobs}}, delete: {{enabled: true}}}}\nhttp: {{addr: \"{address}\"}}\n{}",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {root}/blobs}}, delete: {{enabled: true}}}}\nhttp: {{addr: \"{address}\"{http}}}\n{}",
             auth.replace("PASSWORDS", &passwords.display().to_string())
         );
         let file = directory.path().join("config.yml");

@@ -17,7 +17,7 @@ pub enum Answer {
     Document(&'static str, Vec<u8>),
     /// All of it is promised, this much is sent.
     Cut(Vec<u8>, usize),
-    /// This much is sent, then nothing until the client goes.
+    /// This much is sent, then nothing until the client goes or all are released.
     Stalled(Vec<u8>, usize),
     /// A status line, headers, a body.
     Status(&'static str, Vec<(&'static str, String)>, Vec<u8>),
@@ -54,6 +54,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     /// Clients that went while they were kept waiting.
     gone: AtomicUsize,
+    released: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -140,6 +141,11 @@ impl Scripted {
         crate::wait(&format!("{times} requests for {path}"), || self.seen_at(path).len() >= times);
     }
 
+    /// Cuts the connections that are kept waiting.
+    pub fn release(&self) {
+        self.shared.released.store(true, Ordering::SeqCst);
+    }
+
     /// How many clients went while they were kept waiting.
     #[must_use]
     pub fn gone(&self) -> usize {
@@ -160,7 +166,7 @@ impl Drop for Scripted {
     }
 }
 
-fn request(stream: &TcpStream) -> std::io::Result<Seen> {
+pub(crate) fn request(stream: &TcpStream) -> std::io::Result<Seen> {
     let mut seen = Seen {
         method: String::new(),
         path: String::new(),
@@ -213,9 +219,12 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         Answer::Cut(body, sent) => send(&mut stream, (&body, sent), range, None),
         Answer::Stalled(body, sent) => {
             send(&mut stream, (&body, sent), range, None)?;
-            stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-            if matches!(stream.read(&mut [0; 1]), Ok(0)) {
-                shared.gone.fetch_add(1, Ordering::SeqCst);
+            stream.set_read_timeout(Some(Duration::from_millis(20)))?;
+            while !shared.ended.load(Ordering::SeqCst) && !shared.released.load(Ordering::SeqCst) {
+                if matches!(stream.read(&mut [0; 1]), Ok(0)) {
+                    shared.gone.fetch_add(1, Ordering::SeqCst);
+                    return Ok(());
+                }
             }
             Ok(())
         }
