@@ -61,21 +61,16 @@ pub(crate) async fn fs_info(node: &Arc<Node>) -> Result<cri::ImageFsInfoResponse
     let store = node.store.clone();
     let usage = node.blocking(move || store.usage()).await?;
     let containers = node.config.root.join("containers");
-    let written = node
-        .blocking({
-            let containers = containers.clone();
-            move || Ok::<_, Error>(disk_usage(&containers))
-        })
-        .await?;
-    let row = |path: &Path, bytes, inodes| cri::FilesystemUsage {
-        timestamp: now(),
+    let written = node.last_walk.written(node, containers.clone()).await?;
+    let row = |path: &Path, timestamp, bytes, inodes| cri::FilesystemUsage {
+        timestamp,
         fs_id: Some(cri::FilesystemIdentifier { mountpoint: path.display().to_string() }),
         used_bytes: Some(cri::UInt64Value { value: bytes }),
         inodes_used: Some(cri::UInt64Value { value: inodes }),
     };
     Ok(cri::ImageFsInfoResponse {
-        image_filesystems: vec![row(&usage.path, usage.bytes, usage.inodes)],
-        container_filesystems: vec![row(&containers, written.0, written.1)],
+        image_filesystems: vec![row(&usage.path, now(), usage.bytes, usage.inodes)],
+        container_filesystems: vec![row(&containers, written.timestamp, written.bytes, written.inodes)],
     })
 }
 

@@ -9,6 +9,7 @@
 pub mod config;
 mod container;
 pub mod daemon;
+mod disk;
 mod error;
 mod images;
 mod names;

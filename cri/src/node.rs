@@ -11,6 +11,7 @@ use slipway_runtime::Runtime;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::disk::LastWalk;
 use crate::error::{Error, Result};
 use crate::names::Names;
 use crate::records::{ContainerRecord, Owner, Phase, PodRecord, Records, hex};
@@ -31,6 +32,8 @@ pub(crate) struct Node {
     pub(crate) container_records: Records<ContainerRecord>,
     /// What kubelet said the pods' addresses are; the built-in bridge has its own setting.
     pub(crate) pod_cidr: Mutex<String>,
+    /// What containers were last seen to take on disk.
+    pub(crate) last_walk: LastWalk,
 }
 
 impl Node {
@@ -47,6 +50,7 @@ impl Node {
             pod_records: Records::open(&config.root, "pods")?,
             container_records: Records::open(&config.root, "containers")?,
             pod_cidr: Mutex::default(),
+            last_walk: LastWalk::default(),
             config,
             store,
             runtime,

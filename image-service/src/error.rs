@@ -54,8 +54,8 @@ pub enum Error {
         /// What was asked for.
         name: String,
     },
-    /// A layer that is needed is not in the store.
-    #[error("layer {layer} is not in the store: pull the image again")]
+    /// A layer that is needed is not in the store, or was found damaged.
+    #[error("layer {layer} is missing or damaged: pull the image again")]
     LayerMissing {
         /// Its diff id.
         layer: String,

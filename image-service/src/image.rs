@@ -112,4 +112,15 @@ pub struct Finding {
     pub path: PathBuf,
     /// What is wrong, and what to do.
     pub problem: String,
+    /// It is well again.
+    pub mended: bool,
+}
+
+/// What `check` and `mend` looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// What is, or was, wrong.
+    pub findings: Vec<Finding>,
+    /// How many objects, layers, images and tags were looked at.
+    pub objects: u64,
 }

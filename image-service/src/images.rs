@@ -71,15 +71,22 @@ pub(crate) fn write_blob(shared: &Shared, digest: &Digest, bytes: &[u8]) -> Resu
 
 /// Makes an image known, or what is known of it more: manifests add up, and once built is built.
 pub(crate) fn put(shared: &Shared, mut record: ImageRecord) -> Result<()> {
-    if let Some(known) = shared.index().images.get(&record.id) {
-        let mut manifests: Vec<ManifestRecord> = known.record.manifests.clone();
-        manifests.retain(|one| !record.manifests.contains(one));
-        record.manifests.splice(0..0, manifests);
-        record.built |= known.record.built;
+    {
+        let index = shared.index();
+        let known = index.images.get(&record.id).map(|image| &image.record);
+        if let Some(known) = known.or_else(|| index.unreadable.get(&record.id)) {
+            let mut manifests: Vec<ManifestRecord> = known.manifests.clone();
+            manifests.retain(|one| !record.manifests.contains(one));
+            record.manifests.splice(0..0, manifests);
+            record.built |= known.built;
+        }
     }
     let (config, config_size) = crate::index::read_config(&shared.places.blob(&record.id.0))?;
     durable::write_record(&shared.places.image(&record.id), &record)?;
-    shared.index().images.insert(record.id, IndexedImage { record, config, config_size });
+    let mut index = shared.index();
+    index.unreadable.remove(&record.id);
+    index.healed(&shared.places.image(&record.id));
+    index.images.insert(record.id, IndexedImage { record, config, config_size });
     Ok(())
 }
 

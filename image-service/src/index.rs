@@ -40,6 +40,10 @@ pub(crate) struct Index {
     pub(crate) placed: HashMap<LayerKey, LayerFile>,
     pub(crate) cache: HashMap<Digest, CacheRecord>,
     pub(crate) leases: HashMap<Held, usize>,
+    /// Layers that a check found damaged: nothing builds on them, and a pull replaces them.
+    pub(crate) suspect: HashSet<LayerKey>,
+    /// Images whose configuration could not be read.
+    pub(crate) unreadable: BTreeMap<ImageId, ImageRecord>,
     /// What could not be read; while there is any, nothing is collected.
     pub(crate) damaged: Vec<Finding>,
 }
@@ -98,7 +102,10 @@ impl Index {
                 Ok((config, config_size)) => {
                     index.images.insert(record.id, IndexedImage { record, config, config_size });
                 }
-                Err(error) => index.note(path, &error),
+                Err(error) => {
+                    index.note(path, &error);
+                    index.unreadable.insert(record.id, record);
+                }
             }
         }
         for (_, path) in entries(&places.folder("refs"))? {
@@ -129,9 +136,14 @@ impl Index {
         }
     }
 
+    /// A record was written, whatever was there before.
+    pub(crate) fn healed(&mut self, path: &Path) {
+        self.damaged.retain(|finding| finding.path != path);
+    }
+
     fn note(&mut self, path: PathBuf, error: &Error) {
         tracing::warn!(%error, "a record of the image store can't be used; it is kept and nothing is collected");
-        self.damaged.push(Finding { path, problem: error.to_string() });
+        self.damaged.push(Finding { path, problem: error.to_string(), mended: false });
     }
 
     /// Where these layers, bottom first, are.
@@ -142,7 +154,8 @@ impl Index {
             .zip(chain)
             .map(|(layer, chain)| {
                 let keys = [LayerKey::Diff(*layer), LayerKey::Chain(chain)];
-                let key = keys.into_iter().find(|key| self.layers.contains_key(key));
+                let here = |key: &LayerKey| self.layers.contains_key(key) && !self.suspect.contains(key);
+                let key = keys.into_iter().find(here);
                 key.ok_or_else(|| Error::LayerMissing { layer: layer.to_string() })
             })
             .collect()

@@ -80,7 +80,13 @@ impl Shared {
             Err(_) => None,
         };
         fs::rename(draft.path(), &path).map_err(Error::io("create", &path))?;
-        self.index().placed.insert(key, file.clone());
+        {
+            let mut index = self.index();
+            if index.suspect.remove(&key) {
+                index.layers.remove(&key);
+            }
+            index.placed.insert(key, file.clone());
+        }
         drop(placing);
         old.map_or(Ok(()), |old| durable::remove_tree(&old))?;
         Ok(Placed { key, file })
@@ -89,6 +95,9 @@ impl Shared {
     /// A layer that is here, recorded or not yet.
     pub(crate) fn placed(&self, key: LayerKey) -> Option<Placed> {
         let index = self.index();
+        if index.suspect.contains(&key) {
+            return None;
+        }
         let file = index.layers.get(&key).or_else(|| index.placed.get(&key)).cloned()?;
         Some(Placed { key, file })
     }
@@ -105,8 +114,10 @@ impl Shared {
         let root = fs::File::open(&self.places.root).map_err(Error::io("open", &self.places.root))?;
         rustix::fs::syncfs(root).map_err(Error::io("sync", &self.places.root))?;
         for one in new {
-            durable::write_record(&self.places.layer(&one.key).join("record"), &one.file)?;
+            let path = self.places.layer(&one.key).join("record");
+            durable::write_record(&path, &one.file)?;
             let mut index = self.index();
+            index.healed(&path);
             index.placed.remove(&one.key);
             index.layers.insert(one.key, one.file.clone());
         }
@@ -165,6 +176,53 @@ impl Shared {
         let found = found.or_else(|| index.layers.iter().find(|(_, file)| file.diff_id == *layer));
         let missing = || Error::LayerMissing { layer: layer.to_string() };
         found.map(|(key, file)| (*key, file.clone())).ok_or_else(missing)
+    }
+}
+
+/// Writes a layer's record again, if its files still make its tar; says whether they do.
+pub(crate) fn restore(shared: &Shared, key: &LayerKey, diff_id: DiffId, path: &Path) -> Result<bool> {
+    if let Some(known) = shared.index().layers.get(key).cloned() {
+        return Ok(shared.layer_tar_at(key, &known, &mut io::sink()).is_ok());
+    }
+    let (fs_bytes, inodes) = measure(&path.join("fs"));
+    let kept = fs::read_dir(path.join("kept")).map_or(0, |entries| entries.count() as u64);
+    let mut counting = Counting(0);
+    let mut file = Shared::layer_file(diff_id, 0, Contents { bytes: fs_bytes, inodes, kept });
+    if shared.layer_tar_at(key, &file, &mut counting).is_err() {
+        return Ok(false);
+    }
+    file.size = counting.0;
+    let record = path.join("record");
+    durable::write_record(&record, &file)?;
+    let mut index = shared.index();
+    index.healed(&record);
+    index.layers.insert(*key, file);
+    Ok(true)
+}
+
+/// Bytes on disk and inodes of a directory and all in it.
+fn measure(top: &Path) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(stat) = fs::symlink_metadata(top) else { return (0, 0) };
+    let own = (stat.blocks().saturating_mul(512), 1);
+    if !stat.is_dir() {
+        return own;
+    }
+    let entries = fs::read_dir(top).into_iter().flatten().flatten();
+    entries.map(|entry| measure(&entry.path())).fold(own, |sum, one| (sum.0 + one.0, sum.1 + one.1))
+}
+
+/// Counts what is written.
+struct Counting(u64);
+
+impl Write for Counting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

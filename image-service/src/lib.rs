@@ -37,7 +37,7 @@ pub use credentials::Credentials;
 pub use digest::{ChainId, DiffId, Digest, ImageId};
 pub use error::{Error, Result};
 pub use image::{
-    Finding, Image, LayerRecord, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
+    Checked, Finding, Image, LayerRecord, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
 };
 pub use lease::Lease;
 pub use reference::Reference;

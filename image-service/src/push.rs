@@ -3,6 +3,7 @@
 //! A layer's compressed forms are remembered with it, so that a second push, or the push of a pulled image, is the same
 //! manifest again.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -45,7 +46,7 @@ pub(crate) async fn push(
     let mut descriptors = Vec::new();
     for (diff_id, key) in image.layers.iter().zip(&keys) {
         progress(now);
-        let descriptor = layer(shared, &session, diff_id, key).await?;
+        let descriptor = layer(shared, &session, &reference.name(), (diff_id, key)).await?;
         now.layers_done += 1;
         now.bytes += descriptor.size;
         now.bytes_done = now.bytes;
@@ -84,8 +85,8 @@ fn find(shared: &Shared, reference: &Reference) -> Result<Image> {
 async fn layer(
     shared: &Arc<Shared>,
     session: &Session,
-    diff_id: &DiffId,
-    key: &LayerKey,
+    name: &str,
+    (diff_id, key): (&DiffId, &LayerKey),
 ) -> Result<Descriptor> {
     let file = shared.index().layers.get(key).cloned();
     let file = file.ok_or_else(|| Error::LayerMissing { layer: diff_id.to_string() })?;
@@ -93,6 +94,11 @@ async fn layer(
         let descriptor = Descriptor::new(oci_type(&form.media_type), form.digest, form.size);
         if session.has_blob(&form.digest).await? {
             return Ok(descriptor);
+        }
+        for from in siblings(shared, name, diff_id) {
+            if session.mount_blob(&form.digest, &from).await? {
+                return Ok(descriptor);
+            }
         }
         let kept = shared.places.blob(&form.digest);
         if fs::metadata(&kept).is_ok_and(|stat| stat.len() == form.size) {
@@ -112,6 +118,19 @@ async fn layer(
     blocking(move || shared.remember(&key, form)).await?;
     drop(draft);
     Ok(descriptor)
+}
+
+/// Other repositories of the registry that have, or had, an image with this layer.
+fn siblings(shared: &Shared, name: &str, diff_id: &DiffId) -> Vec<String> {
+    const MOST: usize = 4;
+    let Some((domain, own)) = name.split_once('/') else { return Vec::new() };
+    let index = shared.index();
+    let images = index.images.values().filter(|image| image.record.layers.contains(diff_id));
+    let names = images.flat_map(|image| &image.record.manifests).filter_map(|one| one.name.split_once('/'));
+    let paths =
+        names.filter(|(other, path)| *other == domain && *path != own).map(|(_, path)| path.to_owned());
+    let found: BTreeSet<String> = paths.collect();
+    found.into_iter().take(MOST).collect()
 }
 
 /// Rebuilds a layer's tar into a gzip file.

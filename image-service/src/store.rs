@@ -12,7 +12,7 @@ use crate::digest::{DiffId, Digest, ImageId};
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::image::{
-    Finding, Image, LayerRecord, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
+    Checked, Image, LayerRecord, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
 };
 use crate::index::{Held, Index, Places};
 use crate::lease::Lease;
@@ -188,8 +188,13 @@ impl Store {
     }
 
     /// Verifies every object and layer.
-    pub fn check(&self) -> Result<Vec<Finding>> {
+    pub fn check(&self) -> Result<Checked> {
         check::check(&self.shared)
+    }
+
+    /// Verifies every object and layer and mends what it can: what came from a registry is fetched again.
+    pub async fn mend(&self) -> Result<Checked> {
+        check::mend(&self.shared).await
     }
 
     /// Keeps an image's layers while the lease lives.
@@ -351,7 +356,7 @@ mod tests {
         let store = open(folder.path());
         assert!(matches!(store.collect(), Err(Error::Corrupt { .. })));
         assert_eq!(layers_on_disk(folder.path()), 1);
-        assert!(store.check().unwrap().iter().any(|finding| finding.path == record));
+        assert!(store.check().unwrap().findings.iter().any(|finding| finding.path == record));
     }
 
     #[test]
@@ -374,10 +379,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path());
         let made = layer(&store, folder.path(), "content");
-        assert_eq!(store.check().unwrap(), []);
+        assert_eq!(store.check().unwrap().findings, []);
         let Lower::Directory(path) = store.lowers(&[made.diff_id]).unwrap().lowers.remove(0);
         fs::write(path.join("d/f"), "CONTENT").unwrap();
-        assert_eq!(store.check().unwrap().len(), 1);
+        assert_eq!(store.check().unwrap().findings.len(), 1);
     }
 
     #[test]

@@ -167,7 +167,7 @@ async fn a_cut_blob_goes_on_from_where_it_was_cut() {
     let ranges: Vec<Option<u64>> =
         seen.lock().unwrap().iter().filter(|(seen, _)| *seen == path).map(|(_, range)| *range).collect();
     assert_eq!(ranges, [None, Some(100_000), Some(200_000)]);
-    assert_eq!(store.check().unwrap(), []);
+    assert_eq!(store.check().unwrap().findings, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -138,7 +138,7 @@ async fn a_built_image_goes_there_and_comes_back() {
     assert_eq!(two.unwrap().id, image.id);
     assert_eq!((pulled.id, &pulled.layers, pulled.pinned), (image.id, &image.layers, false));
     rebuild_all(&first, &pulled);
-    assert_eq!(first.check().unwrap(), []);
+    assert_eq!(first.check().unwrap().findings, []);
     assert_eq!(std::fs::read_dir(folder.path().join("store/blobs/partial")).unwrap().count(), 0);
 
     let other = registry.reference("app/two:v1");
@@ -217,5 +217,5 @@ async fn skopeo_reads_what_was_pushed_and_its_docker_form_is_pulled() {
     let pulled = store.pull(&docker, &none, &quiet).await.unwrap();
     assert_eq!(pulled.layers, image.layers);
     rebuild_all(&store, &pulled);
-    assert_eq!(store.check().unwrap(), []);
+    assert_eq!(store.check().unwrap().findings, []);
 }

@@ -102,17 +102,15 @@ pub(crate) async fn disk_usage(node: &Arc<Node>) -> Result<own::DiskUsageRespons
     .await
 }
 
+/// Verifies the store; what can be mended is, where that is asked for.
 pub(crate) async fn check(node: &Arc<Node>, request: own::CheckRequest) -> Result<own::CheckResponse> {
-    if request.repair {
-        return Err(Error::unsupported("repair"));
-    }
     let store = node.store.clone();
-    let checked = u64::try_from(store.images().len()).unwrap_or(u64::MAX);
-    let findings = node.blocking(move || store.check()).await?;
-    let findings = findings.into_iter().map(|finding| own::Finding {
+    let checked =
+        if request.repair { store.mend().await? } else { node.blocking(move || store.check()).await? };
+    let findings = checked.findings.into_iter().map(|finding| own::Finding {
         object: finding.path.display().to_string(),
         problem: finding.problem,
-        mended: false,
+        mended: finding.mended,
     });
-    Ok(own::CheckResponse { findings: findings.collect(), checked })
+    Ok(own::CheckResponse { findings: findings.collect(), checked: checked.objects })
 }

@@ -3,6 +3,7 @@
 use hyper::Method;
 use hyper::header::{self, HeaderName};
 
+use super::auth;
 use super::client::{self, Call, Content};
 use super::manifest::Descriptor;
 use super::session::Session;
@@ -19,6 +20,31 @@ impl Session {
             Err(Error::NotFoundInRegistry { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Takes a blob over from another repository of the registry; says whether it could.
+    pub(crate) async fn mount_blob(&self, digest: &Digest, from: &str) -> Result<bool> {
+        let host = self.push_host()?;
+        let object = format!("blob {digest}");
+        let begin = self.url(host, "blobs/uploads/");
+        let join = if begin.contains('?') { '&' } else { '?' };
+        let from = auth::encode(from);
+        let call = Call::new(Method::POST, format!("{begin}{join}mount={digest}&from={from}"))
+            .header(header::CONTENT_LENGTH, "0");
+        let response = self.send(host, &call, &object).await?;
+        if response.status().as_u16() == 201 {
+            return Ok(true);
+        }
+        // It began an upload instead, which is not needed: what can't be called off ends by itself.
+        let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+        if let Some(Ok(location)) = location.map(|location| client::resolve(&begin, location)) {
+            if location.starts_with(&format!("{}://{}/", host.scheme, host.authority)) {
+                if let Err(error) = self.send(host, &Call::new(Method::DELETE, location), &object).await {
+                    tracing::debug!(%error, "an upload that is not needed is left to the registry");
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Uploads a blob.
