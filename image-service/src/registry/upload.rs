@@ -37,12 +37,12 @@ impl Session {
         }
         // It began an upload instead, which is not needed: what can't be called off ends by itself.
         let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-        if let Some(Ok(location)) = location.map(|location| client::resolve(&begin, location)) {
-            if location.starts_with(&format!("{}://{}/", host.scheme, host.authority)) {
-                if let Err(error) = self.send(host, &Call::new(Method::DELETE, location), &object).await {
-                    tracing::debug!(%error, "an upload that is not needed is left to the registry");
-                }
-            }
+        let own = format!("{}://{}/", host.scheme, host.authority);
+        let location = location.and_then(|location| client::resolve(&begin, location).ok());
+        if let Some(location) = location.filter(|location| location.starts_with(&own))
+            && let Err(error) = self.send(host, &Call::new(Method::DELETE, location), &object).await
+        {
+            tracing::debug!(%error, "an upload that is not needed is left to the registry");
         }
         Ok(false)
     }
