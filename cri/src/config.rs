@@ -75,6 +75,8 @@ pub struct RuntimeConfig {
     pub cgroup_root: Option<String>,
     /// Where Localhost seccomp profiles are.
     pub seccomp_dir: Option<PathBuf>,
+    /// Kernel features to do without though the kernel has them, by the names that `slipway info` shows.
+    pub disable_features: Vec<String>,
 }
 
 /// The built-in bridge; what is absent is the runtime's default.
@@ -205,7 +207,7 @@ impl Config {
                 table: self.network.table.clone().unwrap_or(default.table),
                 nftables: self.network.nftables.unwrap_or(default.nftables),
             },
-            ..slipway_runtime::RuntimeConfig::default()
+            disable_features: self.runtime.disable_features.clone(),
         }
     }
 }

@@ -68,6 +68,7 @@ fn network_condition(node: &Node) -> cri::RuntimeCondition {
 
 fn described(node: &Node) -> serde_json::Value {
     let features = node.runtime.features();
+    let switches: BTreeMap<_, _> = features.list().collect();
     serde_json::json!({
         "rootDir": node.config.root,
         "stateDir": node.config.state,
@@ -75,10 +76,9 @@ fn described(node: &Node) -> serde_json::Value {
         "configuration": node.config,
         "podCIDR": *locked(&node.pod_cidr),
         "features": {
-            "lowerdirAppend": features.lowerdir_append,
             "cgroup": if features.unified_cgroup { "v2" } else { "v1" },
-            "capSysResource": features.sys_resource,
             "openFiles": features.open_files,
+            "kernel": switches,
         },
     })
 }

@@ -24,7 +24,7 @@ mod v2;
 pub use hierarchy::{Directory, Location};
 pub use stats::Stats;
 
-use crate::{Error, Result};
+use crate::{Error, Features, Result};
 use hierarchy::Hierarchy;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,12 @@ impl Cgroups {
         self.hierarchy.unified
     }
 
+    /// Whether a whole cgroup can be killed at once.
+    pub(crate) fn has_kill(&self) -> bool {
+        let mut directories = self.root.directories.iter();
+        self.unified() && directories.any(|directory| directory.path.join("cgroup.kill").exists())
+    }
+
     /// The controllers that containers can be limited by.
     pub fn controllers(&self) -> Result<Vec<String>> {
         if self.unified() {
@@ -89,7 +95,11 @@ impl Cgroups {
 
     /// Where monitors are put; on version 1 they stay with the daemon and the placement is empty.
     pub fn monitor_leaf(&self) -> Result<Placement> {
-        if self.unified() { Placement::of(&self.root.child(MONITOR_LEAF)) } else { Ok(Placement::default()) }
+        if self.unified() {
+            Placement::of(&self.root.child(MONITOR_LEAF), true)
+        } else {
+            Ok(Placement::default())
+        }
     }
 
     /// Where a pod's cgroup is to be: its own, or the parent that kubelet names. Nothing is made, so that what will be
@@ -227,14 +237,16 @@ impl ContainerCgroup {
         &self.location
     }
 
-    /// The directories, opened for a child to be placed in.
-    pub fn placement(&self) -> Result<Placement> {
-        Placement::of(&self.location)
+    /// The directories, opened for a child to be placed in. The monitor is told of version 2 only where it may use all
+    /// of it: it does without `CLONE_INTO_CGROUP` and `cgroup.kill` together.
+    pub fn placement(&self, features: &Features) -> Result<Placement> {
+        let unified = self.location.unified && features.clone_into_cgroup && features.cgroup_kill;
+        Placement::of(&self.location, unified)
     }
 
     /// Kill every process in it and below, and wait until none is left; at most some seconds.
-    pub fn kill(&self) -> Result<()> {
-        teardown::kill(&self.location)
+    pub fn kill(&self, features: &Features) -> Result<()> {
+        teardown::kill(&self.location, features.cgroup_kill)
     }
 
     /// Remove it with all below; nothing to do when it is gone.
@@ -277,9 +289,9 @@ pub struct Placement {
 }
 
 impl Placement {
-    fn of(location: &Location) -> Result<Self> {
+    fn of(location: &Location, unified: bool) -> Result<Self> {
         let directories = location.directories.iter().map(|directory| files::open_directory(&directory.path));
-        Ok(Self { unified: location.unified, directories: directories.collect::<Result<_>>()? })
+        Ok(Self { unified, directories: directories.collect::<Result<_>>()? })
     }
 
     /// Move a process into it.

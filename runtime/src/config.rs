@@ -1,6 +1,5 @@
 //! How a runtime is set up.
 
-use crate::features::Features;
 use std::path::PathBuf;
 
 /// Where a runtime keeps its things and what it may use.
@@ -14,8 +13,8 @@ pub struct RuntimeConfig {
     pub cgroup_root: Option<String>,
     /// The built-in bridge.
     pub network: NetworkConfig,
-    /// What to believe of the kernel instead of what a probe finds.
-    pub features: Option<Features>,
+    /// Kernel features to do without, by the names of [`Features::list`](crate::Features::list).
+    pub disable_features: Vec<String>,
 }
 
 impl Default for RuntimeConfig {
@@ -25,7 +24,7 @@ impl Default for RuntimeConfig {
             root: "/var/lib/slipway".into(),
             cgroup_root: None,
             network: NetworkConfig::default(),
-            features: None,
+            disable_features: Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@ mod gather;
 mod mounts;
 mod volumes;
 
-use crate::cgroup::ContainerCgroup;
+use crate::cgroup::{ContainerCgroup, Placement};
 use crate::monitor_client::Connection;
 use crate::monitor_process::{borrowed, sealed};
 use crate::pod::{Container, Pod, Stage, StartRecord, lock, now};
@@ -59,7 +59,7 @@ impl Shared {
             .container(id.as_str(), &resources)
             .and_then(|cgroup| self.launch(&pod, &container, &cgroup, found));
         if started.is_err() {
-            let _ = planned.kill();
+            let _ = planned.kill(&self.features);
             let _ = planned.remove();
             let _ = std::fs::remove_file(container.directory.join("started"));
         }
@@ -81,7 +81,7 @@ impl Shared {
             container: request.id.as_str(),
             plan: &gathered.plan,
             log,
-            cgroup,
+            placement: cgroup.placement(&self.features)?,
             streams: (request.stdin, request.stdin_once, request.tty),
             kill_rest: match request.pid {
                 ContainerPid::OfPod => pod.record().config.pid != PidMode::Container,
@@ -100,7 +100,7 @@ struct Order<'a> {
     container: &'a str,
     plan: &'a Plan,
     log: Option<OwnedFd>,
-    cgroup: &'a ContainerCgroup,
+    placement: Placement,
     /// Standard input, closed with its first client, terminal.
     streams: (bool, bool, bool),
     kill_rest: bool,
@@ -108,7 +108,7 @@ struct Order<'a> {
 
 impl Order<'_> {
     fn send(self, connection: &Connection, own: Vec<OwnedFd>) -> Result<(i32, i64)> {
-        let placement = self.cgroup.placement()?;
+        let placement = self.placement;
         let mut descriptors = vec![sealed(c"plan", &self.plan.encode())?];
         let log = self.log.is_some();
         descriptors.extend(self.log);
@@ -255,7 +255,7 @@ pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -
         container: "pause",
         plan: &plan,
         log: None,
-        cgroup: &cgroup,
+        placement: cgroup.placement(&shared.features)?,
         streams: (false, false, false),
         kill_rest: false,
     };

@@ -99,7 +99,7 @@ fn adopt(shared: &Arc<Shared>, pod: &Arc<Pod>) -> Result<()> {
         match known.iter().find(|known| known.container == id) {
             Some(Known { exit: Some(exit), .. }) => shared.finish(&container, &EndRecord::seen(exit)),
             Some(Known { pid, started_at, .. }) if *pid > 0 => container.running(*pid, *started_at),
-            _ => unstarted(&container)?,
+            _ => unstarted(shared, &container)?,
         }
     }
     Ok(())
@@ -114,12 +114,12 @@ fn known(shared: &Shared, pod: &Pod) -> Result<Vec<Known>> {
 }
 
 /// A start that its monitor never heard of has left a cgroup at most.
-fn unstarted(container: &Container) -> Result<()> {
+fn unstarted(shared: &Shared, container: &Container) -> Result<()> {
     if matches!(container.state(), ContainerState::Exited { .. }) {
         return Ok(());
     }
     if let Some(started) = container.start_record()? {
-        started.cgroup.kill()?;
+        started.cgroup.kill(&shared.features)?;
         started.cgroup.remove()?;
         let _ = std::fs::remove_file(container.directory.join("started"));
     }
@@ -139,7 +139,7 @@ pub(crate) fn monitor_lost(shared: &Shared, pod: &Pod) {
         settle(shared, pod, &container);
     }
     if let Some(pause) = pod.record().pause {
-        let _ = pause.kill();
+        let _ = pause.kill(&shared.features);
     }
     if let Some(mut child) = lock(&pod.child).take() {
         let _ = child.kill();
@@ -153,7 +153,7 @@ pub(crate) fn settle(shared: &Shared, pod: &Pod, container: &Container) {
         return;
     }
     let Ok(Some(started)) = container.start_record() else { return };
-    if let Err(error) = started.cgroup.kill() {
+    if let Err(error) = started.cgroup.kill(&shared.features) {
         tracing::warn!(container = %container.record.request.id, %error, "not killed");
     }
     let file = pod.state.join(exit_file::name(container.record.request.id.as_str()));

@@ -81,9 +81,10 @@ impl Runtime {
             root: config.root.clone(),
             ..network::NetworkConfig::default()
         })?;
+        let cgroups = Cgroups::open(&CgroupConfig { root: config.cgroup_root.clone() })?;
         let shared = Shared {
-            features: config.features.unwrap_or_else(Features::probe),
-            cgroups: Cgroups::open(&CgroupConfig { root: config.cgroup_root.clone() })?,
+            features: Features::probe(&config.disable_features, &cgroups)?,
+            cgroups,
             network,
             program: MonitorProgram::load()?,
             small: namespace::small_mount_namespace(&config.state)?,
@@ -98,7 +99,7 @@ impl Runtime {
         Ok(Self { shared })
     }
 
-    /// What the kernel offers.
+    /// What the kernel offers and the configuration leaves in use.
     #[must_use]
     pub fn features(&self) -> &Features {
         &self.shared.features

@@ -1,6 +1,5 @@
 //! Version, Tag, Untag, Prune, DiskUsage and Check.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use slipway_image::{PruneOptions, Reference};
@@ -20,13 +19,15 @@ pub(crate) fn version(node: &Node) -> own::VersionResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: String::new(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-        features: BTreeMap::from([
-            ("cgroup".to_owned(), cgroup.to_owned()),
-            ("lowerdir_append".to_owned(), features.lowerdir_append.to_string()),
-            ("cap_sys_resource".to_owned(), features.sys_resource.to_string()),
-            ("open_files".to_owned(), features.open_files.to_string()),
-            ("host_ports".to_owned(), node.runtime.network_status().host_ports.to_string()),
-        ]),
+        features: features
+            .list()
+            .map(|(name, used)| (name.to_owned(), used.to_string()))
+            .chain([
+                ("cgroup".to_owned(), cgroup.to_owned()),
+                ("open-files".to_owned(), features.open_files.to_string()),
+                ("host-ports".to_owned(), node.runtime.network_status().host_ports.to_string()),
+            ])
+            .collect(),
     }
 }
 

@@ -35,13 +35,13 @@ impl Pauses {
     }
 }
 
-pub(super) fn kill(location: &Location) -> Result<()> {
+pub(super) fn kill(location: &Location, at_once: bool) -> Result<()> {
     let mut pauses = Pauses::until(KILL_LIMIT);
     while !is_empty(location)? {
-        if location.unified {
-            kill_unified(location)?
+        if location.unified && at_once {
+            kill_at_once(location)?
         } else {
-            kill_legacy(location)?
+            kill_frozen(location)?
         }
         if is_empty(location)? {
             break;
@@ -56,7 +56,7 @@ pub(super) fn kill(location: &Location) -> Result<()> {
     Ok(())
 }
 
-fn kill_unified(location: &Location) -> Result<()> {
+fn kill_at_once(location: &Location) -> Result<()> {
     for path in location.paths() {
         let file = path.join("cgroup.kill");
         match files::write_raw(&file, "1") {
@@ -68,28 +68,59 @@ fn kill_unified(location: &Location) -> Result<()> {
 }
 
 /// Without `cgroup.kill`: hold everything still, so that no fork gets away, and kill it before it goes on.
-fn kill_legacy(location: &Location) -> Result<()> {
-    let state = location.controller("freezer").map(|path| path.join("freezer.state"));
-    if let Some(state) = &state {
-        freeze(state);
-    }
+fn kill_frozen(location: &Location) -> Result<()> {
+    let Some(freezer) = Freezer::of(location) else { return signal_all(location) };
+    freezer.freeze();
     let killed = signal_all(location);
-    if let Some(state) = &state {
-        match files::write_raw(state, "THAWED") {
-            Err(error) if !is_gone(&error) => return Err(files::rejected(state, "THAWED", error)),
-            _ => {}
-        }
-    }
+    freezer.thaw()?;
     killed
 }
 
-/// Best effort: what is not frozen in time is killed all the same.
-fn freeze(state: &Path) {
-    let mut pauses = Pauses::until(FREEZE_LIMIT);
-    while files::write_raw(state, "FROZEN").is_ok()
-        && files::read_raw(state).is_ok_and(|text| text.trim() != "FROZEN")
-        && pauses.pause()
-    {}
+/// The files that hold a cgroup still.
+struct Freezer {
+    control: PathBuf,
+    words: (&'static str, &'static str),
+    /// Where it says that all is still, and how.
+    state: PathBuf,
+    still: fn(&str) -> bool,
+}
+
+impl Freezer {
+    fn of(location: &Location) -> Option<Self> {
+        let directory = location.controller("freezer")?;
+        Some(if location.unified {
+            Self {
+                control: directory.join("cgroup.freeze"),
+                words: ("1", "0"),
+                state: directory.join("cgroup.events"),
+                still: |events| files::field(events, "frozen") == Some(1),
+            }
+        } else {
+            let state = directory.join("freezer.state");
+            Self {
+                control: state.clone(),
+                words: ("FROZEN", "THAWED"),
+                state,
+                still: |text| text.trim() == "FROZEN",
+            }
+        })
+    }
+
+    /// Best effort: what is not frozen in time is killed all the same.
+    fn freeze(&self) {
+        let mut pauses = Pauses::until(FREEZE_LIMIT);
+        while files::write_raw(&self.control, self.words.0).is_ok()
+            && files::read_raw(&self.state).is_ok_and(|text| !(self.still)(&text))
+            && pauses.pause()
+        {}
+    }
+
+    fn thaw(&self) -> Result<()> {
+        match files::write_raw(&self.control, self.words.1) {
+            Err(error) if !is_gone(&error) => Err(files::rejected(&self.control, self.words.1, error)),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn signal_all(location: &Location) -> Result<()> {

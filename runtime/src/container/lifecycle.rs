@@ -77,7 +77,7 @@ impl Shared {
     pub(crate) fn kill_container(&self, container: &Container) -> Result<()> {
         match container.start_record()? {
             Some(started) if !matches!(container.state(), ContainerState::Exited { .. }) => {
-                started.cgroup.kill()?;
+                started.cgroup.kill(&self.features)?;
                 // Its monitor tells the end once the pipes are drained.
                 if container.wait(Duration::from_secs(2)).is_none() {
                     tracing::warn!(container = %container.record.request.id, "killed, but its monitor has not told the end");
@@ -93,7 +93,7 @@ impl Shared {
         let _operation = lock(&container.operation);
         self.kill_container(&container)?;
         if let Some(started) = container.start_record()? {
-            started.cgroup.kill()?;
+            started.cgroup.kill(&self.features)?;
             started.cgroup.remove()?;
         }
         if let Some(pod) = self.find_pod(&container.record.request.sandbox) {

@@ -111,14 +111,13 @@ pub(super) fn container(
 /// Mounts the container's root, through the pod's id map when it has one.
 fn mount_root(shared: &Shared, pod: &Pod, container: &Container) -> Result<OwnedFd> {
     let rootfs = &container.record.request.rootfs;
-    let append = shared.features.lowerdir_append;
     let Some(map) = pod.record().config.userns else {
-        return overlay::mount_detached(rootfs, &container.directory, append, None);
+        return overlay::mount_detached(rootfs, &container.directory, &shared.features, None);
     };
     let namespace = namespace::open(&pod.state.join("user"))?;
     let (uid, gid) = (map.root_uid()?, map.root_gid()?);
     let owner = overlay::Owner { namespace: namespace.as_fd(), uid, gid };
-    overlay::mount_detached(rootfs, &container.directory, append, Some(owner))
+    overlay::mount_detached(rootfs, &container.directory, &shared.features, Some(owner))
 }
 
 /// The pid namespace that a container joins; none where it stays in the host's or makes its own.

@@ -215,12 +215,7 @@ mod tests {
             identity,
             capabilities: Capabilities::default(),
             seccomp: Some(vec![0; 8]),
-            features: Features {
-                lowerdir_append: true,
-                unified_cgroup: true,
-                sys_resource: true,
-                open_files: 2048,
-            },
+            features: Features { sys_resource: true, open_files: 2048, ..Features::default() },
         }
     }
 

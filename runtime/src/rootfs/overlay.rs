@@ -1,8 +1,9 @@
 //! The overlay mount of a container, detached: by `fsconfig(2)` with one lower directory a call, or, where the kernel
-//! is older, by `mount(2)` with short relative links in a mount namespace of the calling thread's own.
+//! is older, by `mount(2)` with short relative names in a mount namespace of a thread's own. Such a name is a link to the
+//! layer, or, for a pod with a user namespace, a directory on which the layer is mounted through the pod's id map.
 
 use crate::sys::mount::{MountChange, change_mount, unshare_mounts};
-use crate::{Error, Result, RootFs, state};
+use crate::{Error, Features, Result, RootFs, namespace, state};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -37,19 +38,14 @@ pub(crate) struct Owner<'a> {
 pub(crate) fn mount_detached(
     rootfs: &RootFs,
     directory: &Path,
-    append: bool,
+    features: &Features,
     owner: Option<Owner<'_>>,
 ) -> Result<OwnedFd> {
-    if owner.is_some() && !append {
-        return Err(Error::Unsupported(
-            "a user namespace on a kernel whose overlayfs takes no descriptors".into(),
-        ));
-    }
     let layout = Layout::prepare(rootfs, directory, owner)?;
-    let mounted = if append {
+    let mounted = if features.lowerdir_append && (owner.is_none() || features.lowerdir_descriptor) {
         layout.mount_by_fsconfig(rootfs.volatile, owner)?
     } else {
-        layout.mount_by_links(rootfs.volatile)?
+        layout.mount_by_names(rootfs.volatile, owner)?
     };
     let status = fstatvfs(&mounted).map_err(|errno| layout.failed("stat", errno.into()))?;
     if status.f_flag.contains(StatVfsMountFlags::RDONLY) {
@@ -122,8 +118,16 @@ impl Layout {
         for lower in &self.lowers {
             match owner {
                 None => set_path(&context, "lowerdir+", lower, &mut opened)?,
-                // A detached mount is dissolved with its descriptor, so that it must outlive the overlay's creation.
-                Some(owner) => opened.push(set_idmapped(&context, lower, owner)?),
+                Some(owner) => {
+                    let mount = idmapped(lower, owner)?;
+                    fsconfig_set_fd(&context, "lowerdir+", &mount).map_err(|errno| Error::Io {
+                        action: "overlay",
+                        path: lower.clone(),
+                        source: with_log(&context, errno),
+                    })?;
+                    // A detached mount is dissolved with its descriptor: it must outlive the overlay's creation.
+                    opened.push(mount);
+                }
             }
         }
         set_path(&context, "upperdir", &self.upper, &mut opened)?;
@@ -134,64 +138,84 @@ impl Layout {
             .and_then(|()| if volatile { fsconfig_set_flag(&context, "volatile") } else { Ok(()) })
             .and_then(|()| fsconfig_create(&context))
             .and_then(|()| fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()));
-        configured.map_err(|errno| self.failed("mount an overlay over", with_log(&context, errno)))
+        configured.map_err(|errno| self.unmounted(with_log(&context, errno), owner))
     }
 
-    /// All of the options of `mount(2)` fit one page: `lowerdir=0:1:2…` with links named by numbers.
-    fn mount_by_links(&self, volatile: bool) -> Result<OwnedFd> {
+    /// Before Linux 5.19 overlayfs refuses layers that are seen through an id map.
+    fn unmounted(&self, source: io::Error, owner: Option<Owner<'_>>) -> Error {
+        if owner.is_some() && source.kind() == io::ErrorKind::InvalidInput {
+            return Error::Unsupported(format!(
+                "a user namespace over the layers of {} ({source}); Linux 5.19 or newer can",
+                self.directory.display()
+            ));
+        }
+        self.failed("mount an overlay over", source)
+    }
+
+    /// All of the options of `mount(2)` fit one page: `lowerdir=0:1:2…`, the layers named by numbers.
+    fn mount_by_names(&self, volatile: bool, owner: Option<Owner<'_>>) -> Result<OwnedFd> {
         std::thread::scope(|scope| {
-            let thread = scope.spawn(|| self.mount_on_this_thread(volatile));
+            let thread = scope.spawn(|| self.mount_on_this_thread(volatile, owner));
             thread.join().unwrap_or_else(|_| {
                 Err(self.failed("mount an overlay over", io::Error::other("thread ended")))
             })
         })
     }
 
-    fn mount_on_this_thread(&self, volatile: bool) -> Result<OwnedFd> {
+    fn mount_on_this_thread(&self, volatile: bool, owner: Option<Owner<'_>>) -> Result<OwnedFd> {
         let failed = |source| self.failed("mount an overlay over", source);
+        let errno = |errno: Errno| failed(errno.into());
+        unshare_mounts().map_err(failed)?;
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(errno)?;
         let links = self.directory.join("links");
         state::make_directory(&links)?;
-        let mut names = Vec::with_capacity(self.lowers.len());
         for (number, lower) in self.lowers.iter().enumerate() {
-            let lower = fs::canonicalize(lower).map_err(|source| Error::Io {
-                action: "open",
-                path: lower.clone(),
-                source,
-            })?;
-            symlink(&lower, links.join(number.to_string())).map_err(failed)?;
-            names.push(number.to_string());
+            name_layer(&links.join(number.to_string()), lower, owner)?;
         }
-        let beside = |path: &Path| {
-            path.file_name().map(|name| format!("../{}", name.to_string_lossy())).unwrap_or_default()
-        };
-        let off: String = OFF.iter().map(|key| format!(",{key}=off")).collect();
-        let volatile = if volatile { ",volatile" } else { "" };
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}{off}{volatile}",
-            names.join(":"),
-            beside(&self.upper),
-            beside(&self.work)
-        );
-        let options = CString::new(options).map_err(|error| failed(error.into()))?;
-        unshare_mounts().map_err(failed)?;
-        let errno = |errno: Errno| failed(errno.into());
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(errno)?;
+        let options = self.options(volatile).map_err(failed)?;
         rustix::process::chdir(&links).map_err(errno)?;
-        mount("overlay", &links, "overlay", MountFlags::empty(), Some(options.as_c_str())).map_err(errno)?;
+        mount("overlay", &links, "overlay", MountFlags::empty(), Some(options.as_c_str()))
+            .map_err(|errno| self.unmounted(errno.into(), owner))?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         open_tree(CWD, &links, flags).map_err(errno)
     }
+
+    /// Paths are relative to `links`.
+    fn options(&self, volatile: bool) -> io::Result<CString> {
+        let beside = |path: &Path| {
+            path.file_name().map(|name| format!("../{}", name.to_string_lossy())).unwrap_or_default()
+        };
+        let lowers: Vec<String> = (0..self.lowers.len()).map(|number| number.to_string()).collect();
+        let off: String = OFF.iter().map(|key| format!(",{key}=off")).collect();
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}{off}{}",
+            lowers.join(":"),
+            beside(&self.upper),
+            beside(&self.work),
+            if volatile { ",volatile" } else { "" }
+        );
+        CString::new(options).map_err(io::Error::from)
+    }
 }
 
-/// Adds a lower directory seen through the pod's id map.
-fn set_idmapped(context: &OwnedFd, lower: &Path, owner: Owner<'_>) -> Result<OwnedFd> {
+/// Gives a layer a short name, under which it is seen through the pod's id map where there is one.
+fn name_layer(name: &Path, lower: &Path, owner: Option<Owner<'_>>) -> Result<()> {
+    if let Some(owner) = owner {
+        state::make_directory(name)?;
+        return namespace::attach(idmapped(lower, owner)?.as_fd(), name);
+    }
+    let failed = |source| Error::Io { action: "link to", path: lower.into(), source };
+    fs::canonicalize(lower).and_then(|lower| symlink(lower, name)).map_err(failed)
+}
+
+/// A lower directory as a detached mount, seen through the pod's id map.
+fn idmapped(lower: &Path, owner: Owner<'_>) -> Result<OwnedFd> {
     let failed = |source| Error::Io { action: "idmap", path: lower.into(), source };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let mount = open_tree(CWD, lower, flags).map_err(|errno| failed(errno.into()))?;
     let change =
         MountChange { set: libc::MOUNT_ATTR_IDMAP, idmap: Some(owner.namespace), ..MountChange::default() };
     change_mount(mount.as_fd(), change).map_err(failed)?;
-    fsconfig_set_fd(context, "lowerdir+", &mount).map_err(|errno| failed(with_log(context, errno)))?;
     Ok(mount)
 }
 

@@ -217,7 +217,7 @@ impl Shared {
             outcome = outcome.and(self.kill_container(&container));
         }
         if let Some(pause) = &record.pause {
-            outcome = outcome.and(pause.kill()).and(pause.remove());
+            outcome = outcome.and(pause.kill(&self.features)).and(pause.remove());
         }
         // The ports lead nowhere before the monitor lets go of them for others.
         outcome = outcome.and(self.network.detach(record.config.id.as_str()));
