@@ -61,6 +61,11 @@ impl Features {
         Ok(features)
     }
 
+    /// Refuses a name that is none of a feature.
+    pub(crate) fn check(denied: &[String]) -> Result<()> {
+        Self::default().deny(denied)
+    }
+
     fn deny(&mut self, names: &[String]) -> Result<()> {
         for name in names {
             let Some((_, switch)) = SWITCHES.iter().find(|(known, _)| known == name) else {

@@ -66,6 +66,7 @@ impl Runtime {
     /// # Errors
     /// When the directories, cgroups or network can't be used at all; one broken sandbox is logged and left.
     pub fn open(config: RuntimeConfig) -> Result<Self> {
+        Features::check(&config.disable_features)?;
         for directory in [config.state.join("pods"), config.root.join("pods"), config.root.join("containers")]
         {
             state::make_directory(&directory)?;

@@ -50,6 +50,31 @@ impl Node {
         Self::launched(&["10.77.NUMBER.0/24"], more, None, environment)
     }
 
+    /// Starts a daemon that does without these kernel features.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn without(features: &[&str]) -> Self {
+        let mut node = Self::start();
+        node.relaunch_without(features);
+        node
+    }
+
+    /// Ends the daemon and starts it again without these kernel features.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn relaunch_without(&mut self, features: &[&str]) {
+        self.kill();
+        let path = self.path("config.toml");
+        let config = std::fs::read_to_string(&path).expect("the configuration is read");
+        let kept: Vec<&str> = config.lines().filter(|line| !line.starts_with("disable_features")).collect();
+        let denied = format!("[runtime]\ndisable_features = {features:?}");
+        std::fs::write(path, kept.join("\n").replace("[runtime]", &denied)).expect("it is written");
+        self.launch();
+    }
+
     /// Starts a daemon inside a network namespace of the test's own, with these subnets for its pods and more lines of
     /// configuration, which begin in the section of the network.
     ///
@@ -363,7 +388,11 @@ impl Drop for Node {
 }
 
 /// The cgroup of a node: its number is unique within one run of the tests, which `tests/isolated` gives a word of its own.
-fn cgroup_root(number: u32) -> String {
+///
+/// # Panics
+/// When the tests were not started by `tests/run`.
+#[must_use]
+pub fn cgroup_root(number: u32) -> String {
     let run = std::env::var("SLIPWAY_RUN").expect("SLIPWAY_RUN is set: start the tests by tests/run");
     let name = format!("slipway-test-{run}-{number}");
     // On cgroup v2 the tests' own cgroup holds processes, so that nodes are beside it, not below.
@@ -384,7 +413,7 @@ fn unmount_below(directory: &Path) {
 }
 
 /// Removes the node's own cgroup tree, which a daemon leaves for the next: it fails where a process still lives in one.
-fn remove_cgroups(name: &str) {
+pub fn remove_cgroups(name: &str) {
     let found = Command::new("find")
         .args([
             "/sys/fs/cgroup",

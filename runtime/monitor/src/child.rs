@@ -111,9 +111,13 @@ impl Child<'_> {
             cgroup::enter(directory.as_fd())?;
         }
         for step in &self.prepared.plan.steps.0 {
-            // In a user namespace, a process that can't be dumped may not write its own value.
-            if let Step::OomScore { value } = step {
-                identity::oom_score(self.proc, *value)?;
+            match step {
+                // In a user namespace, a process that can't be dumped may not write its own value.
+                Step::OomScore { value } => identity::oom_score(self.proc, *value)?,
+                Step::Limit { resource, hard, .. } if self.prepared.joins_user_namespace() => {
+                    identity::raise_limit(*resource, *hard)?;
+                }
+                _ => {}
             }
         }
         for (number, stream) in (0..3).zip(self.streams.into_iter().flatten()) {

@@ -159,7 +159,7 @@ wire! {
         Pivot = 14 {},
         /// Make the root mount itself read-only.
         ReadOnlyRoot = 15 {},
-        /// `setrlimit(2)`.
+        /// `setrlimit(2)`. A hard limit above the monitor's is raised before a user namespace is entered.
         Limit = 16 {
             /// `RLIMIT_*`.
             resource: u32,

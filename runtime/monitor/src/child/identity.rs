@@ -37,6 +37,13 @@ pub(super) fn execute(step: &Step) -> Result<()> {
     }
 }
 
+/// Raises a hard limit, where that is still allowed: root of a user namespace may only lower it. The step itself comes
+/// later, so that a low limit does not hinder the steps before it.
+pub(super) fn raise_limit(resource: u32, hard: u64) -> Result<()> {
+    let (soft, current) = process::limit(resource)?;
+    if hard > current { process::set_limit(resource, soft, hard) } else { Ok(()) }
+}
+
 /// Becomes root of the user namespace that was just joined.
 pub(crate) fn become_root() -> Result<()> {
     process::set_gid(0)?;

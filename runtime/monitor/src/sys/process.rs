@@ -176,6 +176,16 @@ pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<()> {
     done("prlimit", value)
 }
 
+/// This process's soft and hard limit, by `prlimit(2)`.
+pub(crate) fn limit(resource: u32) -> Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    let none = ptr::null::<libc::rlimit64>();
+    // SAFETY: the kernel reads nothing and writes the live struct.
+    let value = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, none, &raw mut limit) };
+    done("prlimit", value)?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
 /// `sethostname(2)`.
 pub(crate) fn sethostname(name: &[u8]) -> Result<()> {
     // SAFETY: the kernel reads as many bytes as the live slice has.
