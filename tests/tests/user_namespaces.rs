@@ -2,8 +2,8 @@
 //! such pods, so this speaks with the runtime's library.
 
 use slipway_runtime::{
-    ContainerId, ContainerRequest, ContainerState, Dns, IdMap, IdRange, IpcMode, Network, NetworkConfig,
-    PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig, SandboxId, Seccomp, User, spec,
+    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IdMap, IdRange, IpcMode, Network,
+    NetworkConfig, PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig, SandboxId, Seccomp, User, spec,
 };
 use slipway_tests::{busybox, node};
 use std::os::unix::fs::MetadataExt as _;
@@ -107,5 +107,7 @@ fn container(id: &ContainerId, pod: &SandboxId, lowers: &[PathBuf], log: &Path) 
         volumes: Vec::new(),
         user: User::default(),
         seccomp: Seccomp::RuntimeDefault,
+        raw_env: Vec::new(),
+        pid: ContainerPid::default(),
     }
 }
