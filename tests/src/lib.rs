@@ -14,6 +14,7 @@ pub mod netns;
 pub mod node;
 pub mod output;
 pub mod pod;
+pub mod probe;
 pub mod registry;
 pub mod residue;
 pub mod scripted;

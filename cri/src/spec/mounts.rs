@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{
     Linux, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
@@ -49,7 +49,8 @@ fn bind(index: usize, mount: &cri::Mount) -> Result<Mount> {
         }
     }
     let target = Path::new(&mount.container_path);
-    if !target.is_absolute() || mount.container_path.contains('\0') || target == Path::new("/") {
+    let climbs = target.components().any(|part| part == Component::ParentDir);
+    if !target.is_absolute() || climbs || mount.container_path.contains('\0') || target == Path::new("/") {
         let reason = format!("{:?} is no absolute path below /", mount.container_path);
         return Err(Error::invalid(field("container_path"), reason));
     }

@@ -41,10 +41,11 @@ fn paths(name: &str, paths: &[String]) -> Result<Vec<String>> {
 
 fn capabilities(of_default: LinuxCapabilities, wanted: &cri::Capability) -> Result<LinuxCapabilities> {
     let mut held = of_default.bounding().clone().unwrap_or_default();
-    change(&mut held, &wanted.add_capabilities, Change::Add)?;
-    change(&mut held, &wanted.drop_capabilities, Change::Drop)?;
-    let mut ambient = Capabilities::default();
-    change(&mut ambient, &wanted.add_ambient_capabilities, Change::Add)?;
+    change(&mut held, wanted)?;
+    let mut ambient = named(&wanted.add_ambient_capabilities)?;
+    if wanted.add_ambient_capabilities.iter().any(|name| is_all(name)) {
+        ambient.extend(every());
+    }
     let mut all = of_default;
     // An ambient capability has to be permitted and inheritable.
     held.extend(ambient.iter().copied());
@@ -56,32 +57,31 @@ fn capabilities(of_default: LinuxCapabilities, wanted: &cri::Capability) -> Resu
     Ok(all)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
-    Add,
-    Drop,
-}
-
-/// ALL comes first, so that single names stand against it, wherever they are in the list.
-fn change(held: &mut Capabilities, names: &[String], change: Change) -> Result<()> {
-    if names.iter().any(|name| is_all(name)) {
-        match change {
-            Change::Add => held.extend(every()),
-            Change::Drop => held.clear(),
-        }
+/// ALL of either list comes first, so that single names stand against it: ALL dropped and one added is that one.
+fn change(held: &mut Capabilities, wanted: &cri::Capability) -> Result<()> {
+    let (add, drop) = (&wanted.add_capabilities, &wanted.drop_capabilities);
+    if add.iter().any(|name| is_all(name)) {
+        held.extend(every());
     }
-    for name in names.iter().filter(|name| !is_all(name)) {
-        let upper = name.to_ascii_uppercase();
-        let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        let capability = Capability::from_str(short).map_err(|_| {
-            Error::invalid(format!("{CONTEXT}.capabilities"), format!("there is no capability {name:?}"))
-        })?;
-        match change {
-            Change::Add => held.insert(capability),
-            Change::Drop => held.remove(&capability),
-        };
+    if drop.iter().any(|name| is_all(name)) {
+        held.clear();
+    }
+    held.extend(named(add)?);
+    for capability in named(drop)? {
+        held.remove(&capability);
     }
     Ok(())
+}
+
+/// The capabilities that a list names singly.
+fn named(names: &[String]) -> Result<Capabilities> {
+    let one = |name: &String| {
+        let upper = name.to_ascii_uppercase();
+        Capability::from_str(upper.strip_prefix("CAP_").unwrap_or(&upper)).map_err(|_| {
+            Error::invalid(format!("{CONTEXT}.capabilities"), format!("there is no capability {name:?}"))
+        })
+    };
+    names.iter().filter(|name| !is_all(name)).map(one).collect()
 }
 
 fn is_all(name: &str) -> bool {
@@ -163,6 +163,15 @@ mod tests {
     #[test]
     fn a_drop_of_all_leaves_nothing() {
         assert_eq!(held(&[], &["ALL"]), Capabilities::default());
+        assert_eq!(held(&["ALL"], &["ALL"]), Capabilities::default());
+    }
+
+    /// What nearly every hardened workload asks for.
+    #[test]
+    fn a_single_name_stands_against_all() {
+        assert_eq!(held(&["NET_BIND_SERVICE"], &["ALL"]), Capabilities::from([Capability::NetBindService]));
+        let most = held(&["ALL"], &["CHOWN"]);
+        assert!(!most.contains(&Capability::Chown) && most.len() + 1 == every().len());
     }
 
     #[test]

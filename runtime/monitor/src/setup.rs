@@ -1,6 +1,6 @@
 //! What the monitor does before it serves: its own process, and the pod that the daemon gives it.
 
-use crate::sys::{Result, file, process, signal};
+use crate::sys::{Error, Result, file, process, signal};
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -16,6 +16,10 @@ pub(crate) struct Process {
 /// Makes this process a monitor: its listening socket leaves standard input, which is empty from now on, as is
 /// standard output; standard error stays the daemon's log.
 pub(crate) fn begin() -> Result<Process> {
+    if !file::fstat(file::standard(0))?.is(libc::S_IFSOCK) {
+        // A container that executes this program through /proc has nothing to be served.
+        return Err(Error { call: "listening socket", errno: libc::ENOTSOCK });
+    }
     let listener = file::duplicate(file::standard(0))?;
     file::set_nonblocking(listener.as_fd())?;
     let null = file::openat(file::here(), c"/dev/null", libc::O_RDWR, 0)?;
@@ -53,7 +57,7 @@ impl Pod {
 
     /// Writes a file of the state directory so that it is there wholly or not at all.
     pub(crate) fn write(&self, name: &str, content: &str) -> Result<()> {
-        let wrong = |_| crate::sys::Error { call: "file name", errno: libc::EINVAL };
+        let wrong = |_| Error { call: "file name", errno: libc::EINVAL };
         let temporary = CString::new(format!(".{name}.new")).map_err(wrong)?;
         let name = CString::new(name).map_err(wrong)?;
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
