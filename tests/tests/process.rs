@@ -301,6 +301,24 @@ fn a_log_has_whole_and_partial_lines_and_goes_on_in_a_fresh_file() {
 }
 
 #[test]
+fn a_log_never_goes_where_a_link_leads() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let pod = Pod::start(&node, "web", json!({}));
+    let victim = node.path("victim");
+    std::fs::write(&victim, "untouched").expect("a file of the host");
+    std::fs::create_dir_all(node.path("logs/web")).expect("a directory");
+    std::os::unix::fs::symlink(&victim, node.path("logs/web/main.log")).expect("a link");
+    let error = pod.refuses("main", "echo overwritten", json!({}));
+    assert!(error.contains("logs/web/main.log"), "{error}");
+    for path in ["../../victim", "/etc/victim", "a/../../victim"] {
+        let error = pod.refuses("out", "echo overwritten", json!({"log_path": path}));
+        assert!(error.contains("log_path"), "{path}: {error}");
+    }
+    assert_eq!(std::fs::read_to_string(&victim).expect("the file"), "untouched");
+}
+
+#[test]
 fn containers_share_process_ids_where_the_pod_or_they_say_so() {
     let node = Node::start();
     node.build("busybox:1", "");

@@ -32,6 +32,11 @@ fn memory_and_processor_limits_are_the_kernel_s() {
     let id = pod.run("main", "exec sleep 1000", resources(&asked));
     let memory = read(&[("memory.limit_in_bytes", "memory.max")]);
     assert_eq!(pod.exec(&id, &memory), "67108864");
+    // Where the kernel counts swap at all.
+    let (swap, none) =
+        if unified() { ("memory.swap.max", "0") } else { ("memory/memory.memsw.limit_in_bytes", "67108864") };
+    let swap = pod.exec(&id, &format!("cd /sys/fs/cgroup; [ ! -e {swap} ] || cat {swap}"));
+    assert!(swap.is_empty() || swap == none, "{swap}");
     let processor = if unified() {
         read(&[("", "cpu.max"), ("", "cpu.weight")])
     } else {

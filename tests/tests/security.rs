@@ -33,7 +33,27 @@ fn a_default_container_has_the_usual_mounts_devices_and_confinement() {
     assert_eq!(pod.exec(&id, STATUS), expected);
     assert_eq!(pod.exec(&id, &STATUS.replace("self", "1")), expected);
 
-    let mounts = pod.exec(&id, "cut -d' ' -f2-4 /proc/self/mounts");
+    check_mounts_and_devices(&pod, &id);
+    check_hidden_paths(&pod, &id);
+    // Lists of the request stand in place of the default's; what is absent is nothing to hide.
+    let lists =
+        json!({"masked_paths": ["/etc/group", "/root", "/no/such"], "readonly_paths": ["/tmp", "/no/such"]});
+    let script = "wc -c </etc/group; ls -A /root; (echo x >/root/x || echo x >/tmp/x) 2>/dev/null || echo fixed; \
+        probe write /proc/sys/kernel/hostname; [ ! -e /proc/keys ] || wc -c </proc/keys >/dev/null; echo seen";
+    assert_eq!(pod.says("lists", script, context(&lists)), "0\nfixed\nok\nseen\n");
+    // Nodes of any number can be made, but those of the host's devices can't be opened.
+    assert_eq!(pod.exec(&id, "mknod /tmp/mem c 1 1 && mknod /tmp/sda b 8 0 && mknod /tmp/null c 1 3"), "");
+    let opened = pod.exec(&id, "for d in mem sda null; do probe write /tmp/$d; done");
+    assert_eq!(opened, "EPERM\nEPERM\nok");
+    // Nothing of the daemon's or the monitor's is open in it.
+    assert_eq!(
+        pod.exec(&id, "ls /proc/1/fd | tr '\\n' ' '; ls /proc/self/fd | tr '\\n' ' '"),
+        "0 1 2 0 1 2 3"
+    );
+}
+
+fn check_mounts_and_devices(pod: &Pod<'_>, id: &str) {
+    let mounts = pod.exec(id, "cut -d' ' -f2-4 /proc/self/mounts");
     for line in [
         "/proc proc rw,nosuid,nodev,noexec,relatime",
         "/dev tmpfs rw,nosuid,size=65536k,mode=755",
@@ -50,7 +70,7 @@ fn a_default_container_has_the_usual_mounts_devices_and_confinement() {
     );
 
     let devices = pod.exec(
-        &id,
+        id,
         "cd /dev; for d in null zero full random urandom tty; do stat -c '%n %F %t:%T %a %u' $d; done",
     );
     let expected = [
@@ -65,35 +85,22 @@ fn a_default_container_has_the_usual_mounts_devices_and_confinement() {
         expected.map(|(name, number)| format!("{name} character special file {number} 666 0")).to_vec();
     assert_eq!(devices, expected.join("\n"));
     assert_eq!(
-        pod.exec(&id, "cd /dev; for l in fd stdin stdout stderr ptmx; do readlink $l; done; ls | wc -l"),
+        pod.exec(id, "cd /dev; for l in fd stdin stdout stderr ptmx; do readlink $l; done; ls | wc -l"),
         "/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\npts/ptmx\n14"
     );
+}
 
+fn check_hidden_paths(pod: &Pod<'_>, id: &str) {
     for hidden in ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/interrupts"] {
-        assert_eq!(pod.exec(&id, &format!("[ ! -e {hidden} ] || cat {hidden}")), "", "{hidden}");
+        assert_eq!(pod.exec(id, &format!("[ ! -e {hidden} ] || cat {hidden}")), "", "{hidden}");
     }
     for hidden in ["/proc/acpi", "/proc/scsi", "/sys/devices/virtual/powercap"] {
-        assert_eq!(pod.exec(&id, &format!("[ ! -e {hidden} ] || ls -A {hidden}")), "", "{hidden}");
+        assert_eq!(pod.exec(id, &format!("[ ! -e {hidden} ] || ls -A {hidden}")), "", "{hidden}");
     }
     for fixed in ["/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper"] {
-        let said = pod.exec(&id, &format!("[ ! -e {fixed} ] || probe write {fixed}"));
+        let said = pod.exec(id, &format!("[ ! -e {fixed} ] || probe write {fixed}"));
         assert!(["EROFS", ""].contains(&said.as_str()), "{fixed}: {said}");
     }
-    // Lists of the request stand in place of the default's; what is absent is nothing to hide.
-    let lists =
-        json!({"masked_paths": ["/etc/group", "/root", "/no/such"], "readonly_paths": ["/tmp", "/no/such"]});
-    let script = "wc -c </etc/group; ls -A /root; (echo x >/root/x || echo x >/tmp/x) 2>/dev/null || echo fixed; \
-        probe write /proc/sys/kernel/hostname; [ ! -e /proc/keys ] || wc -c </proc/keys >/dev/null; echo seen";
-    assert_eq!(pod.says("lists", script, context(&lists)), "0\nfixed\nok\nseen\n");
-    // Nodes of any number can be made, but those of the host's devices can't be opened.
-    assert_eq!(pod.exec(&id, "mknod /tmp/mem c 1 1 && mknod /tmp/sda b 8 0 && mknod /tmp/null c 1 3"), "");
-    let opened = pod.exec(&id, "for d in mem sda null; do probe write /tmp/$d; done");
-    assert_eq!(opened, "EPERM\nEPERM\nok");
-    // Nothing of the daemon's or the monitor's is open in it.
-    assert_eq!(
-        pod.exec(&id, "ls /proc/1/fd | tr '\\n' ' '; ls /proc/self/fd | tr '\\n' ' '"),
-        "0 1 2 0 1 2 3"
-    );
 }
 
 #[test]

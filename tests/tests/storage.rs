@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-fn mounts(list: Value) -> Value {
+fn mounts(list: &Value) -> Value {
     json!({"mounts": list})
 }
 
@@ -43,7 +43,7 @@ fn host_paths_are_bound_as_asked() {
     fs::create_dir_all(data.join("inner")).expect("a directory");
     fs::write(data.join("file"), "cargo\n").expect("a file");
     symlink("data", node.path("link")).expect("a link");
-    let wish = mounts(json!([
+    let wish = mounts(&json!([
         // Deeper ones first: their order in the request does not matter.
         {"host_path": data.join("file"), "container_path": "/rw/inner/deep/file"},
         {"host_path": node.path("link/file"), "container_path": "/etc/motd", "readonly": true},
@@ -68,7 +68,7 @@ fn host_paths_are_bound_as_asked() {
     .into_iter()
     .enumerate()
     {
-        let wish = mounts(json!([{"host_path": host, "container_path": inside}]));
+        let wish = mounts(&json!([{"host_path": host, "container_path": inside}]));
         let error = pod.refuses(&format!("bad{number}"), "true", wish);
         assert!(error.contains(named), "{host} on {inside}: {error}");
     }
@@ -85,7 +85,7 @@ fn mounts_come_and_go_as_propagation_says() {
     fs::write(shared.0.join("before/file"), "").expect("a file");
     let start = |name: &str, propagation: i32| {
         let mut wish =
-            mounts(json!([{"host_path": shared.0, "container_path": "/m", "propagation": propagation}]));
+            mounts(&json!([{"host_path": shared.0, "container_path": "/m", "propagation": propagation}]));
         wish["linux"] = json!({"security_context": {"privileged": true}});
         pod.run(name, "exec sleep 1000", wish)
     };
@@ -104,7 +104,7 @@ fn mounts_come_and_go_as_propagation_says() {
     assert_eq!(outside, [false, false, true]);
     for (name, propagation) in [("slave", 1), ("both", 2)] {
         let wish =
-            mounts(json!([{"host_path": private.0, "container_path": "/m", "propagation": propagation}]));
+            mounts(&json!([{"host_path": private.0, "container_path": "/m", "propagation": propagation}]));
         let error = pod.refuses(&format!("no-{name}"), "true", wish);
         assert!(error.contains("private") && error.contains("shared"), "{error}");
     }
