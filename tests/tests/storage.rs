@@ -116,7 +116,7 @@ fn mounts_come_and_go_as_propagation_says() {
 fn each_volume_of_the_image_is_a_directory_with_the_image_s_files() {
     let node = Node::start();
     let lines = "RUN mkdir -p /data/deep /srv/real && echo cargo >/data/deep/file && ln -s deep/file /data/link && \
-        ln /data/deep/file /data/again && chown -R 1000:1001 /data && chmod 2750 /data && ln -s /srv/real /linked && \
+        ln /data/deep/file /data/again && mkfifo /data/pipe && chown -R 1000:1001 /data && chmod 2750 /data && ln -s /srv/real /linked && \
         echo real >/srv/real/file && ln -s ../../../../escape /up\n\
         VOLUME /data /fresh/made /linked /up/x /../../../etc /mounted\n";
     node.build("busybox:1", lines);
@@ -140,7 +140,7 @@ fn each_volume_of_the_image_is_a_directory_with_the_image_s_files() {
     assert!(node.path("own/written").exists());
     assert_eq!(
         pod.exec(&second, "ls /data /fresh/made; [ -e /etc/written ] || echo apart"),
-        "/data:\nagain\ndeep\nlink\n\n/fresh/made:\napart"
+        "/data:\nagain\ndeep\nlink\npipe\n\n/fresh/made:\napart"
     );
     let kept = node.path("lib/containers").join(&first);
     assert!(kept.join("volumes").exists());
