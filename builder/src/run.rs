@@ -42,16 +42,14 @@ pub(crate) struct Process {
 }
 
 impl Sandbox {
-    /// Makes the sandbox: on the bridge where there is one, else on the host's network.
+    /// Makes the sandbox, on the bridge like a pod: a build never gets the host's network for want of one.
     pub(crate) fn create(runtime: &Runtime, build: &str) -> Result<Self> {
         let id = SandboxId::new(format!("{OWNER}{build}"))?;
-        let bridged = runtime.network_status().ready;
-        let network = if bridged { Network::Pod { ports: Vec::new() } } else { Network::Host };
         let sandbox = Self { runtime: runtime.clone(), id: id.clone(), containers: 0, last: None };
         runtime.create_sandbox(&SandboxConfig {
             id,
-            hostname: if bridged { "build".to_owned() } else { String::new() },
-            network,
+            hostname: "build".to_owned(),
+            network: Network::Pod { ports: Vec::new() },
             cgroup_parent: None,
             sysctls: BTreeMap::new(),
             pid: PidMode::Container,

@@ -27,6 +27,10 @@ pub struct Arguments {
     /// The socket to serve on
     #[arg(long, value_name = "SOCKET")]
     pub listen: Option<String>,
+    /// Remove the bridge, the nftables table, the cgroups and the state directory from the node, and end: for an
+    /// uninstallation. Images stay; it is refused while pods exist or a daemon runs
+    #[arg(long)]
+    pub dismantle: bool,
 }
 
 /// The whole configuration.
@@ -249,7 +253,7 @@ mod tests {
             config: Some(file),
             root: Some("/c".into()),
             listen: Some("unix:///d/s".into()),
-            state: None,
+            ..Arguments::default()
         };
         let config = Config::load(&arguments).unwrap();
         assert_eq!((config.root, config.state), ("/c".into(), "/b".into()));

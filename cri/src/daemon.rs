@@ -27,6 +27,8 @@ use crate::service::{image::Images, runtime::Pods, slipway::Verbs};
 
 /// The largest message either way, as kubelet has it.
 const MESSAGE_MAX: usize = 16 << 20;
+/// The file in each directory that its daemon locks.
+const LOCK: &str = "slipwayd.lock";
 /// How long work under way may take once the daemon is told to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -44,7 +46,7 @@ pub fn lock(config: &Config) -> Result<Locks> {
         // Images hold setuid programs: whoever made the directory, nobody else may come through it.
         fs::set_permissions(directory, Permissions::from_mode(0o700))
             .map_err(Error::io("change mode of", directory))?;
-        let path = directory.join("slipwayd.lock");
+        let path = directory.join(LOCK);
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.map_err(Error::io("open lock", &path))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
@@ -121,6 +123,29 @@ pub async fn serve(
     }
     drain(&node).await;
     remove_socket(&socket);
+    Ok(())
+}
+
+/// Removes what daemons leave on the node for the next one; images stay.
+pub fn dismantle(config: &Config) -> Result<()> {
+    let locks = lock(config)?;
+    Runtime::dismantle(&config.runtime())?;
+    for path in [config.socket(), config.state.join(LOCK)] {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(Error::io("remove", path)(error));
+            }
+            _ => {}
+        }
+    }
+    drop(locks);
+    match fs::remove_dir(&config.state) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            tracing::warn!(directory = %config.state.display(), %error, "the state directory stays");
+        }
+        _ => {}
+    }
+    tracing::info!(images = %config.root.display(), "dismantled: what is left are images and records");
     Ok(())
 }
 

@@ -176,6 +176,15 @@ impl Error {
         Self::Unsupported { field: field.into() }
     }
 
+    /// Whether something that was asked for is another's.
+    pub(crate) fn is_in_use(&self) -> bool {
+        match self {
+            Self::Runtime(slipway_runtime::Error::InUse(_)) => true,
+            Self::Joined(error) => error.is_in_use(),
+            _ => false,
+        }
+    }
+
     pub(crate) fn is_not_found(&self) -> bool {
         self.code() == Code::NotFound
     }

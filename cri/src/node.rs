@@ -30,8 +30,6 @@ pub(crate) struct Node {
     pub(crate) container_names: Names,
     pub(crate) pod_records: Records<PodRecord>,
     pub(crate) container_records: Records<ContainerRecord>,
-    /// What kubelet said the pods' addresses are; the built-in bridge has its own setting.
-    pub(crate) pod_cidr: Mutex<String>,
     /// What containers were last seen to take on disk.
     pub(crate) last_walk: LastWalk,
 }
@@ -49,7 +47,6 @@ impl Node {
             container_names: Names::new("container", tasks.clone()),
             pod_records: Records::open(&config.root, "pods")?,
             container_records: Records::open(&config.root, "containers")?,
-            pod_cidr: Mutex::default(),
             last_walk: LastWalk::default(),
             config,
             store,

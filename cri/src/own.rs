@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod housekeeping;
 pub(crate) mod logs;
+pub(crate) mod ports;
 pub(crate) mod run;
 pub(crate) mod streams;
 pub(crate) mod transfer;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use slipway_proto::runtime::v1 as cri;
+use slipway_runtime::NetworkStatus;
 
 use crate::error::{Error, Result};
-use crate::node::{Node, locked};
+use crate::node::Node;
 
 /// The version, in kubelet's words.
 pub(crate) fn version() -> cri::VersionResponse {
@@ -23,16 +24,16 @@ pub(crate) async fn status(node: &Arc<Node>, verbose: bool) -> Result<cri::Statu
     let (runtime, network) = node
         .blocking({
             let node = node.clone();
-            move || Ok::<_, Error>((runtime_condition(&node), network_condition(&node)))
+            move || Ok::<_, Error>((runtime_condition(&node), node.runtime.network_status()))
         })
         .await?;
     let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: false, user_namespaces: false };
     let mut info = BTreeMap::new();
     if verbose {
-        info.insert("config".to_owned(), described(node).to_string());
+        info.insert("config".to_owned(), described(node, &network).to_string());
     }
     Ok(cri::StatusResponse {
-        status: Some(cri::RuntimeStatus { conditions: vec![runtime, network] }),
+        status: Some(cri::RuntimeStatus { conditions: vec![runtime, network_condition(network)] }),
         info,
         runtime_handlers: vec![cri::RuntimeHandler { name: String::new(), features: Some(features) }],
         features: Some(cri::RuntimeFeatures {
@@ -56,8 +57,7 @@ fn runtime_condition(node: &Node) -> cri::RuntimeCondition {
     }
 }
 
-fn network_condition(node: &Node) -> cri::RuntimeCondition {
-    let network = node.runtime.network_status();
+fn network_condition(network: NetworkStatus) -> cri::RuntimeCondition {
     cri::RuntimeCondition {
         r#type: "NetworkReady".to_owned(),
         status: network.ready,
@@ -66,7 +66,7 @@ fn network_condition(node: &Node) -> cri::RuntimeCondition {
     }
 }
 
-fn described(node: &Node) -> serde_json::Value {
+fn described(node: &Node, network: &NetworkStatus) -> serde_json::Value {
     let features = node.runtime.features();
     let switches: BTreeMap<_, _> = features.list().collect();
     serde_json::json!({
@@ -74,7 +74,7 @@ fn described(node: &Node) -> serde_json::Value {
         "stateDir": node.config.state,
         "socket": node.config.socket(),
         "configuration": node.config,
-        "podCIDR": *locked(&node.pod_cidr),
+        "network": { "forwarding": network.forwarding, "hostPorts": network.host_ports },
         "features": {
             "cgroup": if features.unified_cgroup { "v2" } else { "v1" },
             "openFiles": features.open_files,
@@ -83,20 +83,9 @@ fn described(node: &Node) -> serde_json::Value {
     })
 }
 
-/// Takes what kubelet says of the pods' addresses.
+/// Takes what kubelet says of the pods' addresses, which must be what the bridge is configured for.
 pub(crate) fn update(node: &Node, request: cri::UpdateRuntimeConfigRequest) -> Result<()> {
     let network = request.runtime_config.and_then(|config| config.network_config).unwrap_or_default();
-    for part in network.pod_cidr.split(',').filter(|part| !part.is_empty()) {
-        let fits = part.trim().split_once('/').is_some_and(|(address, bits)| {
-            address.parse::<std::net::IpAddr>().is_ok_and(|address| {
-                bits.parse::<u8>().is_ok_and(|bits| bits <= if address.is_ipv4() { 32 } else { 128 })
-            })
-        });
-        if !fits {
-            let field = "runtime_config.network_config.pod_cidr";
-            return Err(Error::invalid(field, format!("{part:?} is no ADDRESS/BITS")));
-        }
-    }
-    *locked(&node.pod_cidr) = network.pod_cidr;
-    Ok(())
+    let told = network.pod_cidr.split(',').map(str::trim).filter(|part| !part.is_empty());
+    Ok(node.runtime.check_pod_cidrs(&told.collect::<Vec<_>>())?)
 }

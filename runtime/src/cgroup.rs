@@ -50,6 +50,8 @@ pub struct CgroupConfig {
 pub struct Cgroups {
     hierarchy: Hierarchy,
     root: Location,
+    /// The directories that are the node's own and outlive the daemon.
+    made: Vec<PathBuf>,
 }
 
 impl Cgroups {
@@ -61,14 +63,25 @@ impl Cgroups {
             Some(path) if path.starts_with('/') => hierarchy.top().join(&plain(path, "cgroup root")?),
             Some(path) => hierarchy.own().join(&plain(path, "cgroup root")?),
         };
-        let cgroups = Self { hierarchy, root };
+        let mut cgroups = Self { hierarchy, root, made: Vec::new() };
+        cgroups.made = cgroups.root.paths().iter().flat_map(|path| missing(path)).collect();
         cgroups.prepare(&cgroups.root)?;
+        if cgroups.root != cgroups.hierarchy.own() {
+            cgroups.made.extend(cgroups.root.paths());
+        }
         if cgroups.unified() {
             for directory in &cgroups.root.child(MONITOR_LEAF).directories {
                 files::make_directory(&directory.path)?;
             }
+            let leaves = [cgroups.root.child(MONITOR_LEAF), cgroups.hierarchy.own().child(DAEMON_LEAF)];
+            cgroups.made.extend(leaves.iter().flat_map(Location::paths));
         }
         Ok(cgroups)
+    }
+
+    /// The cgroups that outlive the daemon: its root with what was made above it, and the leaves.
+    pub fn made(&self) -> &[PathBuf] {
+        &self.made
     }
 
     /// Whether pods' cgroups are of version 2.

@@ -8,6 +8,7 @@ pub mod capabilities;
 pub mod cgroup;
 mod config;
 mod container;
+mod dismantle;
 mod error;
 mod exec;
 mod features;

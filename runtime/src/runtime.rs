@@ -7,7 +7,7 @@ use crate::pod::{Container, Pod, lock};
 use crate::{
     AttachSession, ContainerEvent, ContainerId, ContainerRequest, ContainerState, Error, Exec, ExecOutput,
     ExecSession, Features, Identity, Result, RuntimeConfig, SandboxConfig, SandboxId, SandboxStatus,
-    namespace, network, recovery, state,
+    dismantle, namespace, network, recovery, state,
 };
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -26,6 +26,8 @@ pub struct NetworkStatus {
     pub message: String,
     /// Host ports can be mapped.
     pub host_ports: bool,
+    /// The node forwards the packets of each family that pods have.
+    pub forwarding: bool,
 }
 
 /// The runtime of one state directory; clones share it.
@@ -60,6 +62,20 @@ impl Shared {
     }
 }
 
+/// The network's part of the configuration.
+pub(crate) fn network_config(config: &RuntimeConfig) -> Result<network::NetworkConfig> {
+    let settings = &config.network;
+    Ok(network::NetworkConfig {
+        bridge: settings.bridge.clone(),
+        subnets: settings.subnets.iter().map(|subnet| subnet.parse()).collect::<Result<_>>()?,
+        table: settings.table.clone(),
+        nftables: settings.nftables,
+        state: config.state.clone(),
+        root: config.root.clone(),
+        ..network::NetworkConfig::default()
+    })
+}
+
 impl Runtime {
     /// Takes up the directories, adopts what runs and ends what a dead daemon left half-made.
     ///
@@ -71,18 +87,9 @@ impl Runtime {
         {
             state::make_directory(&directory)?;
         }
-        let settings = &config.network;
-        let subnets = settings.subnets.iter().map(|subnet| subnet.parse()).collect::<Result<Vec<_>>>()?;
-        let network = network::Network::open(network::NetworkConfig {
-            bridge: settings.bridge.clone(),
-            subnets,
-            table: settings.table.clone(),
-            nftables: settings.nftables,
-            state: config.state.clone(),
-            root: config.root.clone(),
-            ..network::NetworkConfig::default()
-        })?;
+        let network = network::Network::open(network_config(&config)?)?;
         let cgroups = Cgroups::open(&CgroupConfig { root: config.cgroup_root.clone() })?;
+        dismantle::remember(&config.state, cgroups.made())?;
         let shared = Shared {
             features: Features::probe(&config.disable_features, &cgroups)?,
             cgroups,
@@ -100,6 +107,15 @@ impl Runtime {
         Ok(Self { shared })
     }
 
+    /// Removes what a runtime leaves on the node for the next one: bridge, nftables table, cgroups, state directory.
+    /// Images and records stay. No runtime of these directories may be open.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while sandboxes exist, and the first of what could not be removed.
+    pub fn dismantle(config: &RuntimeConfig) -> Result<()> {
+        dismantle::dismantle(config)
+    }
+
     /// What the kernel offers and the configuration leaves in use.
     #[must_use]
     pub fn features(&self) -> &Features {
@@ -115,7 +131,16 @@ impl Runtime {
             reason: status.reason.into(),
             message: status.message,
             host_ports: status.host_ports,
+            forwarding: status.forwarding,
         }
+    }
+
+    /// Accepts the subnets that someone says pods have, if they are those of the built-in bridge.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what is no subnet, [`Error::Unsupported`] for others than the bridge's.
+    pub fn check_pod_cidrs(&self, told: &[&str]) -> Result<()> {
+        self.shared.network.check_subnets(told)
     }
 
     /// Makes a sandbox ready for containers. Failing, it leaves nothing.

@@ -6,6 +6,7 @@
 
 pub mod artifact;
 pub mod authority;
+pub mod bridge;
 pub mod busybox;
 pub mod fault;
 pub mod grpc;

@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 pub enum Need {
     /// nftables with address translation: host ports and egress.
     Nat,
+    /// The older tables of iptables, beside nftables.
+    LegacyIptables,
     /// The cpuset controller.
     Cpuset,
     /// The hugetlb controller.
@@ -22,6 +24,7 @@ impl Need {
     fn name(self) -> &'static str {
         match self {
             Self::Nat => "nftables with address translation",
+            Self::LegacyIptables => "iptables-legacy",
             Self::Cpuset => "the cpuset controller",
             Self::HugePages => "the hugetlb controller",
             Self::CgroupV2 => "cgroup v2",
@@ -29,9 +32,12 @@ impl Need {
         }
     }
 
-    fn is_met(self) -> bool {
+    /// Whether this machine has it.
+    #[must_use]
+    pub fn is_met(self) -> bool {
         match self {
             Self::Nat => nat(),
+            Self::LegacyIptables => legacy_iptables(),
             Self::Cpuset => controller("cpuset"),
             Self::HugePages => controller("hugetlb"),
             Self::CgroupV2 => unified(),
@@ -68,6 +74,12 @@ fn controller(name: &str) -> bool {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut lists = own.lines().filter_map(|line| line.split(':').nth(1));
     lists.any(|list| list.split(',').any(|one| one == name))
+}
+
+fn legacy_iptables() -> bool {
+    let mut probe = Command::new("unshare");
+    probe.args(["--net", "sh", "-c", "iptables-legacy -L -n && ip6tables-legacy -L -n"]);
+    probe.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 /// Makes a table that translates addresses, in a network namespace of its own.

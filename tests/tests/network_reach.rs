@@ -1,48 +1,17 @@
 //! The built-in bridge: who reaches whom. Each test has network namespaces of its own for the node and for the outside.
 
-use serde_json::{Value, json};
+use slipway_tests::bridge::{at, tcp, udp};
 use slipway_tests::sockets::{Server, ask_tcp, ask_udp, udp_client};
 use slipway_tests::{Need, Node, World, lacks};
 use std::io::ErrorKind;
-use std::path::PathBuf;
 
 const BOTH: [&str; 2] = ["10.90.0.0/24", "fd90::/64"];
-
-/// A pod of the bridge: its id, its addresses, its network namespace.
-struct Pod {
-    id: String,
-    addresses: Vec<String>,
-    netns: PathBuf,
-}
-
-fn pod(node: &Node, name: &str, ports: &[Value]) -> Pod {
-    let more = json!({
-        "hostname": name,
-        "port_mappings": ports,
-        "linux": {"security_context": {"namespace_options": {"network": 0}}},
-    });
-    let id = node.pod(name, more);
-    let network = node.crictl(&["inspectp", &id]).json()["status"]["network"].clone();
-    let additional = network["additionalIps"].as_array().cloned().unwrap_or_default();
-    let first = network["ip"].as_str().expect("an address").to_owned();
-    let more = additional.iter().map(|item| item["ip"].as_str().expect("an address").to_owned());
-    let netns = node.path(format!("run/netns/{id}"));
-    Pod { addresses: std::iter::once(first).chain(more).collect(), netns, id }
-}
-
-fn tcp(host: u16, inside: u16) -> Value {
-    json!({"protocol": 0, "host_port": host, "container_port": inside})
-}
-
-fn udp(host: u16, inside: u16) -> Value {
-    json!({"protocol": 1, "host_port": host, "container_port": inside})
-}
 
 #[test]
 fn a_pod_has_an_address_of_each_family_and_pods_reach_each_other_and_the_node() {
     let world = World::new();
     let node = Node::inside(world.node.path(), &BOTH, "");
-    let (one, two) = (pod(&node, "one", &[]), pod(&node, "two", &[]));
+    let (one, two) = (node.bridge_pod("one", &[]), node.bridge_pod("two", &[]));
     assert_eq!(one.addresses.len(), 2, "{:?}", one.addresses);
     assert!(one.addresses[0].starts_with("10.90.0."), "{:?}", one.addresses);
     assert!(one.addresses[1].starts_with("fd90::"), "{:?}", one.addresses);
@@ -61,13 +30,25 @@ fn a_pod_has_an_address_of_each_family_and_pods_reach_each_other_and_the_node() 
 }
 
 #[test]
+fn a_pods_packets_are_no_larger_than_the_nodes_link_takes() {
+    let world = World::new();
+    let _ = world.node.sh("ip link set uplink mtu 1380");
+    let node = Node::inside(world.node.path(), &BOTH, "");
+    let pod = node.bridge_pod("one", &[]);
+    for (netns, link) in [(pod.netns.as_path(), "eth0"), (world.node.path(), &node.bridge())] {
+        let shown = slipway_tests::netns::sh(netns, &format!("ip -o link show {link}"));
+        assert!(shown.ok().contains("mtu 1380"), "{shown:#?}");
+    }
+}
+
+#[test]
 fn a_pod_reaches_the_outside_as_the_node() {
     if lacks("a_pod_reaches_the_outside_as_the_node", &[Need::Nat]) {
         return;
     }
     let world = World::new();
     let node = Node::inside(world.node.path(), &BOTH, "");
-    let pod = pod(&node, "one", &[]);
+    let pod = node.bridge_pod("one", &[]);
     let _tcp = Server::tcp(world.outside.path(), 80, "out");
     let _udp = Server::udp(world.outside.path(), 53, "out");
     for (there, here) in World::OUTSIDE.into_iter().zip(World::NODE) {
@@ -82,10 +63,22 @@ fn a_host_port_is_reached_from_everywhere() {
     if lacks("a_host_port_is_reached_from_everywhere", &[Need::Nat]) {
         return;
     }
+    for bridged in ["0", "1"] {
+        reach_a_host_port(bridged);
+    }
+}
+
+/// `bridged` says whether packets that a bridge hands on pass iptables' and nftables' hooks too, as a node of Kubernetes
+/// has it.
+fn reach_a_host_port(bridged: &str) {
     let world = World::new();
+    let settings =
+        "/proc/sys/net/bridge/bridge-nf-call-iptables /proc/sys/net/bridge/bridge-nf-call-ip6tables";
+    let set = format!("for s in {settings}; do [ ! -e $s ] || echo {bridged} >$s; done");
+    let _ = world.node.sh(&set);
     let node = Node::inside(world.node.path(), &BOTH, "");
     let ports = [tcp(8080, 80), tcp(8443, 443), udp(5353, 53)];
-    let (served, other) = (pod(&node, "served", &ports), pod(&node, "other", &[]));
+    let (served, other) = (node.bridge_pod("served", &ports), node.bridge_pod("other", &[]));
     let _web = Server::tcp(&served.netns, 80, "web");
     let _secure = Server::tcp(&served.netns, 443, "secure");
     let _names = Server::udp(&served.netns, 53, "names");
@@ -121,14 +114,13 @@ fn a_host_port_of_one_address_is_reached_by_that_address_alone() {
     }
     let world = World::new();
     let node = Node::inside(world.node.path(), &BOTH, "");
-    let at = |ip: &str, host: u16, inside: u16| json!({"protocol": 0, "host_port": host, "container_port": inside, "host_ip": ip});
     let ports = [
-        at("127.0.0.1", 8080, 80),
-        at(World::NODE[0], 8081, 80),
-        at(World::NODE[1], 8082, 80),
-        at("0.0.0.0", 8083, 80),
+        at("127.0.0.1", tcp(8080, 80)),
+        at(World::NODE[0], tcp(8081, 80)),
+        at(World::NODE[1], tcp(8082, 80)),
+        at("0.0.0.0", tcp(8083, 80)),
     ];
-    let pod = pod(&node, "served", &ports);
+    let pod = node.bridge_pod("served", &ports);
     let _web = Server::tcp(&pod.netns, 80, "web");
     let reached = |port| {
         let targets = [
@@ -158,7 +150,7 @@ fn a_port_mapping_without_a_host_port_maps_nothing() {
     }
     let world = World::new();
     let node = Node::inside(world.node.path(), &BOTH, "");
-    let one = pod(&node, "one", &[tcp(0, 80), tcp(8080, 81)]);
+    let one = node.bridge_pod("one", &[tcp(0, 80), tcp(8080, 81)]);
     let _web = Server::tcp(&one.netns, 80, "web");
     let rules = world.node.sh(&format!("nft list map inet {} any4", node.table()));
     assert_eq!(rules.matches(" : ").count(), 2, "the type and one element: {rules}");
@@ -176,7 +168,7 @@ fn a_packet_for_127_0_0_1_from_a_pod_or_the_outside_is_dropped() {
     }
     let world = World::new();
     let node = Node::inside(world.node.path(), &BOTH, "");
-    let pod = pod(&node, "one", &[]);
+    let pod = node.bridge_pod("one", &[]);
     let bridge = node.bridge();
     let setting = format!("cat /proc/sys/net/ipv4/conf/{bridge}/route_localnet");
     assert_eq!(world.node.sh(&setting), "1");
@@ -214,6 +206,6 @@ fn a_packet_for_127_0_0_1_from_a_pod_or_the_outside_is_dropped() {
     let _ = world.node.sh(&format!("nft flush chain inet {} guard", node.table()));
     assert!(strikes(&pod.netns, "10.90.0.1"), "the attack of this test is none");
     // The next pod brings the guard back.
-    let _ = self::pod(&node, "two", &[]);
+    let _ = node.bridge_pod("two", &[]);
     assert!(!strikes(&pod.netns, "10.90.0.1"), "the guard was not mended: {}", node.log());
 }

@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use slipway_cri::config::{Arguments, Config};
 use slipway_cri::{Error, Result, daemon};
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,6 +32,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+    if arguments.dismantle {
+        return daemon::dismantle(&config);
+    }
+    raise_open_files();
     let threads = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -39,6 +44,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     // A call that hangs does not keep the daemon from ending.
     threads.shutdown_timeout(std::time::Duration::from_secs(1));
     outcome
+}
+
+/// The soft limit, often 1024, is for programs that use select(2); each pod and each host port needs descriptors here
+/// and in its monitor, which inherits it. Containers have limits of their own.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files can't be raised");
+    }
 }
 
 async fn serve(config: Config) -> Result<()> {

@@ -11,10 +11,12 @@ use slipway_runtime::{ContainerEvent, ContainerState};
 use crate::container::create::{self, Extra};
 use crate::error::{Error, Result};
 use crate::node::{Container, Node, fresh_id};
+use crate::own::ports;
 use crate::records::Owner;
 use crate::{container, sandbox};
 
 const GRACE: u32 = 10;
+const PORT_ATTEMPTS: u32 = 5;
 
 /// Makes a container in a pod of its own, and starts it when the client does not attach first.
 pub(crate) async fn run(
@@ -23,7 +25,7 @@ pub(crate) async fn run(
 ) -> Result<own::RunContainerResponse> {
     let name = name(node, &request.name)?;
     node.store.resolve(&request.image)?;
-    let pod = sandbox::run::make(node, pod(&name, &request), Owner::Run).await?;
+    let pod = make_pod(node, &name, &request).await?;
     let outcome = fill(node, &pod, &name, &request).await;
     if outcome.is_err()
         && let Ok(pod) = node.pods.find(&pod)
@@ -32,6 +34,20 @@ pub(crate) async fn run(
         tracing::warn!(name, error = error.chain(), "the pod of a failed run stays");
     }
     Ok(own::RunContainerResponse { id: outcome?, name })
+}
+
+/// Makes the pod. A free port that was found for it may be taken meanwhile: then another is looked for.
+async fn make_pod(node: &Arc<Node>, name: &str, request: &own::RunContainerRequest) -> Result<String> {
+    let mut attempts = if request.ports.iter().any(|port| port.host_port == 0) { PORT_ATTEMPTS } else { 1 };
+    loop {
+        let mut request = request.clone();
+        ports::choose(&mut request.ports)?;
+        attempts -= 1;
+        match sandbox::run::make(node, pod(name, &request), Owner::Run).await {
+            Err(error) if error.is_in_use() && attempts > 0 => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 async fn fill(node: &Arc<Node>, pod: &str, name: &str, request: &own::RunContainerRequest) -> Result<String> {

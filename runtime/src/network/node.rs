@@ -2,6 +2,7 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
+use super::cidr::Cidr;
 use super::firewall::Found;
 use super::hostport::{self, Forward};
 use super::netlink::Socket;
@@ -19,6 +20,8 @@ pub struct NetworkStatus {
     pub message: String,
     /// Whether host ports (and egress by masquerade) work.
     pub host_ports: bool,
+    /// Whether the node forwards the packets of each family that pods have.
+    pub forwarding: bool,
 }
 
 /// The node's side: a socket in the node's own network namespace, and what was found there.
@@ -69,11 +72,14 @@ impl Network {
         let repaired = if node.bridge.is_some() { self.load(&mut node) } else { self.not_foreign(&node) };
         if let Err(error) = repaired.and_then(|()| self.check_links(&mut node)) {
             let message = words(&error);
-            return NetworkStatus { ready: false, reason: "BridgeUnavailable", message, host_ports: false };
+            let (reason, host_ports, forwarding) = ("BridgeUnavailable", false, false);
+            return NetworkStatus { ready: false, reason, message, host_ports, forwarding };
         }
         let (mut reason, mut sentences) = ("", node.advice.clone());
+        let stopped = forwarding::missing(&self.config.subnets);
+        let forwarding = stopped.is_empty();
         if node.bridge.is_some() {
-            sentences.extend(forwarding::missing(&self.config.subnets));
+            sentences.extend(stopped);
         }
         if !sentences.is_empty() {
             reason = "ForwardingOff";
@@ -93,7 +99,7 @@ impl Network {
             sentences.insert(0, format!("host ports and egress are not available: {words}"));
         }
         let host_ports = !matches!(node.nftables, Nftables::Missing(_));
-        NetworkStatus { ready: true, reason, message: sentences.join("; "), host_ports }
+        NetworkStatus { ready: true, reason, message: sentences.join("; "), host_ports, forwarding }
     }
 
     fn check_links(&self, node: &mut Node) -> Result<()> {
@@ -149,7 +155,7 @@ impl Network {
             return Ok(());
         }
         refuse_foreign(&found, &self.config.table)?;
-        if matches!(node.nftables, Nftables::Loaded) || node.bridge.is_none() && found == Found::Changed {
+        if matches!(node.nftables, Nftables::Loaded) || !self.addresses.all().is_empty() {
             let table = &self.config.table;
             tracing::warn!(table, "the nftables table was removed or changed by someone; it is made anew");
         }
@@ -163,6 +169,25 @@ impl Network {
             return Ok(());
         }
         refuse_foreign(&self.firewall.examine(|| self.forwards())?, &self.config.table)
+    }
+
+    /// Accepts these subnets, if they are the bridge's own.
+    pub(crate) fn check_subnets(&self, told: &[&str]) -> Result<()> {
+        let told = told.iter().map(|text| text.parse::<Cidr>()).collect::<Result<Vec<_>>>()?;
+        let own = &self.config.subnets;
+        let same = |one: &Cidr, other: &Cidr| one.network() == other.network() && one.prefix == other.prefix;
+        if told.iter().all(|told| own.iter().any(|own| same(told, own))) {
+            return Ok(());
+        }
+        let list = |subnets: &[Cidr]| {
+            subnets.iter().map(|subnet| format!("\"{subnet}\"")).collect::<Vec<_>>().join(", ")
+        };
+        Err(Error::Unsupported(format!(
+            "pod CIDR {} is not the bridge's {}; set network.subnets = [{0}] in the configuration and start the \
+             daemon anew",
+            list(&told),
+            list(own)
+        )))
     }
 
     /// Every host port of every pod.

@@ -16,8 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What the monitor holds a pod's port sockets by.
-const HELD_PORTS: &str = "ports";
+/// How many port sockets the monitor takes with one request.
+const HELD_AT_ONCE: usize = 512;
 const DEFAULT_SHM: u64 = 64 * 1024 * 1024;
 /// Kernel parameters of a pod's ipc namespace; those of the network begin with `net/`.
 const IPC_SYSCTLS: [&str; 4] = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];
@@ -83,8 +83,8 @@ impl Shared {
         if let Some(net) = made.get("net") {
             held = self.attach_network(pod, NetnsSource::Existing(net.as_fd()))?;
         }
-        if !held.is_empty() {
-            connection.order(&Request::Hold { name: HELD_PORTS.into() }, &borrowed(&held))?;
+        for (index, sockets) in held.chunks(HELD_AT_ONCE).enumerate() {
+            connection.order(&Request::Hold { name: format!("ports {index}") }, &borrowed(sockets))?;
         }
         self.write_network_sysctls(pod, &config)?;
         files::write(&pod.root, &config, &pod.record().addresses)?;

@@ -21,8 +21,8 @@ pub(crate) struct Args {
     /// Its name
     #[arg(long, default_value = "", hide_default_value = true)]
     name: String,
-    /// Publish a port on the node
-    #[arg(short, long, value_name = "[IP:]HOST:CONTAINER[/PROTOCOL]")]
+    /// Publish a port on the node; without HOST on a free one, which ps shows
+    #[arg(short, long, value_name = "[[IP:][HOST]:]CONTAINER[/PROTOCOL]")]
     publish: Vec<String>,
     /// Mount a directory or file of the node
     #[arg(short, long, value_name = "SOURCE:DESTINATION[:ro]")]
@@ -115,17 +115,23 @@ fn network(word: &str) -> Result<ContainerNetwork> {
 }
 
 fn port(word: &str) -> Result<PublishedPort> {
-    let refuse = || Error::Usage(format!("port {word} is not of the form [ip:]host:container[/protocol]"));
+    let refuse =
+        || Error::Usage(format!("port {word} is not of the form [[ip:][host]:]container[/protocol]"));
     let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
     if !matches!(protocol, "tcp" | "udp" | "sctp") {
         return Err(Error::Usage(format!("port {word}: protocol {protocol} is not tcp, udp or sctp")));
     }
-    let (rest, container) = ports.rsplit_once(':').ok_or_else(refuse)?;
-    let (host_ip, host) = rest.rsplit_once(':').unwrap_or(("", rest));
     let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(refuse);
+    let (rest, container) = ports.rsplit_once(':').map_or((None, ports), |(rest, last)| (Some(rest), last));
+    let (host_ip, host_port) = match rest.map(|rest| rest.rsplit_once(':').unwrap_or(("", rest))) {
+        None => ("", 0),
+        Some(("", "")) => return Err(refuse()),
+        Some((host_ip, "")) => (host_ip, 0),
+        Some((host_ip, host)) => (host_ip, number(host)?),
+    };
     Ok(PublishedPort {
         host_ip: host_ip.trim_matches(['[', ']']).to_owned(),
-        host_port: number(host)?.into(),
+        host_port: host_port.into(),
         container_port: number(container)?.into(),
         protocol: protocol.to_owned(),
     })
@@ -162,7 +168,9 @@ mod tests {
         assert_eq!(port("8080:80").unwrap(), (String::new(), 8080, 80, "tcp".to_owned()));
         assert_eq!(port("127.0.0.1:53:53/udp").unwrap(), ("127.0.0.1".to_owned(), 53, 53, "udp".to_owned()));
         assert_eq!(port("[::1]:1:2").unwrap().0, "::1");
-        for wrong in ["80", "0:80", "x:80", "80:80/icmp", "70000:1", ""] {
+        assert_eq!(port("80").unwrap(), (String::new(), 0, 80, "tcp".to_owned()));
+        assert_eq!(port("127.0.0.1::53/udp").unwrap(), ("127.0.0.1".to_owned(), 0, 53, "udp".to_owned()));
+        for wrong in ["0", "0:80", ":80", "x:80", "80:80/icmp", "70000:1", "80:", "a", ""] {
             assert!(port(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,0 +1,100 @@
+//! The end of a runtime on its node: what outlives a daemon for the next one's sake is removed when none is to come.
+
+use crate::network::Network;
+use crate::runtime::network_config;
+use crate::{Error, Result, RuntimeConfig, state};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// The cgroups that daemons of this boot made, below the state directory.
+const CGROUPS: &str = "cgroups";
+
+/// Adds cgroups to those that are to be removed one day: a later daemon finds them made and does not know by whom.
+pub(crate) fn remember(state: &Path, made: &[PathBuf]) -> Result<()> {
+    let path = state.join(CGROUPS);
+    let mut known = remembered(&path)?;
+    let before = known.len();
+    known.extend(made.iter().cloned());
+    known.sort();
+    known.dedup();
+    if known.len() == before { Ok(()) } else { state::write(&path, &known) }
+}
+
+fn remembered(path: &Path) -> Result<Vec<PathBuf>> {
+    Ok(state::read(path)?.map_or_else(Vec::new, |loaded| loaded.value))
+}
+
+/// Removes the bridge, the nftables table, the cgroups and what is in the state directory. Records and images stay.
+pub(crate) fn dismantle(config: &RuntimeConfig) -> Result<()> {
+    let pods = state::names(&config.root.join("pods"))?;
+    if let Some(first) = pods.first() {
+        return Err(Error::InUse(format!(
+            "{} pods exist, {first} among them; remove them first: crictl rmp -f -a, slipway rm -f NAME",
+            pods.len()
+        )));
+    }
+    let network = Network::open(network_config(config)?)?;
+    let mut outcome = network.recover(&[]).and_then(|()| network.dismantle());
+    let mut cgroups = remembered(&config.state.join(CGROUPS))?;
+    // Those below before those above.
+    cgroups.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    for path in &cgroups {
+        outcome = outcome.and(remove_cgroup(path));
+    }
+    outcome?;
+    for name in ["pods", "netns"] {
+        remove_empty(&config.state.join(name))?;
+    }
+    match std::fs::remove_file(config.state.join(CGROUPS)) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            Err(Error::Io { action: "remove", path: config.state.join(CGROUPS), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_cgroup(path: &Path) -> Result<()> {
+    remove_empty(path).map_err(|error| match error {
+        Error::Io { path, source, .. } => Error::Io { action: "remove cgroup", path, source },
+        other => other,
+    })
+}
+
+fn remove_empty(path: &Path) -> Result<()> {
+    match std::fs::remove_dir(path) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            Err(Error::Io { action: "remove directory", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_several_daemons_made_is_remembered_once() {
+        let state = tempfile::tempdir().unwrap();
+        let path = |name: &str| PathBuf::from(name);
+        remember(state.path(), &[path("/b"), path("/a")]).unwrap();
+        remember(state.path(), &[path("/a"), path("/a/c")]).unwrap();
+        let known = remembered(&state.path().join(CGROUPS)).unwrap();
+        assert_eq!(known, [path("/a"), path("/a/c"), path("/b")]);
+    }
+
+    #[test]
+    fn a_pod_that_exists_is_named_and_nothing_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = RuntimeConfig {
+            root: folder.path().join("lib"),
+            state: folder.path().join("run"),
+            ..RuntimeConfig::default()
+        };
+        std::fs::create_dir_all(config.root.join("pods/web")).unwrap();
+        std::fs::create_dir_all(config.state.join("netns")).unwrap();
+        let error = dismantle(&config).unwrap_err();
+        assert!(matches!(&error, Error::InUse(text) if text.contains("web")), "{error}");
+        assert!(config.state.join("netns").exists());
+    }
+}
