@@ -16,6 +16,9 @@ use crate::store::Shared;
 /// A partial blob that nobody resumed for this long is garbage.
 const PARTIAL_AGE: Duration = Duration::from_secs(24 * 3600);
 
+/// A layer of so many inodes is removed after the answer.
+const LARGE: u64 = 50_000;
+
 impl Shared {
     /// Moves a directory to the trash and says where it is now.
     pub(crate) fn to_trash(&self, path: &Path) -> Result<PathBuf> {
@@ -54,14 +57,24 @@ fn layer(shared: &Shared, key: LayerKey, path: &Path) -> Result<u64> {
     if shared.index().reachable().contains(&Held::Layer(key)) || fs::symlink_metadata(path).is_err() {
         return Ok(0);
     }
-    let bytes = {
+    let known = {
         let mut index = shared.index();
         index.placed.remove(&key);
-        index.layers.remove(&key).map_or(0, |layer| layer.bytes)
+        index.layers.remove(&key)
     };
     let trash = shared.to_trash(path)?;
     drop(placing);
-    durable::remove_tree(&trash)?;
+    let (bytes, inodes) = known.map_or((0, 0), |layer| (layer.bytes, layer.inodes));
+    if inodes < LARGE {
+        durable::remove_tree(&trash)?;
+    } else {
+        // A million files take a minute to remove, longer than a client waits; what a crash leaves goes at the next start.
+        std::thread::spawn(move || {
+            if let Err(error) = durable::remove_tree(&trash) {
+                tracing::warn!(%error, "a removed layer is left in the trash until the next start");
+            }
+        });
+    }
     Ok(bytes)
 }
 
