@@ -3,6 +3,7 @@
 //!
 //! - `daemon`: the wiring, config -> build -> serve -> drain; `config`, `error`
 //! - `service`: one line an RPC; `images`, `sandbox`, `container`: what each one does
+//! - `log_watch`: waiting for a log, for the command line too
 //! - `spec`: a CRI request and an image's configuration become an OCI document
 //! - `node`: what the services share; `records`: what is kept on disk; `names`: who may create what; `recovery`
 
@@ -12,6 +13,7 @@ pub mod daemon;
 mod disk;
 mod error;
 mod images;
+pub mod log_watch;
 mod names;
 mod node;
 mod own;

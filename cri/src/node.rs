@@ -119,6 +119,8 @@ pub(crate) struct Container {
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// Read-locked by attached clients; what ends its pod by itself waits for them.
     pub(crate) streams: Arc<tokio::sync::RwLock<()>>,
+    /// Told when it has ended.
+    pub(crate) over: tokio::sync::Notify,
     /// Keeps the image's layers; absent when they were lost.
     _lease: Option<Lease>,
 }
@@ -126,7 +128,8 @@ pub(crate) struct Container {
 impl Container {
     pub(crate) fn new(record: ContainerRecord, lease: Option<Lease>) -> Self {
         let phase = Mutex::new(record.phase);
-        Self { phase, record, turn: tokio::sync::Mutex::default(), streams: Arc::default(), _lease: lease }
+        let (turn, streams, over) = Default::default();
+        Self { phase, record, turn, streams, over, _lease: lease }
     }
 
     pub(crate) fn id(&self) -> &str {

@@ -1,11 +1,15 @@
-//! Logs: a container's log file in the CRI's format, from some line on, and on until the container has ended.
+//! Logs: a container's log file in the CRI's format, from some line on, and on until the container has ended, over the
+//! rotations of the file.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{EventfdFlags, eventfd};
 use slipway_proto::slipway::v1 as own;
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
@@ -13,52 +17,103 @@ use tonic::Status;
 
 use crate::container::view::life;
 use crate::error::{Error, Result};
+use crate::log_watch::LogWatch;
 use crate::node::{Container, Node};
 use crate::own::transfer::Events;
 
 const BUFFER: usize = 64;
-/// How often a followed file is looked at.
-const PAUSE: Duration = Duration::from_millis(100);
+/// After this long a follower looks again even if nothing has woken it.
+const PAUSE: Duration = Duration::from_secs(1);
+
+type Output = Sender<Result<own::LogEntry, Status>>;
 
 pub(crate) fn logs(node: &Arc<Node>, request: own::LogsRequest) -> Result<Events<own::LogEntry>> {
     let row = node.containers.find(&request.container)?;
     let (sender, receiver) = channel(BUFFER);
+    let wake =
+        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(Error::io("make", "eventfd"))?;
+    let wake = Arc::new(wake);
+    let waker = request.follow.then(|| tokio::spawn(waker(row.clone(), sender.clone(), wake.clone())));
     let node_too = node.clone();
     node.tasks.spawn_blocking(move || {
-        if let Err(error) = read(&node_too, &row, &request, &sender) {
+        let follower =
+            Follower { node: &node_too, row: &row, request: &request, sender: &sender, wake: &wake };
+        if let Err(error) = follower.read() {
             let _ = sender.blocking_send(Err(Status::from(error)));
+        }
+        // It holds the stream open.
+        if let Some(waker) = waker {
+            waker.abort();
         }
     });
     Ok(ReceiverStream::new(receiver))
 }
 
-type Output = Sender<Result<own::LogEntry, Status>>;
+/// Wakes the follower when the container has ended or the client is gone.
+async fn waker(row: Arc<Container>, sender: Output, wake: Arc<OwnedFd>) {
+    tokio::select! {
+        () = row.over.notified() => {}
+        () = sender.closed() => {}
+    }
+    // A full counter wakes it too.
+    let _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
+}
 
-fn read(node: &Node, row: &Container, request: &own::LogsRequest, sender: &Output) -> Result<()> {
-    let Some(path) = &row.record.log_path else {
-        return Err(Error::WrongState {
-            action: "read the log of",
-            kind: "container",
-            id: row.id().to_owned(),
-            state: "without a log path",
-        });
-    };
-    let mut file = None;
-    let mut line = Vec::new();
-    let mut last = VecDeque::new();
-    let mut tail = request.tail.map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
-    loop {
-        // The state comes first: what was written before an end is read after it was seen.
-        let over = !request.follow || life(node, row).finished_at != 0 || node.tasks.is_closed();
-        if file.is_none() {
-            file = match File::open(path) {
-                Ok(open) => Some(BufReader::new(open)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                Err(error) => return Err(Error::io("open log", path)(error)),
-            };
+struct Follower<'a> {
+    node: &'a Node,
+    row: &'a Container,
+    request: &'a own::LogsRequest,
+    sender: &'a Output,
+    wake: &'a OwnedFd,
+}
+
+impl Follower<'_> {
+    fn read(&self) -> Result<()> {
+        let Some(path) = &self.row.record.log_path else {
+            return Err(Error::WrongState {
+                action: "read the log of",
+                kind: "container",
+                id: self.row.id().to_owned(),
+                state: "without a log path",
+            });
+        };
+        let read_failed = || Error::io("read log", path);
+        let mut watch = LogWatch::new(path);
+        let mut log = Log::default();
+        let mut tail = self.request.tail.map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
+        loop {
+            // The state comes first: what was written before an end is read after it was seen.
+            let over = self.is_over();
+            log.open(path)?;
+            if !self.send(&mut log, tail.take()).map_err(read_failed())? {
+                return Ok(());
+            }
+            if let Some(file) = log.replacement(path).map_err(read_failed())? {
+                // The old one gets nothing more once the new one is there.
+                let all_sent = self.send(&mut log, None).map_err(read_failed())?;
+                log = Log { file: Some(BufReader::new(file)), line: Vec::new() };
+                if all_sent { continue } else { return Ok(()) }
+            }
+            if over || self.sender.is_closed() {
+                return Ok(());
+            }
+            watch.wait(Some(self.wake.as_fd()), PAUSE).map_err(Error::io("wait for log", path))?;
+            let _ = rustix::io::read(self.wake, &mut [0_u8; 8]);
         }
-        while let Some(entry) = next(file.as_mut(), &mut line).map_err(Error::io("read log", path))? {
-            if entry.timestamp < request.since {
+    }
+
+    fn is_over(&self) -> bool {
+        !self.request.follow
+            || life(self.node, self.row).finished_at != 0
+            || self.node.tasks.is_closed()
+            || self.node.containers.find(self.row.id()).is_err()
+    }
+
+    /// Sends what is there, the last entries only when asked for; false when nobody listens.
+    fn send(&self, log: &mut Log, tail: Option<usize>) -> std::io::Result<bool> {
+        let mut last = VecDeque::new();
+        while let Some(entry) = log.next()? {
+            if entry.timestamp < self.request.since {
                 continue;
             }
             match tail {
@@ -68,35 +123,51 @@ fn read(node: &Node, row: &Container, request: &own::LogsRequest, sender: &Outpu
                         last.pop_front();
                     }
                 }
-                None if sender.blocking_send(Ok(entry)).is_err() => return Ok(()),
+                None if self.sender.blocking_send(Ok(entry)).is_err() => return Ok(false),
                 None => {}
             }
         }
-        tail = None;
-        for entry in last.drain(..) {
-            if sender.blocking_send(Ok(entry)).is_err() {
-                return Ok(());
-            }
-        }
-        if over || sender.is_closed() {
-            return Ok(());
-        }
-        std::thread::sleep(PAUSE);
+        Ok(last.into_iter().all(|entry| self.sender.blocking_send(Ok(entry)).is_ok()))
     }
 }
 
-/// The next whole line; half a line waits in `line` for its rest. A line that is no entry is passed over.
-fn next(file: Option<&mut BufReader<File>>, line: &mut Vec<u8>) -> std::io::Result<Option<own::LogEntry>> {
-    let Some(file) = file else { return Ok(None) };
-    loop {
-        file.read_until(b'\n', line)?;
-        if line.last() != Some(&b'\n') {
-            return Ok(None);
+/// A log that is being read.
+#[derive(Default)]
+struct Log {
+    file: Option<BufReader<File>>,
+    /// Half a line, which waits for its rest.
+    line: Vec<u8>,
+}
+
+impl Log {
+    fn open(&mut self, path: &Path) -> Result<()> {
+        if self.file.is_none() {
+            self.file = match File::open(path) {
+                Ok(open) => Some(BufReader::new(open)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(error) => return Err(Error::io("open log", path)(error)),
+            };
         }
-        let entry = parse(line);
-        line.clear();
-        if entry.is_some() {
-            return Ok(entry);
+        Ok(())
+    }
+
+    fn replacement(&self, path: &Path) -> std::io::Result<Option<File>> {
+        self.file.as_ref().map_or(Ok(None), |file| LogWatch::replacement(path, file.get_ref()))
+    }
+
+    /// The next whole line. One that is no entry is passed over.
+    fn next(&mut self) -> std::io::Result<Option<own::LogEntry>> {
+        let Some(file) = &mut self.file else { return Ok(None) };
+        loop {
+            file.read_until(b'\n', &mut self.line)?;
+            if self.line.last() != Some(&b'\n') {
+                return Ok(None);
+            }
+            let entry = parse(&self.line);
+            self.line.clear();
+            if entry.is_some() {
+                return Ok(entry);
+            }
         }
     }
 }

@@ -214,7 +214,11 @@ pub(crate) async fn remove_both(node: &Arc<Node>, row: Arc<Container>) -> Result
 /// What the end of a container of `run` asks for: its pod is stopped, which gives back its ports, or all is removed.
 pub(crate) async fn ended(node: &Arc<Node>, event: &ContainerEvent) {
     let Ok(row) = node.containers.find(event.container.as_str()) else { return };
-    if row.record.owner != Owner::Run || !matches!(event.state, ContainerState::Exited { .. }) {
+    if !matches!(event.state, ContainerState::Exited { .. }) {
+        return;
+    }
+    row.over.notify_waiters();
+    if row.record.owner != Owner::Run {
         return;
     }
     // Attached clients hear the last line first.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
+use crate::refusal::Refusal;
 use crate::verb;
 
 /// By which name the program was called.
@@ -49,8 +50,8 @@ pub(crate) struct Global {
 }
 
 #[derive(Debug, Parser)]
-#[command(name = "crictl", version, about = "Speaks the Container Runtime Interface to a runtime")]
-struct Crictl {
+#[command(name = "crictl", version = concat!("version v", env!("CARGO_PKG_VERSION")), about = "Speaks the Container Runtime Interface to a runtime")]
+pub(crate) struct Crictl {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
@@ -59,7 +60,7 @@ struct Crictl {
 
 #[derive(Debug, Parser)]
 #[command(name = "slipway", version, about = "Builds, ships and runs containers with the Slipway daemon")]
-struct Slipway {
+pub(crate) struct Slipway {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
@@ -71,7 +72,9 @@ enum CrictlCommand {
     #[command(flatten)]
     Cri(CriCommand),
     /// Run a new container in a new pod
-    Run(verb::run_files::Args),
+    Run(Box<verb::run_files::Args>),
+    /// Run a command in containers
+    Exec(Box<verb::exec_sync::Args>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,8 +106,6 @@ pub(crate) enum CriCommand {
     Inspect(verb::inspect::Args),
     /// Show what a container has written
     Logs(verb::logs::Args),
-    /// Run a command in a container
-    Exec(verb::exec::Args),
     /// Stop containers
     Stop(verb::stop::Args),
     /// Remove containers
@@ -124,7 +125,7 @@ pub(crate) enum ImageCommand {
     /// Remove images
     Rmi(verb::rmi::Args),
     /// Show the room that images take
-    Imagefsinfo,
+    Imagefsinfo(verb::imagefsinfo::Args),
 }
 
 /// The verbs of pods.
@@ -147,6 +148,8 @@ pub(crate) enum PodCommand {
 pub(crate) enum OwnCommand {
     /// Run a command in a new container
     Run(Box<verb::run::Args>),
+    /// Run a command in a container
+    Exec(verb::exec::Args),
     /// Follow the streams of a container
     Attach(verb::attach::Args),
     /// Build an image from a Dockerfile
@@ -169,7 +172,8 @@ pub(crate) enum OwnCommand {
 #[derive(Debug)]
 pub(crate) enum Command {
     Cri(CriCommand),
-    RunFiles(verb::run_files::Args),
+    RunFiles(Box<verb::run_files::Args>),
+    ExecSync(Box<verb::exec_sync::Args>),
     Own(OwnCommand),
 }
 
@@ -181,32 +185,38 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
-    pub(crate) fn parse(dialect: Dialect, arguments: Vec<OsString>) -> Result<Self, clap::Error> {
+    pub(crate) fn parse(dialect: Dialect, arguments: &[OsString]) -> Result<Self, Refusal> {
         match dialect {
-            Dialect::Crictl => Crictl::try_parse_from(arguments).map(|Crictl { global, command }| {
-                let command = match command {
-                    CrictlCommand::Cri(command) => Command::Cri(command),
-                    CrictlCommand::Run(args) => Command::RunFiles(args),
-                };
-                Self { global, command }
-            }),
-            Dialect::Slipway => Slipway::try_parse_from(arguments).map(|Slipway { global, command }| {
-                let command = match command {
-                    SlipwayCommand::Cri(command) => Command::Cri(command),
-                    SlipwayCommand::Own(command) => Command::Own(command),
-                };
-                Self { global, command }
-            }),
+            Dialect::Crictl => Crictl::try_parse_from(arguments)
+                .map_err(|error| Refusal::of::<Crictl>(&error, dialect, arguments))
+                .map(|Crictl { global, command }| {
+                    let command = match command {
+                        CrictlCommand::Cri(command) => Command::Cri(command),
+                        CrictlCommand::Run(args) => Command::RunFiles(args),
+                        CrictlCommand::Exec(args) => Command::ExecSync(args),
+                    };
+                    Self { global, command }
+                }),
+            Dialect::Slipway => Slipway::try_parse_from(arguments)
+                .map_err(|error| Refusal::of::<Slipway>(&error, dialect, arguments))
+                .map(|Slipway { global, command }| {
+                    let command = match command {
+                        SlipwayCommand::Cri(command) => Command::Cri(command),
+                        SlipwayCommand::Own(command) => Command::Own(command),
+                    };
+                    Self { global, command }
+                }),
         }
     }
 }
 
-/// How a list is shown.
+/// How a list or a state is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Format {
     #[default]
     Table,
     Json,
+    Yaml,
 }
 
 impl std::str::FromStr for Format {
@@ -216,7 +226,9 @@ impl std::str::FromStr for Format {
         match text {
             "table" => Ok(Self::Table),
             "json" => Ok(Self::Json),
-            other => Err(format!("output format {other} is not known: use json or table")),
+            "yaml" => Ok(Self::Yaml),
+            "go-template" => Err("go-template is not served: use json, and jq to pick from it".to_owned()),
+            other => Err(format!("output format {other} is not known: use json, yaml or table")),
         }
     }
 }
@@ -242,7 +254,7 @@ mod tests {
     #[test]
     fn run_means_two_files_to_crictl_and_an_image_to_slipway() {
         let parse = |dialect, words: &[&str]| {
-            Invocation::parse(dialect, words.iter().map(OsString::from).collect())
+            Invocation::parse(dialect, &words.iter().map(OsString::from).collect::<Vec<_>>())
                 .map(|parsed| parsed.command)
         };
         assert!(matches!(

@@ -3,18 +3,19 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use slipway_cri::log_watch::LogWatch;
+
 use crate::error::{Error, Result};
-use crate::{output, time};
+use crate::log_sink::Sink;
+use crate::time;
 
 /// Which lines to show, and how.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Selection {
     pub(crate) tail: Option<usize>,
     pub(crate) since: Option<i64>,
-    pub(crate) timestamps: bool,
 }
 
 /// A log file that is being read, and read anew when it was rotated.
@@ -22,29 +23,30 @@ pub(crate) struct Selection {
 pub(crate) struct LogFile {
     path: PathBuf,
     reader: BufReader<File>,
-    inode: u64,
     /// The beginning of a line whose end has not been written yet.
     pending: Vec<u8>,
 }
 
 impl LogFile {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let fail = |source| Error::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(fail)?;
-        let inode = file.metadata().map_err(fail)?.ino();
-        Ok(Self { path: path.to_owned(), reader: BufReader::new(file), inode, pending: Vec::new() })
+        let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        Ok(Self::of(path, file))
     }
 
-    /// Shows what is there so far, the last lines only when asked for.
-    pub(crate) fn show(&mut self, selection: Selection) -> Result<()> {
+    fn of(path: &Path, file: File) -> Self {
+        Self { path: path.to_owned(), reader: BufReader::new(file), pending: Vec::new() }
+    }
+
+    /// Shows what is there so far, the last lines only when asked for. False when the sink is full.
+    pub(crate) fn show(&mut self, selection: Selection, sink: &mut Sink) -> Result<bool> {
         let mut kept = VecDeque::new();
         while let Some(line) = self.line()? {
             let Some(entry) = Entry::parse(&line).filter(|entry| entry.is_since(selection.since)) else {
                 continue;
             };
             match selection.tail {
-                None => entry.print(selection.timestamps)?,
-                Some(0) => {}
+                None if !entry.print(sink)? => return Ok(false),
+                None | Some(0) => {}
                 Some(tail) => {
                     if kept.len() == tail {
                         kept.pop_front();
@@ -53,20 +55,23 @@ impl LogFile {
                 }
             }
         }
-        let entries = kept.iter().filter_map(|line| Entry::parse(line));
-        entries.into_iter().try_for_each(|entry| entry.print(selection.timestamps))
+        for entry in kept.iter().filter_map(|line| Entry::parse(line)) {
+            if !entry.print(sink)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    /// Opens the new file when this one was moved away. True when there is more to show.
-    pub(crate) fn follow_rotation(&mut self) -> bool {
-        let moved = std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() != self.inode);
-        match (moved, Self::open(&self.path)) {
-            (true, Ok(new)) => {
-                *self = new;
-                true
-            }
-            _ => false,
-        }
+    /// Goes on to the new file when this one was moved away, once the old one is shown to its end. True when there is
+    /// more to show.
+    pub(crate) fn follow_rotation(&mut self, selection: Selection, sink: &mut Sink) -> Result<bool> {
+        let found = LogWatch::replacement(&self.path, self.reader.get_ref());
+        let found = found.map_err(|source| Error::Read { path: self.path.clone(), source })?;
+        let Some(file) = found else { return Ok(false) };
+        let room = self.show(selection, sink)?;
+        *self = Self::of(&self.path, file);
+        Ok(room)
     }
 
     fn line(&mut self) -> Result<Option<Vec<u8>>> {
@@ -99,13 +104,12 @@ impl<'a> Entry<'a> {
         since.is_none_or(|since| time::parse_rfc3339(self.time).is_some_and(|time| time >= since))
     }
 
-    fn print(&self, timestamps: bool) -> Result<()> {
-        let mut data = if timestamps { format!("{} ", self.time).into_bytes() } else { Vec::new() };
-        data.extend_from_slice(self.text);
+    fn print(&self, sink: &mut Sink) -> Result<bool> {
+        let mut text = self.text.to_vec();
         if !self.is_partial {
-            data.push(b'\n');
+            text.push(b'\n');
         }
-        if self.is_stderr { output::error_bytes(&data) } else { output::bytes(&data) }
+        sink.write(self.is_stderr, self.time, &text)
     }
 }
 
@@ -132,14 +136,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         std::fs::write(&path, b"t stdout F a").unwrap();
+        let (rest, mut sink) = (Selection::default(), Sink::default());
         let mut log = LogFile::open(&path).unwrap();
         assert_eq!(log.line().unwrap(), None);
         std::fs::write(&path, b"t stdout F ab\n").unwrap();
         assert_eq!(log.line().unwrap().unwrap(), b"t stdout F ab\n");
         std::fs::rename(&path, dir.path().join("log.1")).unwrap();
-        assert!(!log.follow_rotation());
+        assert!(!log.follow_rotation(rest, &mut sink).unwrap());
         std::fs::write(&path, b"t stdout F c\n").unwrap();
-        assert!(log.follow_rotation());
+        assert!(log.follow_rotation(rest, &mut sink).unwrap());
         assert_eq!(log.line().unwrap().unwrap(), b"t stdout F c\n");
     }
 }

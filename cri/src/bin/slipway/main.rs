@@ -4,33 +4,41 @@
 mod args;
 mod config;
 mod connection;
+mod deadline;
 mod error;
 mod log_file;
+mod log_sink;
 mod output;
 mod pod_file;
 mod progress;
 mod protojson;
+mod refusal;
 mod status_view;
 mod streams;
 mod table;
 mod time;
 mod units;
 mod verb;
+mod yaml;
 
 use std::process::ExitCode;
 
 use crate::args::{Dialect, Invocation};
 use crate::connection::Session;
 use crate::error::{Error, Result};
+use crate::refusal::Refusal;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     let dialect = Dialect::of(arguments.first());
-    let invocation = match Invocation::parse(dialect, arguments) {
+    let invocation = match Invocation::parse(dialect, &arguments) {
         Ok(invocation) => invocation,
-        Err(error) => {
-            let code = if error.use_stderr() { 1 } else { 0 };
-            return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE };
+        Err(Refusal::Text(text)) => {
+            return if output::line(text.trim_end()).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+        Err(Refusal::Line(line, code)) => {
+            output::note(format_args!("{}: {line}", dialect.name()));
+            return ExitCode::from(code);
         }
     };
     match perform(dialect, invocation) {

@@ -5,7 +5,10 @@ use std::io::{self, Write as _};
 
 use serde_json::Value;
 
+use crate::args::Format;
 use crate::error::{Error, Result};
+use crate::protojson::Registry;
+use crate::yaml;
 
 /// One line of data.
 pub(crate) fn line(text: impl Display) -> Result<()> {
@@ -23,9 +26,25 @@ pub(crate) fn error_bytes(data: &[u8]) -> Result<()> {
     io::stderr().lock().write_all(data).map_err(Error::Output)
 }
 
-/// JSON for people and programs.
-pub(crate) fn json(value: &Value) -> Result<()> {
-    line(format_args!("{value:#}"))
+/// A list in a format other than a table. `name` is its message's full name.
+pub(crate) fn message(format: Format, name: &str, message: &impl prost::Message) -> Result<()> {
+    let registry = Registry::load()?;
+    match format {
+        Format::Json | Format::Table => line(registry.to_text(name, message)?),
+        Format::Yaml => line(yaml::text(&registry.to_json(name, message)?)),
+    }
+}
+
+/// A state in a format other than a table.
+pub(crate) fn value(format: Format, value: &Value) -> Result<()> {
+    match format {
+        // As Go's encoder writes it, so that the text can stand in a page.
+        Format::Json | Format::Table => {
+            let text = format!("{value:#}");
+            line(text.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e"))
+        }
+        Format::Yaml => line(yaml::text(value)),
+    }
 }
 
 /// One line of talk. There is nobody to tell when it can't be written.

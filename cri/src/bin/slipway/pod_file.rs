@@ -1,5 +1,6 @@
 //! crictl's files: the configuration of a pod, and of a container.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use prost::Message;
@@ -9,6 +10,10 @@ use slipway_proto::runtime::v1::{ContainerConfig, PodSandboxConfig};
 use crate::error::{Error, Result};
 use crate::output;
 use crate::protojson::Registry;
+use crate::yaml;
+
+/// A file that is longer is no configuration.
+const MAX_FILE: u64 = 4 << 20;
 
 /// A pod's file. A pod without a uid gets one.
 pub(crate) fn pod(path: &Path) -> Result<PodSandboxConfig> {
@@ -27,21 +32,25 @@ pub(crate) fn pod(path: &Path) -> Result<PodSandboxConfig> {
     Ok(config)
 }
 
-/// A container's file.
+/// A container's file. Its image is the one that the user has named.
 pub(crate) fn container(path: &Path) -> Result<ContainerConfig> {
-    let config: ContainerConfig = load(path, "runtime.v1.ContainerConfig")?;
+    let mut config: ContainerConfig = load(path, "runtime.v1.ContainerConfig")?;
     let refuse = |reason: &str| Error::Parse { path: path.to_owned(), reason: reason.to_owned() };
     if config.metadata.as_ref().is_none_or(|metadata| metadata.name.is_empty()) {
         return Err(refuse("metadata needs a name"));
     }
-    if config.image.as_ref().is_none_or(|image| image.image.is_empty()) {
-        return Err(refuse("image.image is not set"));
+    match &mut config.image {
+        Some(image) if !image.image.is_empty() => image.user_specified_image.clone_from(&image.image),
+        _ => return Err(refuse("image.image is not set")),
     }
     Ok(config)
 }
 
 fn load<M: Message + Default>(path: &Path, name: &str) -> Result<M> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
+    let fail = |source| Error::Read { path: path.into(), source };
+    let file = std::fs::File::open(path).map_err(fail)?;
+    let mut text = String::new();
+    file.take(MAX_FILE).read_to_string(&mut text).map_err(fail)?;
     let value = parse(&text).map_err(|reason| Error::Parse { path: path.into(), reason })?;
     let parsed = Registry::load()?.parse(name, &value, path)?;
     for key in parsed.unknown {
@@ -50,12 +59,17 @@ fn load<M: Message + Default>(path: &Path, name: &str) -> Result<M> {
     Ok(parsed.message)
 }
 
+/// JSON, or else YAML, of which JSON is nearly a part.
 fn parse(text: &str) -> std::result::Result<Value, String> {
-    serde_json::from_str(text).map_err(|error| {
+    let as_json = match serde_json::from_str(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    yaml::parse(text).map_err(|reason| {
         if text.trim_start().starts_with('{') {
-            format!("not JSON: {error}")
+            format!("not JSON: line {}: {as_json}", as_json.line())
         } else {
-            "only JSON is read: convert YAML first".to_owned()
+            format!("not YAML: {reason}")
         }
     })
 }
@@ -77,6 +91,18 @@ mod tests {
     }
 
     #[test]
+    fn yaml_is_read_like_json() {
+        let yaml = file(
+            "metadata:\n  name: a\n  namespace: b\n  uid: 12\nlabels: {x: z, number: 1e3, on: yes, none: ~}\n",
+        );
+        let config = pod(yaml.path()).unwrap();
+        assert_eq!(config.metadata.unwrap().uid, "12");
+        let labels = [("x", "z"), ("number", "1000"), ("on", "true"), ("none", "")];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(config.labels, labels.into());
+    }
+
+    #[test]
     fn what_is_missing_is_named() {
         assert!(pod(file("{}").path()).unwrap_err().to_string().contains("metadata"));
         assert!(
@@ -85,6 +111,9 @@ mod tests {
                 .to_string()
                 .contains("image")
         );
-        assert!(pod(file("{\"metadata\": ").path()).unwrap_err().to_string().contains("not JSON"));
+        let refused = pod(file("{\"metadata\": ").path()).unwrap_err().to_string();
+        assert!(refused.contains("not JSON: line 1: "), "{refused}");
+        let refused = pod(file("metadata:\n  name: [\n").path()).unwrap_err().to_string();
+        assert!(refused.contains("not YAML: line "), "{refused}");
     }
 }

@@ -1,6 +1,7 @@
 //! Any message of the wire to JSON and back, by its descriptor: protobuf's JSON with every default written out, as
 //! crictl prints it; and the JSON of crictl's pod and container files, with the names of the proto file.
 
+mod print;
 mod read;
 mod write;
 
@@ -60,6 +61,28 @@ impl Registry {
         let bytes = message.encode_to_vec();
         read::message(self, &format!(".{name}"), &bytes)
             .ok_or_else(|| Error::Refused(format!("{name} does not fit its descriptor")))
+    }
+
+    /// A message as crictl prints a list of things: its fields in the order of their definition.
+    pub(crate) fn to_text(&self, name: &str, message: &impl Message) -> Result<String> {
+        Ok(print::message(self, &format!(".{name}"), &self.to_json(name, message)?))
+    }
+
+    /// A message's JSON with the names of the proto file, and without what is as it would be anyway.
+    pub(crate) fn compact(&self, name: &str, message: &impl Message) -> Result<Value> {
+        Ok(print::compact(self, &format!(".{name}"), self.to_json(name, message)?))
+    }
+
+    /// A message's own fields that are absent, written out as null.
+    pub(crate) fn with_nulls(&self, name: &str, mut value: Value) -> Value {
+        if let (Some(object), Some(descriptor)) =
+            (value.as_object_mut(), self.messages.get(&format!(".{name}")))
+        {
+            for field in &descriptor.field {
+                object.entry(field.json_name()).or_insert(Value::Null);
+            }
+        }
+        value
     }
 
     /// A message from the JSON of a file, which is named in what is refused.

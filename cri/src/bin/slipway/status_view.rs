@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::args::Format;
 use crate::error::Result;
 use crate::{output, time};
+
+const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// The state with the texts. A text that is JSON is shown as such, any other as a string.
 pub(crate) fn with_info(status: Value, info: &BTreeMap<String, String>) -> Value {
@@ -24,21 +27,38 @@ pub(crate) fn with_readable_times(mut status: Value, names: &[&str]) -> Value {
     for name in names {
         if let Some(value) = status.get_mut(*name) {
             let nanos = value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
-            *value = time::rfc3339(nanos).into();
+            // What has not happened has Go's zero time.
+            *value = if nanos == 0 { NEVER.into() } else { time::rfc3339(nanos).into() };
         }
     }
     status
 }
 
-/// One alone, or all in an array.
-pub(crate) fn print(mut views: Vec<Value>) -> Result<()> {
+/// One alone, or all in an array; nothing for none.
+pub(crate) fn print(format: Format, mut views: Vec<Value>) -> Result<()> {
     match (views.len(), views.pop()) {
-        (1, Some(only)) => output::json(&only),
-        (_, last) => {
-            views.extend(last);
-            output::json(&Value::Array(views))
+        (_, None) => Ok(()),
+        (1, Some(only)) => output::value(format, &only),
+        (_, Some(last)) => {
+            views.push(last);
+            output::value(format, &Value::Array(views))
         }
     }
+}
+
+/// The runtime's verbose texts on one line, as crictl's tables have them.
+pub(crate) fn info_line(info: &BTreeMap<String, String>) -> String {
+    let texts: Vec<String> = info.iter().map(|(name, text)| format!("{name}:{text}")).collect();
+    format!("Info: map[{}]", texts.join(" "))
+}
+
+/// Labels and annotations under their titles; an empty title is left out.
+pub(crate) fn print_maps(maps: [(&str, &BTreeMap<String, String>); 2]) -> Result<()> {
+    for (title, values) in maps.into_iter().filter(|(_, values)| !values.is_empty()) {
+        output::line(title)?;
+        values.iter().try_for_each(|(key, value)| output::line(format_args!("\t{key} -> {value}")))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -56,6 +76,6 @@ mod tests {
     #[test]
     fn times_become_readable() {
         let status = with_readable_times(json!({"createdAt": "0", "id": "1"}), &["createdAt", "startedAt"]);
-        assert_eq!(status, json!({"createdAt": "1970-01-01T00:00:00Z", "id": "1"}));
+        assert_eq!(status, json!({"createdAt": "0001-01-01T00:00:00Z", "id": "1"}));
     }
 }

@@ -23,6 +23,11 @@ pub(crate) fn rfc3339(nanos: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{point}{digits}Z")
 }
 
+/// A time as Go prints one: `2026-01-02 03:04:05.000000006 +0000 UTC`.
+pub(crate) fn full(nanos: i64) -> String {
+    rfc3339(nanos).replace('T', " ").replace('Z', " +0000 UTC")
+}
+
 /// The Gregorian date of a day counted from the epoch, by years that begin in March (so that a leap day ends one).
 fn civil_date(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;

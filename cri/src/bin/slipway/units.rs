@@ -7,6 +7,16 @@ const SHORT_ID: usize = 13;
 
 /// Three digits and a decimal unit: `12.3MB`.
 pub(crate) fn size(bytes: u64) -> String {
+    digits(bytes, 0)
+}
+
+/// Four digits and a decimal unit: `12.34MB`.
+pub(crate) fn size_in_four(bytes: u64) -> String {
+    digits(bytes, 1)
+}
+
+/// Three digits and `extra`, at most one.
+fn digits(bytes: u64, extra: u32) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if bytes < 1000 {
         return format!("{bytes}B");
@@ -14,17 +24,20 @@ pub(crate) fn size(bytes: u64) -> String {
     let mut scale: u128 = 1000;
     let mut unit = 0;
     let bytes = u128::from(bytes);
-    while unit + 1 < UNITS.len() && bytes * 1000 >= scale * 999_500 {
+    let next = if extra == 0 { 999_500 } else { 999_950 };
+    while unit + 1 < UNITS.len() && bytes * 1000 >= scale * next {
         scale *= 1000;
         unit += 1;
     }
     let name = UNITS.get(unit).copied().unwrap_or_default();
     let thousandths = (bytes * 1000 + scale / 2) / scale;
-    let (digits, divisor) = match thousandths {
-        ..10_000 => (2, 10),
-        10_000..100_000 => (1, 100),
-        _ => (0, 1000),
-    };
+    let digits = extra
+        + match thousandths {
+            ..10_000 => 2,
+            10_000..100_000 => 1,
+            _ => 0,
+        };
+    let divisor = 10_u128.pow(3_u32.saturating_sub(digits));
     let rounded = (thousandths + divisor / 2) / divisor;
     let power = 10_u128.pow(digits);
     let (whole, fraction) = (rounded / power, rounded % power);
@@ -84,6 +97,10 @@ mod tests {
             assert_eq!(size(bytes), text);
         }
         assert_eq!(size(u64::MAX), "18.4EB");
+        assert_eq!(
+            (size_in_four(77_824), size_in_four(999_940)),
+            ("77.82kB".to_owned(), "999.9kB".to_owned())
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub(crate) mod create;
 pub(crate) mod credentials;
 pub(crate) mod df;
 pub(crate) mod exec;
+pub(crate) mod exec_sync;
 pub(crate) mod filter;
 pub(crate) mod imagefsinfo;
 pub(crate) mod images;
@@ -44,7 +45,8 @@ use crate::output;
 pub(crate) async fn perform(command: Command, session: &Session) -> Result<u8> {
     match command {
         Command::Cri(command) => Box::pin(perform_cri(command, session)).await,
-        Command::RunFiles(args) => done(Box::pin(run_files::perform(args, session)).await),
+        Command::RunFiles(args) => done(Box::pin(run_files::perform(*args, session)).await),
+        Command::ExecSync(args) => done(Box::pin(exec_sync::perform(*args, session)).await),
         Command::Own(command) => Box::pin(perform_own(command, session)).await,
     }
 }
@@ -60,7 +62,6 @@ async fn perform_cri(command: CriCommand, session: &Session) -> Result<u8> {
         CriCommand::Ps(args) => done(ps::perform(args, session).await),
         CriCommand::Inspect(args) => done(inspect::perform(args, session).await),
         CriCommand::Logs(args) => done(logs::perform(args, session).await),
-        CriCommand::Exec(args) => exec::perform(args, session).await,
         CriCommand::Stop(args) => done(stop::perform(args, session).await),
         CriCommand::Rm(args) => done(rm::perform(args, session).await),
     }
@@ -72,7 +73,7 @@ async fn perform_image(command: ImageCommand, session: &Session) -> Result<()> {
         ImageCommand::Images(args) => images::perform(args, session).await,
         ImageCommand::Inspecti(args) => inspecti::perform(args, session).await,
         ImageCommand::Rmi(args) => rmi::perform(args, session).await,
-        ImageCommand::Imagefsinfo => imagefsinfo::perform(session).await,
+        ImageCommand::Imagefsinfo(args) => imagefsinfo::perform(args, session).await,
     }
 }
 
@@ -89,6 +90,7 @@ async fn perform_pod(command: PodCommand, session: &Session) -> Result<()> {
 async fn perform_own(command: OwnCommand, session: &Session) -> Result<u8> {
     match command {
         OwnCommand::Run(args) => run::perform(*args, session).await,
+        OwnCommand::Exec(args) => exec::perform(args, session).await,
         OwnCommand::Attach(args) => attach::perform(args, session).await,
         OwnCommand::Build(args) => done(build::perform(args, session).await),
         OwnCommand::Push(args) => done(push::perform(args, session).await),

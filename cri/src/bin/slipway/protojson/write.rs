@@ -84,7 +84,9 @@ impl Writer<'_> {
             self.path.push(key.clone());
             let mut entry = Vec::new();
             self.single(key_field, &Value::String(key.clone()), &mut entry)?;
-            self.single(value_field, value, &mut entry)?;
+            if !value.is_null() {
+                self.single(value_field, value, &mut entry)?;
+            }
             self.path.pop();
             put_bytes(field, &entry, out);
         }
@@ -98,8 +100,15 @@ impl Writer<'_> {
                 put_bytes(field, &bytes, out);
             }
             Type::String | Type::Bytes => {
-                let Value::String(text) = value else { return self.refuse("a string", value) };
-                put_bytes(field, text.as_bytes(), out);
+                match value {
+                    Value::String(text) => put_bytes(field, text.as_bytes(), out),
+                    // In YAML a word needs no quotes to be meant as text.
+                    Value::Number(number) if number.is_f64() => {
+                        put_bytes(field, number.as_f64().unwrap_or_default().to_string().as_bytes(), out);
+                    }
+                    Value::Number(_) | Value::Bool(_) => put_bytes(field, value.to_string().as_bytes(), out),
+                    _ => return self.refuse("a string", value),
+                }
             }
             Type::Bool => {
                 let Value::Bool(truth) = value else { return self.refuse("true or false", value) };

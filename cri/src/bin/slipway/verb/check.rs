@@ -6,14 +6,13 @@ use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::output;
-use crate::protojson::Registry;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Mend what can be mended
     #[arg(long)]
     repair: bool,
-    /// Output format: json or table
+    /// Output format: json, yaml or table
     #[arg(short, long, default_value = "table")]
     output: Format,
 }
@@ -22,8 +21,8 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<u8> {
     let answer = session.own().await?.check(CheckRequest { repair: args.repair }).await;
     let checked = answer.map_err(Error::call("check"))?.into_inner();
     let wrong = checked.findings.iter().filter(|finding| !finding.mended).count();
-    if args.output == Format::Json {
-        output::json(&Registry::load()?.to_json("slipway.v1.CheckResponse", &checked)?)?;
+    if args.output != Format::Table {
+        output::message(args.output, "slipway.v1.CheckResponse", &checked)?;
     } else {
         for finding in &checked.findings {
             let mended = if finding.mended { " (mended)" } else { "" };

@@ -6,6 +6,7 @@ use slipway_proto::runtime::v1::{CreateContainerRequest, PullImageRequest};
 
 use super::credentials;
 use crate::connection::Session;
+use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::{output, pod_file};
 
@@ -19,6 +20,12 @@ pub(crate) struct Args {
     /// Don't pull the image (which is so anyway)
     #[arg(long, conflicts_with = "with_pull")]
     no_pull: bool,
+    /// How long the pull may take (or CRICTL_PULL_TIMEOUT); 0s for ever
+    #[arg(long, visible_alias = "pt", value_name = "DURATION")]
+    pull_timeout: Option<Deadline>,
+    /// How long the call may take; 0s for ever
+    #[arg(short = 'T', long, value_name = "DURATION", default_value = "0s", hide_default_value = true)]
+    cancel_timeout: Deadline,
     /// The pod's id
     pod: String,
     /// Configuration of the container
@@ -38,13 +45,16 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
             auth: args.credentials.for_cri()?,
             sandbox_config: Some(sandbox_config.clone()),
         };
-        session.images().await?.pull_image(request).await.map_err(Error::call("pull the image"))?;
+        let mut client = session.images().await?;
+        let call = async { client.pull_image(request).await.map_err(Error::call("pull the image")) };
+        Deadline::for_pull(args.pull_timeout)?.hold("pull the image", call).await?;
     }
     let request = CreateContainerRequest {
         pod_sandbox_id: args.pod,
         config: Some(config),
         sandbox_config: Some(sandbox_config),
     };
-    let answer = session.runtime().await?.create_container(request).await;
-    output::line(answer.map_err(Error::call("create container"))?.into_inner().container_id)
+    let mut client = session.runtime().await?;
+    let call = async { client.create_container(request).await.map_err(Error::call("create container")) };
+    output::line(args.cancel_timeout.hold("create container", call).await?.into_inner().container_id)
 }

@@ -1,4 +1,6 @@
-//! How to prove oneself to a registry, as crictl's flags have it.
+//! How to prove oneself to a registry, as crictl's flags have it, or Docker's configuration file.
+
+mod docker_config;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,6 +8,7 @@ use slipway_proto::runtime::v1::AuthConfig;
 use slipway_proto::slipway::v1::Credentials;
 
 use crate::error::{Error, Result};
+use crate::output;
 
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(skip)]
@@ -16,29 +19,26 @@ pub(crate) struct Args {
     /// The same, encoded in base64 (or CRICTL_AUTH)
     #[arg(long, value_name = "BASE64")]
     auth: Option<String>,
+    /// User for the registry; the password is asked for, or read from standard input
+    #[arg(long, value_name = "USER", conflicts_with_all = ["auth", "creds"])]
+    username: Option<String>,
 }
 
 impl Args {
     fn user_and_password(&self) -> Result<Option<(String, String)>> {
+        if let Some(user) = self.username.clone().filter(|user| !user.is_empty()) {
+            return Ok(Some((user, password()?)));
+        }
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (creds, auth) = match (&self.creds, &self.auth) {
             (None, None) => (variable("CRICTL_CREDS"), variable("CRICTL_AUTH")),
             typed => (typed.0.clone(), typed.1.clone()),
         };
-        let text = match (creds, auth) {
-            (Some(creds), _) => creds,
-            (None, Some(auth)) => STANDARD
-                .decode(auth.trim())
-                .ok()
-                .and_then(|bytes| String::from_utf8(bytes).ok())
-                .ok_or_else(|| Error::Usage("auth is not base64 of user:password".to_owned()))?,
-            (None, None) => return Ok(None),
-        };
-        let (user, password) = text.split_once(':').unwrap_or((&text, ""));
-        if user.is_empty() {
-            return Err(Error::Usage("the credentials have no user name".to_owned()));
+        match (creds, auth) {
+            (Some(creds), _) => divided(&creds).map(Some),
+            (None, Some(auth)) => divided(&decoded(&auth)?).map(Some),
+            (None, None) => Ok(None),
         }
-        Ok(Some((user.to_owned(), password.to_owned())))
     }
 
     pub(crate) fn for_cri(&self) -> Result<Option<AuthConfig>> {
@@ -46,10 +46,51 @@ impl Args {
         Ok(found.map(|(username, password)| AuthConfig { username, password, ..AuthConfig::default() }))
     }
 
-    pub(crate) fn for_own(&self) -> Result<Option<Credentials>> {
-        let found = self.user_and_password()?;
-        Ok(found.map(|(username, password)| Credentials { username, password, ..Credentials::default() }))
+    /// For an image; where nothing was typed, what Docker's configuration file has for its registry.
+    pub(crate) fn for_own(&self, image: &str) -> Result<Option<Credentials>> {
+        match self.user_and_password()? {
+            Some((username, password)) => {
+                Ok(Some(Credentials { username, password, ..Credentials::default() }))
+            }
+            None => docker_config::credentials(image),
+        }
     }
+}
+
+/// `user:password`; the password may be absent.
+fn divided(text: &str) -> Result<(String, String)> {
+    let (user, password) = text.split_once(':').unwrap_or((text, ""));
+    if user.is_empty() {
+        return Err(Error::Usage("the credentials have no user name".to_owned()));
+    }
+    Ok((user.to_owned(), password.to_owned()))
+}
+
+fn decoded(auth: &str) -> Result<String> {
+    let bytes = STANDARD.decode(auth.trim()).ok();
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    text.ok_or_else(|| Error::Usage("auth is not base64 of user:password".to_owned()))
+}
+
+/// One line of standard input, which a terminal does not show.
+fn password() -> Result<String> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let fail = |source| Error::Read { path: "standard input".into(), source };
+    let stdin = std::io::stdin();
+    let shown = tcgetattr(&stdin).ok();
+    if let Some(shown) = &shown {
+        let mut hidden = shown.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Now, &hidden).map_err(|errno| fail(errno.into()))?;
+        output::note("password:");
+    }
+    let mut line = String::new();
+    let read = std::io::BufRead::read_line(&mut stdin.lock(), &mut line);
+    if let Some(shown) = &shown {
+        tcsetattr(&stdin, OptionalActions::Now, shown).map_err(|errno| fail(errno.into()))?;
+    }
+    read.map_err(fail)?;
+    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }
 
 #[cfg(test)]
@@ -58,8 +99,8 @@ mod tests {
 
     #[test]
     fn both_forms_mean_the_same() {
-        let creds = Args { creds: Some("me:a:b".to_owned()), auth: None };
-        let auth = Args { creds: None, auth: Some("bWU6YTpi".to_owned()) };
+        let creds = Args { creds: Some("me:a:b".to_owned()), ..Args::default() };
+        let auth = Args { auth: Some("bWU6YTpi".to_owned()), ..Args::default() };
         let expected = Some(("me".to_owned(), "a:b".to_owned()));
         assert_eq!(creds.user_and_password().unwrap(), expected);
         assert_eq!(auth.user_and_password().unwrap(), expected);
@@ -67,7 +108,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        assert!(Args { creds: None, auth: Some("!".to_owned()) }.user_and_password().is_err());
-        assert!(Args { creds: Some(":x".to_owned()), auth: None }.user_and_password().is_err());
+        assert!(Args { auth: Some("!".to_owned()), ..Args::default() }.user_and_password().is_err());
+        assert!(Args { creds: Some(":x".to_owned()), ..Args::default() }.user_and_password().is_err());
     }
 }

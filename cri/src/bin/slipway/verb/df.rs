@@ -5,13 +5,12 @@ use slipway_proto::slipway::v1::DiskUsageRequest;
 use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
-use crate::protojson::Registry;
 use crate::table::Table;
 use crate::{output, units};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Output format: json or table
+    /// Output format: json, yaml or table
     #[arg(short, long, default_value = "table")]
     output: Format,
 }
@@ -19,8 +18,8 @@ pub(crate) struct Args {
 pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
     let answer = session.own().await?.disk_usage(DiskUsageRequest {}).await;
     let usage = answer.map_err(Error::call("ask for the disk usage"))?.into_inner();
-    if args.output == Format::Json {
-        return output::json(&Registry::load()?.to_json("slipway.v1.DiskUsageResponse", &usage)?);
+    if args.output != Format::Table {
+        return output::message(args.output, "slipway.v1.DiskUsageResponse", &usage);
     }
     let mut table = Table::new(session.dialect, &["KIND", "COUNT", "SIZE", "RECLAIMABLE"]);
     for entry in usage.entries {

@@ -1,15 +1,41 @@
 //! `imagefsinfo`: the room that images take.
 
-use slipway_proto::runtime::v1::ImageFsInfoRequest;
+use slipway_proto::runtime::v1::{FilesystemUsage, ImageFsInfoRequest};
 
+use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
-use crate::output;
 use crate::protojson::Registry;
+use crate::{output, status_view, units};
 
-pub(crate) async fn perform(session: &Session) -> Result<()> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Output format: json, yaml or table
+    #[arg(short, long, default_value = "json")]
+    output: Format,
+}
+
+pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
     let answer = session.images().await?.image_fs_info(ImageFsInfoRequest {}).await;
     let answer = answer.map_err(Error::call("ask for the images' file system"))?.into_inner();
+    if args.output == Format::Table {
+        print("Container", &answer.container_filesystems)?;
+        return print("Image", &answer.image_filesystems);
+    }
     let status = Registry::load()?.to_json("runtime.v1.ImageFsInfoResponse", &answer)?;
-    output::json(&serde_json::json!({ "status": status }))
+    status_view::print(args.output, vec![serde_json::json!({ "status": status })])
+}
+
+fn print(kind: &str, filesystems: &[FilesystemUsage]) -> Result<()> {
+    output::line(format_args!("{kind} Filesystem "))?;
+    for (at, usage) in filesystems.iter().enumerate() {
+        let bytes = usage.used_bytes.as_ref().map_or(0, |bytes| bytes.value);
+        let inodes = usage.inodes_used.as_ref().map_or(0, |inodes| inodes.value);
+        let mountpoint = usage.fs_id.as_ref().map_or("", |id| &id.mountpoint);
+        output::line(format_args!("TimeStamp[{at}]: {}", usage.timestamp))?;
+        output::line(format_args!("Disk[{at}]: {}", units::size_in_four(bytes)))?;
+        output::line(format_args!("Inodes[{at}]: {inodes}"))?;
+        output::line(format_args!("Mountpoint[{at}]: {mountpoint}"))?;
+    }
+    Ok(())
 }

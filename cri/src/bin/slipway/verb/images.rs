@@ -1,11 +1,14 @@
 //! `images`: what the node has.
 
-use slipway_proto::runtime::v1::{Image, ImageFilter, ImageSpec, ListImagesRequest};
+mod narrow;
+
+use slipway_proto::runtime::v1::{
+    Image, ImageFilter, ImageSpec, ImageStatusRequest, ListImagesRequest, ListImagesResponse,
+};
 
 use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
-use crate::protojson::Registry;
 use crate::table::Table;
 use crate::{output, units};
 
@@ -26,30 +29,49 @@ pub(crate) struct Args {
     /// Show whole ids
     #[arg(long)]
     no_trunc: bool,
-    /// Output format: json or table
+    /// Output format: json, yaml or table
     #[arg(short, long, default_value = "table")]
     output: Format,
+    /// Only those that fit: dangling=true|false, reference=PATTERN, before=IMAGE, since=IMAGE
+    #[arg(short, long)]
+    filter: Vec<String>,
     /// Show this image only
     #[arg(value_name = "REPOSITORY[:TAG]")]
     image: Option<String>,
 }
 
 pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
-    let spec = args.image.clone().map(|image| ImageSpec { image, ..ImageSpec::default() });
-    let filter = spec.map(|spec| ImageFilter { image: Some(spec) });
-    let answer = session.images().await?.list_images(ListImagesRequest { filter }).await;
-    let mut answer = answer.map_err(Error::call("list images"))?.into_inner();
-    answer.images.sort_by(|a, b| (&a.repo_tags, &a.repo_digests).cmp(&(&b.repo_tags, &b.repo_digests)));
-    if args.output == Format::Json {
-        return output::json(&Registry::load()?.to_json("runtime.v1.ListImagesResponse", &answer)?);
+    let images = list(args.image.as_deref(), &args.filter, session).await?;
+    if args.output != Format::Table {
+        let answer = ListImagesResponse { images };
+        return output::message(args.output, "runtime.v1.ListImagesResponse", &answer);
     }
     if args.quiet {
-        return answer.images.iter().try_for_each(|image| output::line(&image.id));
+        return images.iter().try_for_each(|image| output::line(&image.id));
     }
     if args.verbose {
-        return answer.images.iter().try_for_each(describe);
+        return images.iter().try_for_each(describe);
     }
-    print_table(&args, &answer.images, session)
+    print_table(&args, &images, session)
+}
+
+/// The images of a name that the filters leave, by name.
+pub(super) async fn list(name: Option<&str>, filters: &[String], session: &Session) -> Result<Vec<Image>> {
+    let spec = name.map(|name| ImageSpec { image: name.to_owned(), ..ImageSpec::default() });
+    let filter = spec.map(|spec| ImageFilter { image: Some(spec) });
+    let answer = session.images().await?.list_images(ListImagesRequest { filter }).await;
+    let mut images = answer.map_err(Error::call("list images"))?.into_inner().images;
+    images.sort_by(|a, b| (&a.repo_tags, &a.repo_digests).cmp(&(&b.repo_tags, &b.repo_digests)));
+    narrow::by(images, filters)
+}
+
+/// The id of an image by any of its names, or a beginning of its id; none when it is not on the node.
+pub(super) async fn id(name: &str, session: &Session) -> Result<Option<String>> {
+    let image = Some(ImageSpec { image: name.to_owned(), ..ImageSpec::default() });
+    let request = ImageStatusRequest { image, verbose: false };
+    let answer = session.images().await?.image_status(request).await;
+    let answer = answer.map_err(Error::call(format!("find image {name}")))?.into_inner();
+    Ok(answer.image.map(|image| image.id))
 }
 
 fn print_table(args: &Args, images: &[Image], session: &Session) -> Result<()> {
@@ -88,7 +110,9 @@ fn describe(image: &Image) -> Result<()> {
     for digest in &image.repo_digests {
         output::line(format_args!("RepoDigests: {digest}"))?;
     }
-    output::line(format_args!("Size: {}", image.size))?;
+    if image.size != 0 {
+        output::line(format_args!("Size: {}", image.size))?;
+    }
     if let Some(uid) = &image.uid {
         output::line(format_args!("Uid: {}", uid.value))?;
     }

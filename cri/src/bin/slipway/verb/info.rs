@@ -10,7 +10,7 @@ use crate::status_view;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Output format: json
+    /// Output format: json or yaml
     #[arg(short, long, default_value = "json")]
     output: Format,
     /// Leave the runtime's verbose texts out
@@ -19,8 +19,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
-    if args.output != Format::Json {
-        return Err(Error::Usage("info is shown as json only".to_owned()));
+    if args.output == Format::Table {
+        return Err(Error::Usage("info has no table: use json or yaml".to_owned()));
     }
     let mut client = session.runtime().await?;
     let answer = client.status(StatusRequest { verbose: !args.quiet }).await;
@@ -32,12 +32,12 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
         let handlers: Result<Vec<_>> = answer
             .runtime_handlers
             .iter()
-            .map(|handler| registry.to_json("runtime.v1.RuntimeHandler", handler))
+            .map(|handler| registry.compact("runtime.v1.RuntimeHandler", handler))
             .collect();
         object.insert("runtimeHandlers".to_owned(), handlers?.into());
         if let Some(features) = &answer.features {
-            object.insert("features".to_owned(), registry.to_json("runtime.v1.RuntimeFeatures", features)?);
+            object.insert("features".to_owned(), registry.compact("runtime.v1.RuntimeFeatures", features)?);
         }
     }
-    status_view::print(vec![view])
+    status_view::print(args.output, vec![view])
 }

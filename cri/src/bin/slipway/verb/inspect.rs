@@ -1,7 +1,7 @@
 //! `inspect`: all that is known of containers.
 
 use serde_json::Value;
-use slipway_proto::runtime::v1::ContainerStatusRequest;
+use slipway_proto::runtime::v1::{ContainerStatus, ContainerStatusRequest};
 use slipway_proto::slipway::v1 as own;
 
 use super::ps;
@@ -9,28 +9,27 @@ use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::protojson::Registry;
-use crate::status_view;
+use crate::{output, status_view, units};
 
 const TIMES: [&str; 3] = ["createdAt", "startedAt", "finishedAt"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Output format: json
+    /// Output format: json, yaml or table
     #[arg(short, long, default_value = "json")]
     output: Format,
     /// Leave the runtime's verbose texts out
     #[arg(short, long)]
     quiet: bool,
-    /// Ids (or names, when called slipway); without any, those that run
+    #[command(flatten)]
+    which: ps::Which,
+    /// Ids (or names, when called slipway); without any, those that the filters find
     containers: Vec<String>,
 }
 
 pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
-    if args.output != Format::Json {
-        return Err(Error::Usage("inspect is shown as json only".to_owned()));
-    }
     let ids = if args.containers.is_empty() {
-        let listed = ps::list(&ps::Which::default(), session).await?;
+        let listed = ps::list(&args.which, session).await?;
         listed.into_iter().map(|container| container.id).collect()
     } else {
         args.containers
@@ -38,7 +37,7 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
     let registry = Registry::load()?;
     let mut views = Vec::new();
     for id in ids {
-        if session.speaks_own() {
+        if session.speaks_own() && args.output != Format::Table {
             match own_view(&id, &registry, session).await {
                 Err(error) if error.is_unimplemented() => {}
                 result => {
@@ -50,11 +49,39 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
         let request = ContainerStatusRequest { container_id: id.clone(), verbose: !args.quiet };
         let answer = session.runtime().await?.container_status(request).await;
         let answer = answer.map_err(Error::call(format!("inspect container {id}")))?.into_inner();
-        let status = registry.to_json("runtime.v1.ContainerStatus", &answer.status.unwrap_or_default())?;
+        let found = answer.status.unwrap_or_default();
+        if args.output == Format::Table {
+            print_table(&found)?;
+            if !args.quiet {
+                output::line(status_view::info_line(&answer.info))?;
+            }
+            continue;
+        }
+        let name = "runtime.v1.ContainerStatus";
+        let status = registry.with_nulls(name, registry.to_json(name, &found)?);
         let status = status_view::with_readable_times(status, &TIMES);
         views.push(status_view::with_info(status, &answer.info));
     }
-    status_view::print(views)
+    status_view::print(args.output, views)
+}
+
+fn print_table(container: &ContainerStatus) -> Result<()> {
+    let metadata = container.metadata.clone().unwrap_or_default();
+    output::line(format_args!("ID: {}", container.id))?;
+    output::line(format_args!("Name: {}", metadata.name))?;
+    if metadata.attempt != 0 {
+        output::line(format_args!("Attempt: {}", metadata.attempt))?;
+    }
+    output::line(format_args!("State: {}", container.state().as_str_name()))?;
+    output::line(format_args!("Created: {}", units::age(container.created_at)))?;
+    if container.started_at != 0 {
+        output::line(format_args!("Started: {}", units::age(container.started_at)))?;
+    }
+    if container.finished_at != 0 {
+        output::line(format_args!("Finished: {}", units::age(container.finished_at)))?;
+        output::line(format_args!("Exit Code: {}", container.exit_code))?;
+    }
+    status_view::print_maps([("Labels:", &container.labels), ("Annotations:", &container.annotations)])
 }
 
 /// The container with what belongs to it beside it, in one object.

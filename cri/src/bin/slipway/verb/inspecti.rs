@@ -1,7 +1,8 @@
 //! `inspecti`: all that is known of images.
 
-use slipway_proto::runtime::v1::{ImageSpec, ImageStatusRequest};
+use slipway_proto::runtime::v1::{Image, ImageSpec, ImageStatusRequest};
 
+use super::images;
 use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
@@ -10,40 +11,61 @@ use crate::{output, status_view, units};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Output format: json or table
+    /// Output format: json, yaml or table
     #[arg(short, long, default_value = "json")]
     output: Format,
     /// Leave the runtime's verbose texts out
     #[arg(short, long)]
     quiet: bool,
-    /// Ids or names
-    #[arg(required = true)]
+    /// Those of these names, when no id is given
+    #[arg(long)]
+    name: Option<String>,
+    /// Those that fit: dangling=true|false, reference=PATTERN, before=IMAGE, since=IMAGE
+    #[arg(short, long)]
+    filter: Vec<String>,
+    /// Ids or names; without any, all that the flags leave
     images: Vec<String>,
 }
 
 pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
+    let names = if args.images.is_empty() { found(&args, session).await? } else { args.images };
+    if names.is_empty() {
+        return Err(Error::Refused("no image fits the filters".to_owned()));
+    }
     let mut client = session.images().await?;
     let registry = Registry::load()?;
     let mut views = Vec::new();
-    for name in args.images {
+    for name in names {
         let image = Some(ImageSpec { image: name.clone(), ..ImageSpec::default() });
         let request = ImageStatusRequest { image, verbose: !args.quiet };
         let answer = client.image_status(request).await;
         let answer = answer.map_err(Error::call(format!("inspect image {name}")))?.into_inner();
         let image = answer.image.ok_or_else(|| Error::Refused(format!("no such image {name:?} present")))?;
-        if args.output == Format::Json {
-            let status = registry.to_json("runtime.v1.Image", &image)?;
-            views.push(status_view::with_info(status, &answer.info));
+        if args.output == Format::Table {
+            print_table(&image)?;
+            if !args.quiet {
+                output::line(status_view::info_line(&answer.info))?;
+            }
             continue;
         }
-        output::line(format_args!("ID: {}", image.id))?;
-        for tag in &image.repo_tags {
-            output::line(format_args!("Tag: {tag}"))?;
-        }
-        for digest in &image.repo_digests {
-            output::line(format_args!("Digest: {digest}"))?;
-        }
-        output::line(format_args!("Size: {}", units::size(image.size)))?;
+        let status = registry.to_json("runtime.v1.Image", &image)?;
+        views.push(status_view::with_info(status, &answer.info));
     }
-    if views.is_empty() { Ok(()) } else { status_view::print(views) }
+    status_view::print(args.output, views)
+}
+
+async fn found(args: &Args, session: &Session) -> Result<Vec<String>> {
+    let images = images::list(args.name.as_deref(), &args.filter, session).await?;
+    Ok(images.into_iter().map(|image| image.id).collect())
+}
+
+fn print_table(image: &Image) -> Result<()> {
+    output::line(format_args!("ID: {}", image.id))?;
+    for tag in &image.repo_tags {
+        output::line(format_args!("Tag: {tag}"))?;
+    }
+    for digest in &image.repo_digests {
+        output::line(format_args!("Digest: {digest}"))?;
+    }
+    output::line(format_args!("Size: {}", units::size(image.size)))
 }

@@ -1,17 +1,17 @@
 //! `inspectp`: all that is known of pods.
 
-use slipway_proto::runtime::v1::PodSandboxStatusRequest;
+use slipway_proto::runtime::v1::{PodSandboxStatus, PodSandboxStatusRequest};
 
 use super::pods;
 use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::protojson::Registry;
-use crate::status_view;
+use crate::{output, status_view, time};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Output format: json
+    /// Output format: json, yaml or table
     #[arg(short, long, default_value = "json")]
     output: Format,
     /// Leave the runtime's verbose texts out
@@ -24,9 +24,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
-    if args.output != Format::Json {
-        return Err(Error::Usage("inspectp is shown as json only".to_owned()));
-    }
     let ids = if args.pods.is_empty() {
         pods::list(&args.which, session).await?.into_iter().map(|pod| pod.id).collect()
     } else {
@@ -39,9 +36,34 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
         let request = PodSandboxStatusRequest { pod_sandbox_id: id.clone(), verbose: !args.quiet };
         let answer = client.pod_sandbox_status(request).await;
         let answer = answer.map_err(Error::call(format!("inspect pod {id}")))?.into_inner();
-        let status = registry.to_json("runtime.v1.PodSandboxStatus", &answer.status.unwrap_or_default())?;
+        let found = answer.status.unwrap_or_default();
+        if args.output == Format::Table {
+            print_table(&found)?;
+            if !args.quiet {
+                output::line(status_view::info_line(&answer.info))?;
+            }
+            continue;
+        }
+        let status = registry.to_json("runtime.v1.PodSandboxStatus", &found)?;
         let status = status_view::with_readable_times(status, &["createdAt"]);
         views.push(status_view::with_info(status, &answer.info));
     }
-    status_view::print(views)
+    status_view::print(args.output, views)
+}
+
+fn print_table(pod: &PodSandboxStatus) -> Result<()> {
+    let metadata = pod.metadata.clone().unwrap_or_default();
+    output::line(format_args!("ID: {}", pod.id))?;
+    output::line(format_args!("Name: {}", metadata.name))?;
+    output::line(format_args!("UID: {}", metadata.uid))?;
+    output::line(format_args!("Namespace: {}", metadata.namespace))?;
+    output::line(format_args!("Attempt: {}", metadata.attempt))?;
+    output::line(format_args!("Status: {}", pod.state().as_str_name()))?;
+    output::line(format_args!("Created: {}", time::full(pod.created_at)))?;
+    if let Some(network) = &pod.network {
+        let more = network.additional_ips.iter().map(|address| &address.ip);
+        let addresses: Vec<&str> = [&network.ip].into_iter().chain(more).map(String::as_str).collect();
+        output::line(format_args!("IP Addresses: {}", addresses.join(", ")))?;
+    }
+    status_view::print_maps([("Labels:", &pod.labels), ("Annotations:", &pod.annotations)])
 }

@@ -4,15 +4,21 @@
 use std::path::Path;
 use std::time::Duration;
 
-use slipway_proto::runtime::v1::{ContainerState, ContainerStatus, ContainerStatusRequest};
-use slipway_proto::slipway::v1::{LogEntry, LogsRequest, OutputStream};
+use slipway_cri::log_watch::LogWatch;
+use slipway_proto::runtime::v1::{
+    Container, ContainerState, ContainerStatus, ContainerStatusRequest, ReopenContainerLogRequest,
+};
+use slipway_proto::slipway::v1::{LogsRequest, OutputStream};
 
+use super::ps;
 use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::log_file::{LogFile, Selection};
-use crate::{output, time};
+use crate::log_sink::{Sink, Stream};
+use crate::time;
 
-const POLL: Duration = Duration::from_millis(150);
+/// How long nothing is written before the container's state is asked for.
+const PAUSE: Duration = Duration::from_millis(300);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -28,27 +34,66 @@ pub(crate) struct Args {
     /// Show when each line was written
     #[arg(short, long)]
     timestamps: bool,
+    /// Only so many bytes; -1 for all
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, default_value_t = -1, hide_default_value = true)]
+    limit_bytes: i64,
+    /// Only this stream
+    #[arg(short, long, value_name = "stdout|stderr")]
+    stream: Option<Stream>,
+    /// Of the container of the same name in the same pod that ended before this one
+    #[arg(short, long)]
+    previous: bool,
+    /// Have the runtime open the log file anew first
+    #[arg(short, long)]
+    reopen: bool,
     /// Id (or name, when called slipway)
     container: String,
 }
 
-pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
+pub(crate) async fn perform(mut args: Args, session: &Session) -> Result<()> {
     let since = args.since.as_deref().map(|text| {
         time::parse_since(text)
             .ok_or_else(|| Error::Usage(format!("{text} is neither a time nor a duration")))
     });
     let since = since.transpose()?;
+    let room = usize::try_from(args.limit_bytes).ok();
+    let mut sink = Sink { only: args.stream, room, timestamps: args.timestamps };
+    if args.reopen {
+        let request = ReopenContainerLogRequest { container_id: args.container.clone() };
+        let answer = session.runtime().await?.reopen_container_log(request).await;
+        answer.map_err(Error::call(format!("reopen the log of container {}", args.container)))?;
+    }
+    if args.previous {
+        args.container = previous(&args.container, session).await?;
+    }
     if session.speaks_own() {
-        match own(&args, since, session).await {
+        match own(&args, since, &mut sink, session).await {
             Err(error) if error.is_unimplemented() => {}
             result => return result,
         }
     }
     let tail = args.tail.and_then(|tail| usize::try_from(tail).ok());
-    cri(&args, Selection { tail, since, timestamps: args.timestamps }, session).await
+    cri(&args, Selection { tail, since }, &mut sink, session).await
 }
 
-async fn own(args: &Args, since: Option<i64>, session: &Session) -> Result<()> {
+/// The newest container of the same name and pod that has ended.
+async fn previous(id: &str, session: &Session) -> Result<String> {
+    let all = ps::list(&ps::Which::all(), session).await?;
+    let known = |container: &&Container| container.id.starts_with(id);
+    let this =
+        all.iter().find(known).ok_or_else(|| Error::Refused(format!("container {id} does not exist")))?;
+    let name = |container: &Container| container.metadata.clone().unwrap_or_default().name;
+    let before = all.iter().find(|container| {
+        container.id != this.id
+            && container.pod_sandbox_id == this.pod_sandbox_id
+            && container.state() == ContainerState::ContainerExited
+            && name(container) == name(this)
+    });
+    let none = || Error::Refused(format!("no container {} has ended in that pod before {id}", name(this)));
+    Ok(before.ok_or_else(none)?.id.clone())
+}
+
+async fn own(args: &Args, since: Option<i64>, sink: &mut Sink, session: &Session) -> Result<()> {
     let action = format!("logs of container {}", args.container);
     let request = LogsRequest {
         container: args.container.clone(),
@@ -63,46 +108,53 @@ async fn own(args: &Args, since: Option<i64>, session: &Session) -> Result<()> {
         let [stdout, stderr] = &mut starts_line;
         let is_stderr = entry.stream() == OutputStream::Stderr;
         let starts = if is_stderr { stderr } else { stdout };
-        let data = rendered(&entry, args.timestamps && *starts);
+        let time = if *starts { time::rfc3339(entry.timestamp) } else { String::new() };
         *starts = entry.data.ends_with(b"\n");
-        if is_stderr { output::error_bytes(&data)? } else { output::bytes(&data)? }
+        if !sink.write(is_stderr, &time, &entry.data)? {
+            break;
+        }
     }
     Ok(())
 }
 
-fn rendered(entry: &LogEntry, timestamp: bool) -> Vec<u8> {
-    let mut data =
-        if timestamp { format!("{} ", time::rfc3339(entry.timestamp)).into_bytes() } else { Vec::new() };
-    data.extend_from_slice(&entry.data);
-    data
-}
-
-async fn cri(args: &Args, selection: Selection, session: &Session) -> Result<()> {
+async fn cri(args: &Args, selection: Selection, sink: &mut Sink, session: &Session) -> Result<()> {
     let id = &args.container;
     let found = status(id, session).await?;
     if found.log_path.is_empty() {
         return Err(Error::Refused(format!("container {id} has no log file")));
     }
-    let mut log = LogFile::open(Path::new(&found.log_path))?;
-    log.show(selection)?;
+    let path = Path::new(&found.log_path);
+    let mut watch = LogWatch::new(path);
+    let mut log = LogFile::open(path)?;
     let rest = Selection { tail: None, ..selection };
-    if !args.follow {
+    if !log.show(selection, sink)? || !args.follow {
         return Ok(());
     }
     loop {
-        let ended = match status(id, session).await {
-            Ok(status) => status.state() != ContainerState::ContainerRunning,
-            Err(Error::Call { status, .. }) if status.code() == tonic::Code::NotFound => true,
-            Err(error) => return Err(error),
-        };
-        log.show(rest)?;
-        if log.follow_rotation() {
-            continue;
-        }
-        if ended {
+        let wait =
+            tokio::task::spawn_blocking(move || watch.wait(None, PAUSE).map(|changed| (watch, changed)));
+        let fail = |source| Error::Read { path: path.to_owned(), source };
+        let (watched, changed) = wait.await.map_err(|error| fail(error.into()))?.map_err(fail)?;
+        watch = watched;
+        // The state comes first: what was written before an end is read after it was seen.
+        let over = !changed && ended(id, session).await?;
+        if !log.show(rest, sink)? {
             return Ok(());
         }
-        tokio::time::sleep(POLL).await;
+        while log.follow_rotation(rest, sink)? {
+            log.show(rest, sink)?;
+        }
+        if over {
+            return Ok(());
+        }
+    }
+}
+
+async fn ended(id: &str, session: &Session) -> Result<bool> {
+    match status(id, session).await {
+        Ok(status) => Ok(status.state() != ContainerState::ContainerRunning),
+        Err(Error::Call { status, .. }) if status.code() == tonic::Code::NotFound => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

@@ -9,9 +9,8 @@ use super::filter::{self, Pattern};
 use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
-use crate::protojson::Registry;
 use crate::table::Table;
-use crate::{output, units};
+use crate::{output, status_view, time, units};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -23,7 +22,7 @@ pub(crate) struct Args {
     /// Show all that is known of each
     #[arg(short, long)]
     verbose: bool,
-    /// Output format: json or table
+    /// Output format: json, yaml or table
     #[arg(short, long, default_value = "table")]
     output: Format,
     /// Show whole ids
@@ -60,9 +59,9 @@ pub(crate) struct Which {
 
 pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
     let items = list(&args.which, session).await?;
-    if args.output == Format::Json {
+    if args.output != Format::Table {
         let answer = ListPodSandboxResponse { items };
-        return output::json(&Registry::load()?.to_json("runtime.v1.ListPodSandboxResponse", &answer)?);
+        return output::message(args.output, "runtime.v1.ListPodSandboxResponse", &answer);
     }
     if args.quiet {
         return items.iter().try_for_each(|pod| output::line(&pod.id));
@@ -132,13 +131,12 @@ fn describe(pod: &PodSandbox) -> Result<()> {
     output::line(format_args!("Name: {}", metadata.name))?;
     output::line(format_args!("UID: {}", metadata.uid))?;
     output::line(format_args!("Namespace: {}", metadata.namespace))?;
-    output::line(format_args!("Attempt: {}", metadata.attempt))?;
-    output::line(format_args!("Status: {}", state_name(pod)))?;
-    output::line(format_args!("Created: {}", units::age(pod.created_at)))?;
-    for (title, values) in [("Labels:", &pod.labels), ("Annotations:", &pod.annotations)] {
-        output::line(title)?;
-        values.iter().try_for_each(|(key, value)| output::line(format_args!("\t{key} -> {value}")))?;
+    if metadata.attempt != 0 {
+        output::line(format_args!("Attempt: {}", metadata.attempt))?;
     }
+    output::line(format_args!("Status: {}", state_name(pod)))?;
+    output::line(format_args!("Created: {}", time::full(pod.created_at)))?;
+    status_view::print_maps([("Labels:", &pod.labels), ("Annotations:", &pod.annotations)])?;
     output::line(format_args!("Runtime: {}", handler(pod)))?;
     output::line("")
 }

@@ -8,12 +8,12 @@ use slipway_proto::runtime::v1::{
 };
 
 use super::filter::{self, Pattern};
+use super::images;
 use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
-use crate::protojson::Registry;
 use crate::table::Table;
-use crate::{output, units};
+use crate::{output, status_view, units};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -25,12 +25,15 @@ pub(crate) struct Args {
     /// Show all that is known of each
     #[arg(short, long)]
     verbose: bool,
-    /// Output format: json or table
+    /// Output format: json, yaml or table
     #[arg(short, long, default_value = "table")]
     output: Format,
     /// Show whole ids
     #[arg(long)]
     no_trunc: bool,
+    /// Show the name of an image where a container was made by its id
+    #[arg(short, long)]
+    resolve_image_path: bool,
 }
 
 /// Which containers.
@@ -39,34 +42,34 @@ pub(crate) struct Args {
 pub(crate) struct Which {
     /// Also those that don't run
     #[arg(short, long)]
-    all: bool,
+    pub(super) all: bool,
     /// Only the one of this id
     #[arg(long)]
-    id: Option<String>,
+    pub(super) id: Option<String>,
     /// Only those whose names fit a regular expression
     #[arg(long)]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// Only those of this pod
     #[arg(short, long)]
-    pod: Option<String>,
+    pub(super) pod: Option<String>,
     /// Only those of this image
     #[arg(long)]
-    image: Option<String>,
+    pub(super) image: Option<String>,
     /// Only those of pods whose namespaces fit a regular expression
     #[arg(long)]
-    namespace: Option<String>,
+    pub(super) namespace: Option<String>,
     /// Only those created, running, exited or unknown
     #[arg(short, long)]
-    state: Option<String>,
+    pub(super) state: Option<String>,
     /// Only those with this label
     #[arg(long, value_name = "KEY=VALUE")]
-    label: Vec<String>,
+    pub(super) label: Vec<String>,
     /// Only the newest, whether it runs or not
     #[arg(short, long)]
-    latest: bool,
+    pub(super) latest: bool,
     /// Only the newest so many, whether they run or not
     #[arg(short = 'n', long)]
-    last: Option<usize>,
+    pub(super) last: Option<usize>,
 }
 
 impl Which {
@@ -99,9 +102,9 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
         }
     }
     let containers = list(&args.which, session).await?;
-    if args.output == Format::Json {
+    if args.output != Format::Table {
         let answer = ListContainersResponse { containers };
-        return output::json(&Registry::load()?.to_json("runtime.v1.ListContainersResponse", &answer)?);
+        return output::message(args.output, "runtime.v1.ListContainersResponse", &answer);
     }
     if args.quiet {
         return containers.iter().try_for_each(|container| output::line(&container.id));
@@ -109,7 +112,25 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
     if args.verbose {
         return containers.iter().try_for_each(describe);
     }
+    let mut containers = containers;
+    if args.resolve_image_path {
+        resolve(&mut containers, session).await?;
+    }
     print_table(&containers, args.no_trunc, session)
+}
+
+/// Names the images by their first tags.
+async fn resolve(containers: &mut [Container], session: &Session) -> Result<()> {
+    let known = images::list(None, &[], session).await?;
+    for container in containers {
+        let found = known.iter().find(|image| image.id == container.image_id);
+        if let (Some(tag), Some(spec)) =
+            (found.and_then(|image| image.repo_tags.first()), &mut container.image)
+        {
+            spec.image.clone_from(tag);
+        }
+    }
+    Ok(())
 }
 
 /// The containers that CRI knows, the newest first.
@@ -124,21 +145,16 @@ pub(super) async fn list(which: &Which, session: &Session) -> Result<Vec<Contain
     let answer =
         session.runtime().await?.list_containers(ListContainersRequest { filter: Some(filter) }).await;
     let mut items = answer.map_err(Error::call("list containers"))?.into_inner().containers;
+    let image = match &which.image {
+        Some(image) => Some(images::id(image, session).await?),
+        None => None,
+    };
     items.retain(|container| {
         name.fits(container_name(container))
             && namespace.fits(label(container, "io.kubernetes.pod.namespace"))
-            && which.image.as_deref().is_none_or(|image| is_of_image(container, image))
+            && image.as_ref().is_none_or(|id| id.as_ref() == Some(&container.image_id))
     });
     Ok(filter::newest(items, |container| container.created_at, filter::count(which.latest, which.last)))
-}
-
-fn is_of_image(container: &Container, image: &str) -> bool {
-    let named = container
-        .image
-        .as_ref()
-        .is_some_and(|spec| spec.image == image || spec.user_specified_image == image);
-    let id = container.image_id.strip_prefix("sha256:").unwrap_or(&container.image_id);
-    named || container.image_ref == image || id.starts_with(image.strip_prefix("sha256:").unwrap_or(image))
 }
 
 fn container_name(container: &Container) -> &str {
@@ -191,10 +207,7 @@ fn describe(container: &Container) -> Result<()> {
     output::line(format_args!("State: {}", state_name(container)))?;
     output::line(format_args!("Image: {}", container.image.as_ref().map_or("", |spec| &spec.image)))?;
     output::line(format_args!("Created: {}", units::age(container.created_at)))?;
-    for (title, values) in [("Labels:", &container.labels), ("Annotations:", &container.annotations)] {
-        output::line(title)?;
-        values.iter().try_for_each(|(key, value)| output::line(format_args!("\t{key} -> {value}")))?;
-    }
+    status_view::print_maps([("Labels:", &container.labels), ("Annotations:", &container.annotations)])?;
     output::line("")
 }
 

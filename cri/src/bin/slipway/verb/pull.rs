@@ -7,6 +7,7 @@ use slipway_proto::slipway::v1 as own;
 
 use super::{credentials, filter};
 use crate::connection::Session;
+use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::{output, pod_file, progress};
 
@@ -20,6 +21,9 @@ pub(crate) struct Args {
     /// Annotation to send along
     #[arg(short, long, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
+    /// How long the pull may take (or CRICTL_PULL_TIMEOUT); 0s for ever
+    #[arg(long, visible_alias = "pt", value_name = "DURATION")]
+    pull_timeout: Option<Deadline>,
     /// Tell nothing while it is pulled
     #[arg(short, long)]
     quiet: bool,
@@ -28,9 +32,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
+    let (deadline, action) = (Deadline::for_pull(args.pull_timeout)?, format!("pull {}", args.image));
     let plain = args.pod_config.is_none() && args.annotation.is_empty();
     if session.speaks_own() && plain {
-        match own(&args.image, args.credentials.for_own()?, args.quiet, session).await {
+        let credentials = args.credentials.for_own(&args.image)?;
+        match deadline.hold(&action, own(&args.image, credentials, args.quiet, session)).await {
             Err(error) if error.is_unimplemented() => {}
             Err(error) => return Err(error),
             Ok(done) => return output::line(done.image_id),
@@ -44,8 +50,9 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
     let sandbox_config = args.pod_config.as_deref().map(pod_file::pod).transpose()?;
     let request =
         v1::PullImageRequest { image: Some(spec), auth: args.credentials.for_cri()?, sandbox_config };
-    let answer = session.images().await?.pull_image(request).await;
-    let answer = answer.map_err(Error::call(format!("pull {}", args.image)))?.into_inner();
+    let mut client = session.images().await?;
+    let call = async { client.pull_image(request).await.map_err(Error::call(action.as_str())) };
+    let answer = deadline.hold(&action, call).await?.into_inner();
     output::line(format_args!("Image is up to date for {}", answer.image_ref))
 }
 

@@ -20,7 +20,8 @@ pub(crate) struct Args {
 
 pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
     let action = format!("push {}", args.image);
-    let request = PushRequest { image: args.image, credentials: args.credentials.for_own()? };
+    let credentials = args.credentials.for_own(&args.image)?;
+    let request = PushRequest { image: args.image, credentials };
     let events = session.own().await?.push(request).await.map_err(Error::call(action.as_str()))?;
     let done = progress::follow(events.into_inner(), &action, args.quiet).await?;
     output::line(format_args!("{}: {}", done.reference, done.digest))

@@ -49,7 +49,7 @@ async fn create(args: &Args, session: &Session) -> Result<RunContainerResponse> 
     match client.run_container(request.clone()).await {
         Err(status) if status.code() == Code::NotFound && !args.no_pull => {
             output::note(format_args!("image {} is not on the node: pulling it", args.image));
-            pull::own(&args.image, args.credentials.for_own()?, false, session).await?;
+            pull::own(&args.image, args.credentials.for_own(&args.image)?, false, session).await?;
             let retried = client.run_container(request).await.map_err(Error::call(action()))?;
             Ok(retried.into_inner())
         }

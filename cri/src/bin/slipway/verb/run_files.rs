@@ -9,6 +9,7 @@ use slipway_proto::runtime::v1::{
 
 use super::credentials;
 use crate::connection::{RuntimeClient, Session};
+use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::{output, pod_file};
 
@@ -25,6 +26,12 @@ pub(crate) struct Args {
     /// Handler by which to run the pod
     #[arg(short, long, default_value = "", hide_default_value = true)]
     runtime: String,
+    /// How long the pull may take (or CRICTL_PULL_TIMEOUT); 0s for ever
+    #[arg(long, visible_alias = "pt", value_name = "DURATION")]
+    pull_timeout: Option<Deadline>,
+    /// How long the call may take; 0s for ever
+    #[arg(short = 'T', long, value_name = "DURATION", default_value = "0s", hide_default_value = true)]
+    cancel_timeout: Deadline,
     /// Configuration of the container
     #[arg(value_name = "CONTAINER.json")]
     container: PathBuf,
@@ -42,7 +49,9 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
             auth: args.credentials.for_cri()?,
             sandbox_config: Some(pod.clone()),
         };
-        session.images().await?.pull_image(request).await.map_err(Error::call("pull the image"))?;
+        let mut client = session.images().await?;
+        let call = async { client.pull_image(request).await.map_err(Error::call("pull the image")) };
+        Deadline::for_pull(args.pull_timeout)?.hold("pull the image", call).await?;
     }
     let mut client = session.runtime().await?;
     let request = RunPodSandboxRequest { config: Some(pod.clone()), runtime_handler: args.runtime };
@@ -53,7 +62,8 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
         config: Some(container),
         sandbox_config: None,
     };
-    match Box::pin(launch(request, pod, &mut client)).await {
+    let launch = Box::pin(launch(request, pod, &mut client));
+    match args.cancel_timeout.hold("run container", launch).await {
         Ok(id) => output::line(id),
         Err(error) => {
             let request = RemovePodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() };

@@ -9,16 +9,16 @@ use super::Args;
 use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
-use crate::protojson::Registry;
 use crate::table::Table;
 use crate::verb::filter::{self, Pattern};
+use crate::verb::images;
 use crate::{output, units};
 
 pub(super) async fn perform(args: &Args, session: &Session) -> Result<()> {
     let containers = list(args, session).await?;
-    if args.output == Format::Json || args.verbose {
+    if args.output != Format::Table || args.verbose {
         let answer = ListContainersResponse { containers };
-        return output::json(&Registry::load()?.to_json("slipway.v1.ListContainersResponse", &answer)?);
+        return output::message(args.output, "slipway.v1.ListContainersResponse", &answer);
     }
     if args.quiet {
         return containers.iter().try_for_each(|container| output::line(&container.id));
@@ -53,12 +53,16 @@ async fn list(args: &Args, session: &Session) -> Result<Vec<Container>> {
     };
     let answer = session.own().await?.list_containers(request).await;
     let mut items = answer.map_err(Error::call("list containers"))?.into_inner().containers;
+    let image = match &which.image {
+        Some(image) => Some(images::id(image, session).await?),
+        None => None,
+    };
     items.retain(|container| {
         let pod_namespace = container.pod_name.split_once('/').map_or("", |(namespace, _)| namespace);
         wanted.is_none_or(|wanted| is_in(container.state(), wanted))
             && which.id.as_deref().is_none_or(|id| container.id.starts_with(id))
             && which.pod.as_deref().is_none_or(|pod| container.pod_id.starts_with(pod))
-            && which.image.as_deref().is_none_or(|image| is_of_image(container, image))
+            && image.as_ref().is_none_or(|id| id.as_ref() == Some(&container.image_id))
             && name.fits(&container.name)
             && namespace.fits(pod_namespace)
     });
@@ -72,11 +76,6 @@ fn is_in(state: ContainerState, wanted: cri::ContainerState) -> bool {
         ContainerState::Exited => wanted == cri::ContainerState::ContainerExited,
         ContainerState::Unspecified => wanted == cri::ContainerState::ContainerUnknown,
     }
-}
-
-fn is_of_image(container: &Container, image: &str) -> bool {
-    let bare = |id: &str| id.strip_prefix("sha256:").unwrap_or(id).to_owned();
-    container.image == image || bare(&container.image_id).starts_with(&bare(image))
 }
 
 fn command(container: &Container, whole: bool) -> String {

@@ -1,0 +1,42 @@
+//! Flags that say how long a call may take.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::time;
+
+/// A duration as typed; 0 is for ever.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Deadline(Duration);
+
+impl std::str::FromStr for Deadline {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        time::parse_duration(text).map(Self).ok_or_else(|| format!("{text} is not a duration such as 30s"))
+    }
+}
+
+impl Deadline {
+    /// That of a pull: what was typed, else what the environment says.
+    pub(crate) fn for_pull(typed: Option<Self>) -> Result<Self> {
+        match (typed, std::env::var("CRICTL_PULL_TIMEOUT")) {
+            (Some(typed), _) => Ok(typed),
+            (None, Ok(text)) if !text.is_empty() => {
+                text.parse().map_err(|reason| Error::Usage(format!("CRICTL_PULL_TIMEOUT: {reason}")))
+            }
+            (None, _) => Ok(Self::default()),
+        }
+    }
+
+    /// Does a call; when the time is over it is called off, which the daemon sees.
+    pub(crate) async fn hold<T>(self, action: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
+        if self.0.is_zero() {
+            return call.await;
+        }
+        match tokio::time::timeout(self.0, call).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Refused(format!("{action}: it took more than {:?}: called off", self.0))),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! A JSON value as YAML, laid out as Go's writers do: lists are not indented below their key, a word that would mean
+//! something else gets double quotes, one with signs in it single ones.
+
+use serde_json::Value;
+
+use super::read;
+
+/// The text, which ends with a newline.
+pub(crate) fn text(value: &Value) -> String {
+    let mut out = String::new();
+    match value {
+        Value::Object(pairs) if !pairs.is_empty() => mapping(&mut out, pairs, 0, false),
+        Value::Array(items) if !items.is_empty() => list(&mut out, items, 0),
+        other => {
+            scalar(&mut out, other, 0);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// `inline`: the first key stands behind a `- ` that is written already.
+fn mapping(out: &mut String, pairs: &serde_json::Map<String, Value>, indent: usize, inline: bool) {
+    for (at, (key, value)) in pairs.iter().enumerate() {
+        if at > 0 || !inline {
+            pad(out, indent);
+        }
+        if key.contains('\n') {
+            out.push_str(&Value::from(key.as_str()).to_string())
+        } else {
+            string(out, key, indent)
+        }
+        out.push(':');
+        match value {
+            Value::Object(pairs) if !pairs.is_empty() => {
+                out.push('\n');
+                mapping(out, pairs, indent + 2, false);
+            }
+            Value::Array(items) if !items.is_empty() => {
+                out.push('\n');
+                list(out, items, indent);
+            }
+            other => {
+                out.push(' ');
+                scalar(out, other, indent + 2);
+                out.push('\n');
+            }
+        }
+    }
+}
+
+fn list(out: &mut String, items: &[Value], indent: usize) {
+    for item in items {
+        pad(out, indent);
+        nested_item(out, item, indent);
+    }
+}
+
+fn nested_item(out: &mut String, item: &Value, indent: usize) {
+    out.push_str("- ");
+    match item {
+        Value::Object(pairs) if !pairs.is_empty() => mapping(out, pairs, indent + 2, true),
+        Value::Array(items) if !items.is_empty() => {
+            for (at, item) in items.iter().enumerate() {
+                if at > 0 {
+                    pad(out, indent + 2);
+                }
+                nested_item(out, item, indent + 2);
+            }
+        }
+        other => {
+            scalar(out, other, indent + 2);
+            out.push('\n');
+        }
+    }
+}
+
+fn pad(out: &mut String, indent: usize) {
+    out.extend(std::iter::repeat_n(' ', indent));
+}
+
+fn scalar(out: &mut String, value: &Value, indent: usize) {
+    match value {
+        Value::String(text) => string(out, text, indent),
+        Value::Object(_) => out.push_str("{}"),
+        Value::Array(_) => out.push_str("[]"),
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+fn string(out: &mut String, text: &str, indent: usize) {
+    let printable = |c: char| {
+        c == '\n' || !(c.is_control() || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}'))
+    };
+    if means_something(text) || !text.chars().all(printable) {
+        out.push_str(&Value::from(text).to_string());
+    } else if text.contains('\n') {
+        block(out, text, indent);
+    } else if needs_quotes(text) {
+        out.push('\'');
+        out.push_str(&text.replace('\'', "''"));
+        out.push('\'');
+    } else {
+        out.push_str(text);
+    }
+}
+
+/// Whether a reader would take the bare word for something that is no text.
+fn means_something(text: &str) -> bool {
+    let year = text.get(..5).and_then(|head| head.strip_suffix('-'));
+    let dated = year.is_some_and(|year| year.bytes().all(|byte| byte.is_ascii_digit()));
+    let special =
+        matches!(text.trim_start_matches(['-', '+']), ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN");
+    dated || special || text == "<<" || !read::word(text).is_string()
+}
+
+fn needs_quotes(text: &str) -> bool {
+    let mut chars = text.chars();
+    let first = chars.next().unwrap_or(' ');
+    let second = chars.next().unwrap_or(' ');
+    let indicator = ",[]{}#&*!|>'\"%@`".contains(first) || ("-?:".contains(first) && second == ' ');
+    let document = text.starts_with("---") || text.starts_with("...");
+    let blanks = text.starts_with(' ') || text.ends_with(' ');
+    indicator || document || blanks || text.contains(": ") || text.contains(" #") || text.ends_with(':')
+}
+
+/// A text of several lines; the sign behind `|` says how it ends, a digit that it begins with blanks.
+fn block(out: &mut String, text: &str, indent: usize) {
+    out.push('|');
+    if text.starts_with([' ', '\n']) {
+        out.push('2');
+    }
+    let body = text.strip_suffix('\n');
+    match body {
+        None => out.push('-'),
+        Some(body) if body.ends_with('\n') || body.is_empty() => out.push('+'),
+        Some(_) => {}
+    }
+    for line in body.unwrap_or(text).split('\n') {
+        out.push('\n');
+        if !line.is_empty() {
+            pad(out, indent.max(2));
+            out.push_str(line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn lists_stand_at_their_keys_and_words_are_quoted_where_they_must_be() {
+        let value = json!({
+            "a": [{"b": 1, "c": ["x", "y"]}, [1, [2]], []], "d": {}, "number": "12", "truth": "yes", "empty": "",
+            "time": "2026-01-02T03:04:05Z", "sign": "a: b", "star": "*a", "quote": "it's", "none": null,
+            "lines": "one\ntwo\n", "command": "echo hi >&2",
+        });
+        let expected = "a:\n- b: 1\n  c:\n  - x\n  - \"y\"\n- - 1\n  - - 2\n- []\ncommand: echo hi >&2\nd: {}\nempty: \"\"\nlines: |\n  one\n  two\nnone: null\nnumber: \"12\"\nquote: it's\nsign: 'a: b'\nstar: '*a'\ntime: \"2026-01-02T03:04:05Z\"\ntruth: \"yes\"\n";
+        assert_eq!(text(&value), expected);
+    }
+
+    #[test]
+    fn what_is_written_reads_back_the_same() {
+        for odd in [
+            "",
+            " ",
+            "a ",
+            " a",
+            "\n",
+            "a\n\n",
+            "a\nb",
+            "\n a\n",
+            "\ta",
+            "a\tb",
+            "-",
+            "- a",
+            "?x",
+            "#",
+            "a #b",
+            "a:",
+            ":a",
+            "\u{1}",
+            "é\u{2028}",
+            "'",
+            "\"",
+            "\\",
+            "%",
+            "---",
+            "null",
+            "~",
+            "0x1",
+            "1e3",
+            ".5",
+            "<<",
+            "{a}",
+            "=",
+            "1_000",
+            "  a\n  b",
+        ] {
+            let value = json!({"k": odd, "l": [odd, {"m": odd}], odd: 1});
+            let written = text(&value);
+            assert_eq!(super::super::parse(&written).as_ref(), Ok(&value), "{odd:?}:\n{written}");
+        }
+    }
+}
