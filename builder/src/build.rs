@@ -10,6 +10,7 @@ use slipway_runtime::Runtime;
 
 use crate::cancel::Cancellation;
 use crate::context::{Context, OpenContext};
+use crate::dockerfile::{self, Step};
 use crate::error::{Error, Result};
 use crate::graph::{self, Graph, Source};
 use crate::progress::Progress;
@@ -126,6 +127,11 @@ impl Builder {
     }
 }
 
+/// How many steps are told of, the FROM among them.
+fn numbered(steps: &[Step]) -> usize {
+    steps.iter().filter(|step| step.instruction.is_numbered()).count().saturating_add(1)
+}
+
 /// A build's own directory; dropping it removes it.
 struct Scratch(PathBuf);
 
@@ -228,24 +234,38 @@ impl Build<'_> {
             None if several => format!("stage-{index} "),
             None => String::new(),
         };
-        let total =
-            stage.steps.iter().filter(|step| step.instruction.is_numbered()).count().saturating_add(1);
+        let total = numbered(&stage.steps);
         let mut state = self.base(base, stage.line, &format!("[{title}1/{total}] {}", stage.text))?;
+        let triggers = std::mem::take(&mut state.triggers);
+        let parse = |text: &String| dockerfile::trigger(stage.line, text, file.escape);
+        let triggers = triggers.iter().map(parse).collect::<Result<Vec<Step>>>()?;
+        self.steps(context, index, (&triggers, &format!("{title}onbuild ")), &mut state)?;
+        self.steps(context, index, (&stage.steps, &title), &mut state)?;
+        Ok(state)
+    }
+
+    /// Does steps one after another. The FROM counts among those of a stage, and a trigger's stands for it.
+    fn steps(
+        &mut self,
+        context: &OpenContext,
+        index: usize,
+        (steps, title): (&[Step], &str),
+        state: &mut State,
+    ) -> Result<()> {
+        let total = numbered(steps);
         let mut number = 1_usize;
-        for step in &stage.steps {
+        for step in steps {
+            let told = |error: Error| error.in_step(step.line, &step.text);
             if !step.instruction.is_numbered() {
-                self.set(&mut state, file.escape, step)
-                    .map_err(|error| error.in_step(step.line, &step.text))?;
+                self.set(state, context.dockerfile.escape, step).map_err(told)?;
                 continue;
             }
             number = number.saturating_add(1);
             let name = format!("[{title}{number}/{total}] {}", step.text);
-            self.step(name, |build, number| {
-                Ok(((), build.make(context, index, (step, number), &mut state)?))
-            })
-            .map_err(|error| error.in_step(step.line, &step.text))?;
+            self.step(name, |build, number| Ok(((), build.make(context, index, (step, number), state)?)))
+                .map_err(told)?;
         }
-        Ok(state)
+        Ok(())
     }
 
     fn base(&mut self, base: &Source, line: usize, name: &str) -> Result<State> {
@@ -275,13 +295,14 @@ impl Build<'_> {
             Err(error) => return Err(error.into()),
         };
         let lease = self.store.lease(&image.id)?;
-        Ok((State::image(&image, lease), was_here))
+        let written = self.store.written_config(&image.id)?;
+        Ok((State::image(&image, &written, lease), was_here))
     }
 
     fn commit(&mut self, state: &State, tags: &[Reference]) -> Result<Image> {
         let store = self.store;
         self.step("exporting to image".to_owned(), |build, step| {
-            let image = store.commit_image(&state.configuration(), &state.layers, tags)?;
+            let image = store.commit_image(&state.configuration()?, &state.layers, tags)?;
             let mut text = format!("writing image {}\n", image.id);
             tags.iter().for_each(|tag| text.push_str(&format!("naming to {tag}\n")));
             let stream = crate::progress::Stream::Stdout;

@@ -39,9 +39,19 @@ impl Cancellation {
         if self.lock().cancelled { Err(Error::Cancelled) } else { Ok(()) }
     }
 
-    /// Names the container to kill; none when there is none any more.
-    pub(crate) fn running(&self, container: Option<(Runtime, ContainerId)>) {
-        self.lock().running = container;
+    /// Names the container to kill, which has been started; an error when the build was given up before.
+    pub(crate) fn running(&self, runtime: &Runtime, container: &ContainerId) -> Result<()> {
+        let mut state = self.lock();
+        if state.cancelled {
+            return Err(Error::Cancelled);
+        }
+        state.running = Some((runtime.clone(), container.clone()));
+        Ok(())
+    }
+
+    /// Nothing runs any more.
+    pub(crate) fn ended(&self) {
+        self.lock().running = None;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

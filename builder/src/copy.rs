@@ -1,5 +1,6 @@
 //! COPY and ADD: sources to a list of entries, the list to a content hash, the list to files in a draft layer.
 
+pub(crate) mod archive;
 mod draft;
 mod mode;
 mod select;
@@ -36,6 +37,12 @@ pub(crate) struct Request {
     pub(crate) owner: Option<(u32, u32)>,
     /// The mode to give.
     pub(crate) chmod: Option<Chmod>,
+}
+
+/// A file's name as a source that has no wildcards.
+pub(crate) fn literal(name: &str) -> String {
+    let escaped = |c: char| if matches!(c, '*' | '?' | '[' | '\\') { vec!['\\', c] } else { vec![c] };
+    name.chars().flat_map(escaped).collect()
 }
 
 /// Joins a path to the working directory; a `/` at the end stays, and `.` gets one.

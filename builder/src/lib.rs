@@ -5,7 +5,7 @@
 //! context, ignore, glob, tree              where files come from
 //! graph                                    which stages the target needs
 //! stage, step, cache                       what a step changes, and whether it has run before
-//! copy/{select, draft}, run                the two ways to make a layer
+//! copy/{select, draft, archive}, run                the two ways to make a layer
 //! commit                                   layers and configuration -> image
 //! progress                                 what is told meanwhile
 //! ```
@@ -30,6 +30,8 @@ mod tree;
 pub use build::{BuildRequest, Builder, BuilderConfig, Built, Session};
 pub use cancel::Cancellation;
 pub use context::Context;
-pub use dockerfile::{Command, Copy, Dockerfile, From, Instruction, Stage, Step, parse};
+pub use dockerfile::{
+    Command, Copy, Dockerfile, From, Healthcheck, Heredoc, Instruction, Stage, Step, parse,
+};
 pub use error::{Error, Result};
 pub use progress::{Plain, Progress, Stream};

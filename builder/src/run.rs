@@ -74,9 +74,11 @@ impl Sandbox {
         self.last = Some(id.clone());
         let mut session = self.runtime.attach(&id, false)?;
         cancel.check()?;
-        cancel.running(Some((self.runtime.clone(), id.clone())));
+        self.runtime.start_container(&id)?;
+        // One that was cancelled meanwhile ends with the sandbox.
+        cancel.running(&self.runtime, &id)?;
         let ended = self.follow(&id, &mut session, output);
-        cancel.running(None);
+        cancel.ended();
         cancel.check()?;
         Ok((self.runtime.upper_dir(&id), ended?))
     }
@@ -87,7 +89,6 @@ impl Sandbox {
         session: &mut slipway_runtime::AttachSession,
         output: &dyn Fn(Stream, Vec<u8>),
     ) -> Result<i32> {
-        self.runtime.start_container(id)?;
         loop {
             match session.next_event()? {
                 Some(AttachEvent::Stdout(bytes)) => output(Stream::Stdout, bytes),

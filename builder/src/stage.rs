@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use oci_spec::image::{Arch, Config, History, HistoryBuilder, ImageConfiguration, Os};
+use serde_json::Value;
 use slipway_image::{DiffId, Image, Lease};
 
 use crate::clock;
@@ -12,6 +13,8 @@ use crate::{copy, graph};
 
 /// The ARGs that need no declaration.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -30,6 +33,10 @@ pub(crate) struct State {
     pub(crate) author: Option<String>,
     /// The shell of shell forms.
     pub(crate) shell: Vec<String>,
+    /// Settings that Docker's images have and the OCI's don't: `Shell`, `Healthcheck`.
+    pub(crate) more: BTreeMap<String, Value>,
+    /// What ONBUILD has kept for who builds on this.
+    pub(crate) triggers: Vec<String>,
     /// ARGs in scope, by name.
     pub(crate) args: BTreeMap<String, String>,
     /// Whether CMD was set in this stage, so that ENTRYPOINT leaves it.
@@ -47,16 +54,27 @@ impl State {
             history: Vec::new(),
             created: None,
             author: None,
-            shell: vec!["/bin/sh".into(), "-c".into()],
+            shell: SHELL.map(str::to_owned).to_vec(),
+            more: BTreeMap::new(),
+            triggers: Vec::new(),
             args: BTreeMap::new(),
             own_cmd: false,
             leases: Vec::new(),
         }
     }
 
-    /// An image.
-    pub(crate) fn image(image: &Image, lease: Lease) -> Self {
+    /// An image, and its configuration as it was written.
+    pub(crate) fn image(image: &Image, written: &Value, lease: Lease) -> Self {
+        let config = written.get("config");
+        let texts = |value: &Value| serde_json::from_value::<Vec<String>>(value.clone()).ok();
+        let list = |key: &str| config.and_then(|config| config.get(key)).and_then(texts).unwrap_or_default();
+        let shell = Some(list("Shell")).filter(|shell| !shell.is_empty());
+        let kept = ["Shell", "Healthcheck"].into_iter();
+        let more = kept.filter_map(|key| Some((key.to_owned(), config?.get(key)?.clone())));
         Self {
+            shell: shell.unwrap_or_else(|| SHELL.map(str::to_owned).to_vec()),
+            more: more.filter(|(_, value)| !value.is_null()).collect(),
+            triggers: list("OnBuild"),
             layers: image.layers.clone(),
             config: image.config.config().clone().unwrap_or_default(),
             history: image.config.history().clone().unwrap_or_default(),
@@ -121,6 +139,12 @@ impl State {
         }
     }
 
+    /// Expands the text of a heredoc.
+    pub(crate) fn expand_text(&self, line: usize, escape: char, text: &str) -> Result<String> {
+        let lookup = |name: &str| self.env(name).or_else(|| self.args.get(name).cloned());
+        expand::expand_text(text, escape, &lookup).map_err(|reason| Error::dockerfile(line, reason))
+    }
+
     /// The working directory.
     pub(crate) fn workdir(&self) -> String {
         copy::normal(self.config.working_dir().as_deref().unwrap_or("/"))
@@ -154,8 +178,29 @@ impl State {
         self.record(text, layer.is_some());
     }
 
-    /// The image's configuration.
-    pub(crate) fn configuration(&self) -> ImageConfiguration {
+    /// The image's configuration, with what Docker's images have besides.
+    pub(crate) fn configuration(&self) -> Result<Value> {
+        let refused =
+            |error: serde_json::Error| Error::Invalid(format!("the image's configuration: {error}"));
+        let mut written = serde_json::to_value(self.standard()).map_err(refused)?;
+        let config = written.as_object_mut().map(|object| object.entry("config").or_insert(Value::Null));
+        if let Some(config) = config {
+            if config.is_null() {
+                *config = Value::Object(serde_json::Map::new());
+            }
+            for (key, value) in &self.more {
+                if let Some(object) = config.as_object_mut() {
+                    object.insert(key.clone(), value.clone());
+                }
+            }
+            if let (Some(object), false) = (config.as_object_mut(), self.triggers.is_empty()) {
+                object.insert("OnBuild".to_owned(), self.triggers.clone().into());
+            }
+        }
+        Ok(written)
+    }
+
+    fn standard(&self) -> ImageConfiguration {
         let mut configuration = ImageConfiguration::default();
         configuration.set_architecture(Arch::from(graph::architecture()));
         configuration.set_os(Os::Linux);

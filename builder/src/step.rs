@@ -1,26 +1,25 @@
 //! What each instruction does to a stage: settings at once, layers from the cache or made.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use slipway_image::{DiffId, Lower};
+use serde_json::Value;
+use slipway_image::{DiffId, Lower, Store};
 
 use crate::build::Build;
 use crate::cache::{self, Entry, Key};
 use crate::clock;
 use crate::context::OpenContext;
-use crate::copy::{self, Chmod, Draft, Origin, Request};
-use crate::dockerfile::{Command, Copy, Instruction, Step};
+use crate::copy::{self, Chmod, Draft, Origin, Request, archive};
+use crate::dockerfile::{Command, Copy, Healthcheck, Heredoc, Instruction, Step};
 use crate::error::{Error, Result};
 use crate::graph::{self, Source};
+use crate::ignore::Ignore;
 use crate::progress::Progress;
 use crate::run::{self, Process, Sandbox};
 use crate::stage::{self, State};
 use crate::tree::Tree;
-
-/// The first bytes of archives that ADD would have to unpack.
-const ARCHIVES: [(&[u8], usize); 5] =
-    [(b"\x1f\x8b", 0), (b"BZh", 0), (b"\xfd7zXZ\0", 0), (b"\x28\xb5\x2f\xfd", 0), (b"ustar", 257)];
 
 impl Build<'_> {
     /// An instruction that changes settings alone.
@@ -64,7 +63,14 @@ impl Build<'_> {
             Instruction::StopSignal(signal) => {
                 state.config.set_stop_signal(Some(expand(signal)?));
             }
-            Instruction::Shell(words) => state.shell.clone_from(words),
+            Instruction::Shell(words) => {
+                state.shell.clone_from(words);
+                state.more.insert("Shell".to_owned(), words.clone().into());
+            }
+            Instruction::Healthcheck(check) => {
+                state.more.insert("Healthcheck".to_owned(), healthcheck(check));
+            }
+            Instruction::OnBuild(text) => state.triggers.push(text.clone()),
             Instruction::Maintainer(author) => state.author = Some(author.clone()),
             Instruction::Add(_) | Instruction::Copy(_) | Instruction::Run(_) | Instruction::Workdir(_) => {}
         }
@@ -199,30 +205,84 @@ impl Build<'_> {
         };
         let expand = |word: &String| state.expand(step.line, escape, word);
         let sources = copy.sources.iter().map(expand).collect::<Result<Vec<_>>>()?;
+        let names = copy.inline.iter().map(|heredoc| heredoc.word.clone());
+        let written = sources.iter().cloned().chain(names).collect::<Vec<_>>();
         let destination = copy::absolute(&state.workdir(), &expand(&copy.destination)?);
         let chown = copy.chown.as_ref().map(expand).transpose()?;
         let chmod = copy.chmod.as_ref().map(expand).transpose()?;
-        let found = copy::select(&origin, &sources)?;
-        if found.is_empty() {
+        let mut found = copy::select(&origin, &sources)?;
+        if found.is_empty() && copy.inline.is_empty() {
             let message = format!("line {}: {} matches nothing", step.line, sources.join(" "));
             (self.session.progress)(Progress::Warning { message });
         }
-        if matches!(step.instruction, Instruction::Add(_)) {
-            refuse_archives(&origin, &found)?;
-        }
-        let mut key = Key::new("copy", &state.layers);
+        let unpacks = matches!(step.instruction, Instruction::Add(_));
+        let archives = if unpacks { archive::take(&origin, &mut found)? } else { Vec::new() };
+        let inline = self.inline(copy, (step.line, escape), state)?;
+        let mut key = Key::new(if unpacks { "add" } else { "copy" }, &state.layers);
         key.text(&destination);
         key.list(chown.iter().cloned().collect::<Vec<_>>().into_iter());
         key.list(chmod.iter().cloned().collect::<Vec<_>>().into_iter());
         key.bytes(&copy::hash(&origin, &found, copy.from.is_some())?);
+        key.bytes(&copy::hash(&origin, &archives, copy.from.is_some())?);
+        key.list(
+            inline
+                .iter()
+                .flat_map(|(name, text)| [name.clone(), text.clone()])
+                .collect::<Vec<_>>()
+                .into_iter(),
+        );
         self.cached(&key, step, state, |build, state| {
             let lowers = build.lowers(&state.layers)?;
             let mut draft = build.draft(&lowers)?;
             let owner = chown.map(|text| copy::user::owner(draft.tree(), &text)).transpose()?;
             let chmod = chmod.map(|text| parse_mode(&text)).transpose()?;
-            draft.copy(&origin, &found, &Request { sources, destination, owner, chmod })?;
+            let request = Request { sources: written, destination, owner, chmod };
+            draft.copy(&origin, &found, &request)?;
+            for found in &archives {
+                archive::unpack(build.store, &origin, found, (&mut draft, &request))?;
+            }
+            build.write_inline(&inline, (&mut draft, &request))?;
             draft.finish().map(Some)
         })
+    }
+
+    /// The files that stand in the Dockerfile: their names and texts.
+    fn inline(
+        &self,
+        copy: &Copy,
+        (line, escape): (usize, char),
+        state: &State,
+    ) -> Result<Vec<(String, String)>> {
+        let file = |heredoc: &Heredoc| {
+            let text = heredoc.text();
+            let text = if heredoc.expand { state.expand_text(line, escape, &text)? } else { text };
+            Ok((heredoc.name.clone(), text))
+        };
+        copy.inline.iter().map(file).collect()
+    }
+
+    fn write_inline(
+        &mut self,
+        files: &[(String, String)],
+        (draft, request): (&mut Draft, &Request),
+    ) -> Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        self.drafts = self.drafts.saturating_add(1);
+        let folder = self.scratch.join(self.drafts.to_string());
+        std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        for (name, text) in files {
+            let path = folder.join(name);
+            std::fs::write(&path, text).map_err(Error::io("write", &path))?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
+                .map_err(Error::io("set the mode of", &path))?;
+        }
+        let tree = Tree::open(&[folder])?;
+        // Its files are nobody's of the host: the image's root gets them.
+        let origin = Origin { tree: &tree, ignore: Some(&Ignore::default()), place: "the Dockerfile".into() };
+        let names: Vec<String> = files.iter().map(|(name, _)| copy::literal(name)).collect();
+        draft.copy(&origin, &copy::select(&origin, &names)?, request)
     }
 
     fn origin(&mut self, context: &OpenContext, name: &str, index: usize, line: usize) -> Result<Tree> {
@@ -238,17 +298,22 @@ impl Build<'_> {
     }
 
     fn lowers(&self, layers: &[DiffId]) -> Result<Vec<PathBuf>> {
-        let directory = |lower| match lower {
-            Lower::Directory(path) => Ok(path),
-            other => Err(Error::Invalid(format!("a layer of another form can't be built on: {other:?}"))),
-        };
-        self.store.lowers(layers)?.lowers.into_iter().map(directory).collect()
+        directories(self.store, layers)
     }
 
     fn draft(&mut self, lowers: &[PathBuf]) -> Result<Draft> {
         self.drafts = self.drafts.saturating_add(1);
         Draft::new(self.scratch.join(self.drafts.to_string()), lowers)
     }
+}
+
+/// The directories of layers, the topmost first.
+pub(crate) fn directories(store: &Store, layers: &[DiffId]) -> Result<Vec<PathBuf>> {
+    let directory = |lower| match lower {
+        Lower::Directory(path) => Ok(path),
+        other => Err(Error::Invalid(format!("a layer of another form can't be built on: {other:?}"))),
+    };
+    store.lowers(layers)?.lowers.into_iter().map(directory).collect()
 }
 
 fn argv(state: &State, command: &Command) -> Vec<String> {
@@ -289,20 +354,14 @@ fn parse_mode(text: &str) -> Result<Chmod> {
     Chmod::parse(text).ok_or_else(bad)
 }
 
-fn refuse_archives(origin: &Origin<'_>, found: &[copy::Selection]) -> Result<()> {
-    for item in found.iter().filter(|selection| !selection.directory).flat_map(|selection| &selection.items) {
-        let parent = origin.tree.directory(item.source.parent().unwrap_or(Path::new("")))?;
-        let name = item.source.file_name().unwrap_or_default();
-        let Ok(file) = parent.open_file(name) else { continue };
-        let mut head = Vec::new();
-        let mut limited = std::io::Read::take(file, 512);
-        std::io::Read::read_to_end(&mut limited, &mut head).map_err(Error::io("read", &item.source))?;
-        if ARCHIVES.iter().any(|(magic, at)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic))) {
-            return Err(Error::Invalid(format!(
-                "{} is an archive, and ADD does not unpack yet: unpack it before, or use COPY",
-                item.source.display()
-            )));
-        }
+/// As Docker's images have it.
+fn healthcheck(check: &Healthcheck) -> Value {
+    let mut value = serde_json::json!({ "Test": check.test });
+    for (name, nanos) in &check.durations {
+        value[*name] = (*nanos).into();
     }
-    Ok(())
+    if let Some(retries) = check.retries {
+        value["Retries"] = retries.into();
+    }
+    value
 }

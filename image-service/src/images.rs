@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use oci_spec::image::ImageConfiguration;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::digest::{DiffId, Digest, ImageId};
@@ -19,7 +19,7 @@ use crate::{gc, layers};
 /// Makes an image of a configuration and layers that are here.
 pub(crate) fn commit(
     shared: &Arc<Shared>,
-    config: &ImageConfiguration,
+    config: &impl Serialize,
     diff_ids: &[DiffId],
     names: &[Reference],
 ) -> Result<Image> {

@@ -39,6 +39,7 @@ pub use error::{Error, Result};
 pub use image::{
     Checked, Finding, Image, LayerRecord, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
 };
+pub use layer::compression::is_tar;
 pub use lease::Lease;
 pub use reference::Reference;
 pub use store::{Limits, Store, StoreConfig};

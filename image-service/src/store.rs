@@ -1,11 +1,12 @@
 //! The store's face: every operation on images, each one line to the module that does it.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use oci_spec::image::ImageConfiguration;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::credentials::Credentials;
 use crate::digest::{DiffId, Digest, ImageId};
@@ -15,6 +16,7 @@ use crate::image::{
     Checked, Image, LayerRecord, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
 };
 use crate::index::{Held, Index, Places};
+use crate::layer::compression;
 use crate::lease::Lease;
 use crate::pull::Pulls;
 use crate::records::{CacheRecord, VERSION};
@@ -232,9 +234,10 @@ impl Store {
         layers::commit(&self.shared, upper)
     }
 
-    /// Makes a layer of an uncompressed tar that lies on `parents`.
+    /// Makes a layer of a tar, plain or compressed by gzip or zstd, that lies on `parents`.
     pub fn import_layer(&self, tar: impl Read + Send, parents: &[DiffId]) -> Result<LayerRecord> {
-        layers::import(&self.shared, tar, parents)
+        let plain = compression::decoder(BufReader::new(tar)).map_err(Error::io("read", "the given tar"))?;
+        layers::import(&self.shared, plain, parents)
     }
 
     /// Writes a layer's exact tar and verifies its diff id.
@@ -245,11 +248,19 @@ impl Store {
     /// Makes an image of a configuration and layers; the configuration's diff ids are set from `layers`.
     pub fn commit_image(
         &self,
-        config: &ImageConfiguration,
+        config: &impl Serialize,
         layers: &[DiffId],
         names: &[Reference],
     ) -> Result<Image> {
         images::commit(&self.shared, config, layers, names)
+    }
+
+    /// An image's configuration as it was written, also with what the OCI's specification does not know.
+    pub fn written_config(&self, image: &ImageId) -> Result<Value> {
+        let path = self.shared.places.blob(&image.0);
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let damaged = |error: serde_json::Error| Error::Corrupt { path, reason: error.to_string() };
+        serde_json::from_slice(&bytes).map_err(damaged)
     }
 
     /// What the build cache holds for a step.
@@ -303,7 +314,7 @@ mod tests {
     }
 
     fn image(store: &Store, layers: &[DiffId], name: &str) -> Image {
-        store.commit_image(&ImageConfiguration::default(), layers, &[name.parse().unwrap()]).unwrap()
+        store.commit_image(&oci_spec::image::ImageConfiguration::default(), layers, &[name.parse().unwrap()]).unwrap()
     }
 
     fn layers_on_disk(folder: &Path) -> usize {

@@ -7,6 +7,7 @@
 pub mod artifact;
 pub mod authority;
 pub mod bridge;
+pub mod build;
 pub mod busybox;
 pub mod fault;
 pub mod grpc;

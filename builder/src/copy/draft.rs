@@ -204,7 +204,7 @@ fn leaf(origin: &Origin<'_>, item: &Item, place: (&OwnedFd, &OsStr), owned: &Own
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let target = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR);
             let mut target = File::from(target.map_err(Error::io("create a copy of", path))?);
-            std::io::copy(&mut source, &mut target).map_err(Error::io("copy", path))?;
+            copy_data(&mut source, &mut target).map_err(Error::io("copy", path))?;
             give(&target, owned.owner, owned.mode).map_err(Error::io("set the owner of a copy of", path))?;
             set_attributes(&target, &source, &item.source)?;
             return rustix::fs::futimens(&target, &owned.times)
@@ -233,6 +233,30 @@ fn leaf(origin: &Origin<'_>, item: &Item, place: (&OwnedFd, &OsStr), owned: &Own
     rustix::fs::chownat(parent, name, Some(uid), Some(gid), nofollow)
         .map_err(Error::io("set the owner of", path))?;
     rustix::fs::utimensat(parent, name, &owned.times, nofollow).map_err(Error::io("set the times of", path))
+}
+
+/// Copies what there is, and leaves the holes of the source holes.
+fn copy_data(source: &mut File, target: &mut File) -> std::io::Result<()> {
+    use rustix::fs::{SeekFrom, seek};
+    use std::io::Read as _;
+    let length = source.metadata()?.len();
+    let mut at = 0;
+    while at < length {
+        let from = match seek(&*source, SeekFrom::Data(at)) {
+            Ok(from) => from,
+            // Only a hole is left.
+            Err(rustix::io::Errno::NXIO) => break,
+            // A file system that knows no holes.
+            Err(rustix::io::Errno::INVAL) => at,
+            Err(errno) => return Err(errno.into()),
+        };
+        let to = seek(&*source, SeekFrom::Hole(from)).unwrap_or(length);
+        seek(&*source, SeekFrom::Start(from))?;
+        seek(&*target, SeekFrom::Start(from))?;
+        std::io::copy(&mut source.take(to.saturating_sub(from)), target)?;
+        at = to.max(from.saturating_add(1));
+    }
+    target.set_len(length)
 }
 
 fn not_directory(path: &Path) -> Error {

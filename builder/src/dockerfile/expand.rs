@@ -15,6 +15,24 @@ pub(crate) fn expand(word: &str, escape: char, lookup: Lookup<'_>) -> Result<Str
     scan.until(None)
 }
 
+/// Expands the text of a heredoc: quotes are text there, and an escape counts before `$` and itself alone.
+pub(crate) fn expand_text(text: &str, escape: char, lookup: Lookup<'_>) -> Result<String, String> {
+    let mut scan =
+        Scan { chars: text.chars().collect(), at: 0, escape, lookup, depth: 0, whole: text.to_owned() };
+    let mut expanded = String::new();
+    while let Some(c) = scan.next() {
+        match c {
+            '$' => expanded.push_str(&scan.dollar()?),
+            c if c == escape => match scan.peek() {
+                Some(next) if next == '$' || next == escape => expanded.extend(scan.next()),
+                _ => expanded.push(c),
+            },
+            c => expanded.push(c),
+        }
+    }
+    Ok(expanded)
+}
+
 struct Scan<'a> {
     chars: Vec<char>,
     at: usize,
@@ -254,6 +272,12 @@ mod tests {
         ] {
             assert_eq!(expand(word, '\\', &lookup).as_deref(), Ok(expected), "{word}");
         }
+    }
+
+    #[test]
+    fn quotes_are_text_in_a_heredoc() {
+        let expanded = expand_text("it's \"$v\" \\$v \\n ${none:-d}\n", '\\', &lookup);
+        assert_eq!(expanded.as_deref(), Ok("it's \"value\" $v \\n d\n"));
     }
 
     #[test]

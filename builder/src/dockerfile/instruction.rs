@@ -1,5 +1,7 @@
 //! What a Dockerfile can say. Texts are as written: variables are expanded when the step runs.
 
+use super::heredoc::Heredoc;
+
 /// One instruction and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -28,10 +30,14 @@ pub enum Instruction {
     Env(Vec<(String, String)>),
     /// `EXPOSE`.
     Expose(Vec<String>),
+    /// `HEALTHCHECK`.
+    Healthcheck(Healthcheck),
     /// `LABEL`, both forms.
     Label(Vec<(String, String)>),
     /// `MAINTAINER`.
     Maintainer(String),
+    /// `ONBUILD`: the instruction for who builds on the image.
+    OnBuild(String),
     /// `RUN`.
     Run(Command),
     /// `SHELL`.
@@ -64,10 +70,23 @@ pub struct Copy {
     pub chown: Option<String>,
     /// `--chmod`.
     pub chmod: Option<String>,
-    /// The sources, at least one.
+    /// The sources, at least one with those below.
     pub sources: Vec<String>,
+    /// Files that stand in the Dockerfile itself.
+    pub inline: Vec<Heredoc>,
     /// The destination.
     pub destination: String,
+}
+
+/// What tells whether a container is well; kept in the image for who asks for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`.
+    pub test: Vec<String>,
+    /// Nanoseconds by their names in the configuration: `Interval`, `Timeout`, `StartPeriod`, `StartInterval`.
+    pub durations: Vec<(&'static str, u64)>,
+    /// After how many failures it counts.
+    pub retries: Option<u64>,
 }
 
 /// `FROM`.

@@ -1,5 +1,6 @@
 //! Text to logical lines: parser directives, comments, continuations.
 
+use super::heredoc::{self, Heredoc};
 use crate::error::{Error, Result};
 
 /// A Dockerfile larger than this is a mistake.
@@ -12,6 +13,8 @@ pub(crate) struct Line {
     pub(crate) number: usize,
     /// The text without surrounding blanks.
     pub(crate) text: String,
+    /// What the `<<words` in it stand for, in order.
+    pub(crate) heredocs: Vec<Heredoc>,
 }
 
 /// All logical lines and the escape character that was in force.
@@ -29,17 +32,25 @@ pub(crate) fn lines(bytes: &[u8]) -> Result<Lines> {
     let escape = directives(text)?;
     let mut lines = Vec::new();
     let mut open: Option<Line> = None;
-    for (index, raw) in text.lines().enumerate() {
+    let mut source = text.lines().enumerate();
+    while let Some((index, raw)) = source.next() {
         let number = index.saturating_add(1);
         let trimmed = raw.trim();
         if trimmed.is_empty() || trimmed.starts_with('#') {
             continue;
         }
         let (part, continues) = continuation(if open.is_some() { raw } else { raw.trim_start() }, escape);
-        let line = open.get_or_insert_with(|| Line { number, text: String::new() });
+        let line = open.get_or_insert_with(|| Line { number, text: String::new(), heredocs: Vec::new() });
         line.text.push_str(part);
-        if !continues {
-            lines.extend(open.take());
+        if continues {
+            continue;
+        }
+        if let Some(mut line) = open.take() {
+            line.heredocs = heredoc::opened(&line.text, escape);
+            for heredoc in &mut line.heredocs {
+                heredoc.read(line.number, source.by_ref().map(|(_, raw)| raw))?;
+            }
+            lines.push(line);
         }
     }
     lines.extend(open);

@@ -1,6 +1,7 @@
 //! Logical lines to instructions. What this builder does not do is refused by its name.
 
-use super::instruction::{Command, Copy, Dockerfile, From, Instruction, Stage, Step};
+use super::heredoc::Heredoc;
+use super::instruction::{Command, Copy, Dockerfile, From, Healthcheck, Instruction, Stage, Step};
 use super::lex::{self, Line};
 use super::words;
 use crate::error::{Error, Result};
@@ -44,6 +45,16 @@ pub fn parse(bytes: &[u8]) -> Result<Dockerfile> {
     Ok(dockerfile)
 }
 
+/// Parses an instruction that an image's ONBUILD has kept.
+pub(crate) fn trigger(line: usize, text: &str, escape: char) -> Result<Step> {
+    let logical = Line { number: line, text: text.trim().to_owned(), heredocs: Vec::new() };
+    let parts = Parts::of(&logical, escape)?;
+    if matches!(parts.keyword.as_str(), "FROM" | "MAINTAINER" | "ONBUILD") {
+        return Err(Error::dockerfile(line, format!("ONBUILD {} can't be kept for later", parts.keyword)));
+    }
+    Ok(Step { line, text: parts.shown(), instruction: parts.instruction()? })
+}
+
 /// A line taken apart.
 struct Parts<'a> {
     line: usize,
@@ -52,6 +63,7 @@ struct Parts<'a> {
     flags: Vec<(String, String)>,
     rest: &'a str,
     whole: &'a str,
+    heredocs: &'a [Heredoc],
 }
 
 impl<'a> Parts<'a> {
@@ -68,7 +80,8 @@ impl<'a> Parts<'a> {
             return Err(Error::dockerfile(line.number, reason));
         }
         let (flags, after) = words::flags(line.number, rest, escape)?;
-        Ok(Self { line: line.number, escape, keyword, flags, rest: after, whole: rest })
+        let heredocs = &line.heredocs;
+        Ok(Self { line: line.number, escape, keyword, flags, rest: after, whole: rest, heredocs })
     }
 
     fn error<T>(&self, reason: impl Into<String>) -> Result<T> {
@@ -85,11 +98,10 @@ impl<'a> Parts<'a> {
             "COPY" => return self.copy().map(Instruction::Copy),
             "ADD" => return self.add().map(Instruction::Add),
             "RUN" => return self.run().map(Instruction::Run),
-            "HEALTHCHECK" | "ONBUILD" => {
-                return self.error(format!(
-                    "{} is not supported: OCI images have no place for it; remove the line",
-                    self.keyword
-                ));
+            "HEALTHCHECK" => return self.healthcheck().map(Instruction::Healthcheck),
+            "ONBUILD" => {
+                trigger(self.line, self.whole, self.escape)?;
+                return Ok(Instruction::OnBuild(self.whole.to_owned()));
             }
             known => known,
         };
@@ -167,18 +179,27 @@ impl<'a> Parts<'a> {
             }
             *slot = Some(value.clone());
         }
-        if self.rest.split_whitespace().any(is_heredoc) {
-            return self.error(format!("{} from a heredoc is not supported yet: use a file", self.keyword));
-        }
         let mut words = match words::json(self.line, self.rest)? {
             Some(words) => words,
             None => words::quoted(self.rest, self.escape).into_iter().map(str::to_owned).collect(),
         };
         let destination = words.pop().unwrap_or_default();
-        if words.is_empty() || words.iter().any(String::is_empty) || destination.is_empty() {
+        let of_heredoc = |word: &String| self.heredocs.iter().any(|heredoc| heredoc.word == *word);
+        if self.heredocs.iter().any(|heredoc| heredoc.word == destination) {
+            return self.error(format!("expected {} <<NAME destination", self.keyword));
+        }
+        words.retain(|word| !of_heredoc(word));
+        let inline = self.heredocs.to_vec();
+        if from.is_some() && !inline.is_empty() {
+            return self.error("--from and a heredoc don't go together: write two lines");
+        }
+        if (words.is_empty() && inline.is_empty())
+            || words.iter().any(String::is_empty)
+            || destination.is_empty()
+        {
             return self.error(format!("expected {} source … destination", self.keyword));
         }
-        Ok(Copy { from, chown, chmod, sources: words, destination })
+        Ok(Copy { from, chown, chmod, sources: words, inline, destination })
     }
 
     fn add(&self) -> Result<Copy> {
@@ -202,13 +223,51 @@ impl<'a> Parts<'a> {
                 (other, _) => return self.error(format!("RUN has no flag --{other}: remove it")),
             }
         }
-        let command = self.command()?;
-        match &command {
-            Command::Shell(text) if text.starts_with("<<") => {
-                self.error("RUN with a heredoc is not supported yet: join the commands with && \\")
-            }
-            _ => Ok(command),
+        let [first, ..] = self.heredocs else { return self.command() };
+        if self.rest != first.word {
+            // The shell reads them as it reads its own.
+            let bodies = self.heredocs.iter().map(|found| format!("\n{}{}", found.body, found.name));
+            return Ok(Command::Shell([self.rest.to_owned()].into_iter().chain(bodies).collect()));
         }
+        let script = first.text();
+        if script.starts_with("#!") {
+            let reason = "a heredoc that begins with #! is not supported yet: name the program, as in RUN python3 <<EOF";
+            return self.error(reason);
+        }
+        Ok(Command::Shell(script))
+    }
+
+    fn healthcheck(&self) -> Result<Healthcheck> {
+        let mut found = Healthcheck::default();
+        for (name, value) in &self.flags {
+            let key = match name.as_str() {
+                "interval" => "Interval",
+                "timeout" => "Timeout",
+                "start-period" => "StartPeriod",
+                "start-interval" => "StartInterval",
+                "retries" => {
+                    let retries = value.parse().ok().filter(|retries| *retries > 0);
+                    let Some(retries) = retries else {
+                        return self.error(format!("--retries={value} is no number from 1 on"));
+                    };
+                    found.retries = Some(retries);
+                    continue;
+                }
+                other => return self.error(format!("HEALTHCHECK has no flag --{other}: remove it")),
+            };
+            let Some(nanos) = words::duration(value) else {
+                return self.error(format!("--{name}={value} is no duration: write 30s, or 1m30s"));
+            };
+            found.durations.push((key, nanos));
+        }
+        let (kind, command) = self.rest.split_once(char::is_whitespace).unwrap_or((self.rest, ""));
+        found.test = match (kind.to_ascii_uppercase().as_str(), words::json(self.line, command.trim())?) {
+            ("NONE", _) if command.is_empty() && self.flags.is_empty() => vec!["NONE".to_owned()],
+            ("CMD", Some(words)) if !words.is_empty() => [vec!["CMD".to_owned()], words].concat(),
+            ("CMD", None) if !command.is_empty() => vec!["CMD-SHELL".to_owned(), command.trim().to_owned()],
+            _ => return self.error("expected HEALTHCHECK CMD command, or HEALTHCHECK NONE"),
+        };
+        Ok(found)
     }
 
     fn command(&self) -> Result<Command> {
@@ -277,13 +336,6 @@ fn unknown(keyword: &str) -> String {
 fn is_stage_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'))
-}
-
-fn is_heredoc(word: &str) -> bool {
-    word.strip_prefix("<<").is_some_and(|name| {
-        name.trim_start_matches('-')
-            .starts_with(|c: char| c.is_alphanumeric() || matches!(c, '"' | '\'' | '_'))
-    })
 }
 
 #[cfg(test)]

@@ -72,6 +72,29 @@ pub(super) fn pairs(line: usize, keyword: &str, rest: &str, escape: char) -> Res
     words.iter().map(pair).collect()
 }
 
+/// A duration as Go writes it, such as `1m30s` or `500ms`, in nanoseconds.
+pub(super) fn duration(text: &str) -> Option<u64> {
+    let mut rest = text;
+    let mut total = 0_u64;
+    while !rest.is_empty() {
+        let (figure, tail) = rest.split_at_checked(rest.find(|c: char| !c.is_ascii_digit())?)?;
+        let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at_checked(end)?;
+        let scale = match unit {
+            "ns" => 1,
+            "us" | "µs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return None,
+        };
+        total = total.checked_add(figure.parse::<u64>().ok()?.checked_mul(scale)?)?;
+        rest = tail;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
 /// Where the first word of the text ends.
 fn word_end(text: &str, escape: char) -> usize {
     let mut quote = None;

@@ -18,6 +18,22 @@ pub(crate) fn decoder<'a>(mut input: impl BufRead + Send + 'a) -> io::Result<Box
     }
 }
 
+/// Whether a file is a tar, plain or compressed: its first block is a header whose checksum is right.
+///
+/// # Errors
+/// When it can't be read, or is not what its first bytes say.
+pub fn is_tar(input: impl Read + Send) -> io::Result<bool> {
+    let mut block = Vec::new();
+    decoder(io::BufReader::new(input))?.take(512).read_to_end(&mut block)?;
+    let (Some(field), 512) = (block.get(148..156), block.len()) else { return Ok(false) };
+    let digits = String::from_utf8_lossy(field).trim_matches(['\0', ' ']).to_owned();
+    let sum = block
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) });
+    Ok(u64::from_str_radix(&digits, 8).is_ok_and(|said| said == sum.sum::<u64>()))
+}
+
 /// A zstd stream may begin with a frame that holds no data.
 fn is_skippable(start: &[u8]) -> bool {
     matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
@@ -49,6 +65,19 @@ mod tests {
         let frame = |bytes: &[u8]| zstd::encode_all(bytes, 1);
         assert_eq!(decode(&[frame(b"one ")?, frame(b"two")?].concat())?, b"one two");
         assert_eq!(decode(b"plain")?, b"plain");
+        Ok(())
+    }
+
+    #[test]
+    fn a_tar_is_known_by_its_first_header() -> io::Result<()> {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(1);
+        header.set_cksum();
+        tar.append_data(&mut header, "a", &b"x"[..])?;
+        let tar = tar.into_inner()?;
+        assert!(is_tar(&tar[..])? && is_tar(&zstd::encode_all(&tar[..], 1)?[..])?);
+        assert!(!is_tar(&b"text"[..])? && !is_tar(&[0_u8; 1024][..])? && !is_tar(&[7_u8; 600][..])?);
         Ok(())
     }
 

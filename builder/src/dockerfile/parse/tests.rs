@@ -50,10 +50,37 @@ fn copy_takes_flags_and_both_forms() {
         chown: None,
         chmod: None,
         sources: texts(sources),
+        inline: Vec::new(),
         destination: destination.into(),
     };
     assert_eq!(only("COPY --from=base a b /c/"), Instruction::Copy(copy(Some("base"), &["a", "b"], "/c/")));
     assert_eq!(only(r#"COPY ["a b", "/c"]"#), Instruction::Copy(copy(None, &["a b"], "/c")));
+}
+
+#[test]
+fn heredocs_are_scripts_files_and_what_the_shell_makes_of_them() {
+    let script = Instruction::Run(Command::Shell("a $b\n# no comment\n\nc\n".into()));
+    assert_eq!(only("RUN <<EOF\na $b\n# no comment\n\nc\nEOF"), script);
+    let piped = Instruction::Run(Command::Shell("cat <<A <<-B >x\none\nA\n\ttwo\nB".into()));
+    assert_eq!(only("RUN cat <<A <<-B >x\none\nA\n\ttwo\nB"), piped);
+    let Instruction::Copy(copy) = only("COPY f <<\"one.txt\" <<-two /d/\n$x\none.txt\n\ty\ntwo") else {
+        panic!()
+    };
+    let inline =
+        copy.inline.iter().map(|found| (found.name.as_str(), found.text(), found.expand)).collect::<Vec<_>>();
+    assert_eq!(inline, [("one.txt", "$x\n".to_owned(), false), ("two", "y\n".to_owned(), true)]);
+    assert_eq!((copy.sources, copy.destination.as_str()), (texts(&["f"]), "/d/"));
+}
+
+#[test]
+fn healthchecks_and_triggers_are_kept() {
+    let check = Healthcheck {
+        test: texts(&["CMD-SHELL", "wget x"]),
+        durations: vec![("Interval", 90_000_000_000)],
+        retries: Some(2),
+    };
+    assert_eq!(only("HEALTHCHECK --interval=1m30s --retries=2 CMD wget x"), Instruction::Healthcheck(check));
+    assert_eq!(only("ONBUILD COPY . /app"), Instruction::OnBuild("COPY . /app".into()));
 }
 
 #[test]
@@ -82,12 +109,21 @@ fn each_mistake_is_told_with_its_line_and_what_to_do() {
             "Dockerfile line 2: ADD http://h/x is not supported yet: fetch it before and use COPY",
         ),
         (
-            "FROM a\nCOPY <<EOF /x\nhi\nEOF",
-            "Dockerfile line 2: COPY from a heredoc is not supported yet: use a file",
+            "FROM a\nCOPY <<EOF /x\nhi\n",
+            "Dockerfile line 2: <<EOF is not closed: write EOF alone on a line below",
         ),
         (
-            "FROM a\nRUN <<EOF\nhi\nEOF",
-            "Dockerfile line 2: RUN with a heredoc is not supported yet: join the commands with && \\",
+            "FROM a\nRUN <<EOF\n#!/bin/x\nEOF",
+            "Dockerfile line 2: a heredoc that begins with #! is not supported yet: name the program, as in RUN python3 <<EOF",
+        ),
+        (
+            "FROM a\nCOPY --from=b <<E /x\nE",
+            "Dockerfile line 2: --from and a heredoc don't go together: write two lines",
+        ),
+        ("FROM a\nONBUILD FROM b", "Dockerfile line 2: ONBUILD FROM can't be kept for later"),
+        (
+            "FROM a\nHEALTHCHECK --interval=x CMD y",
+            "Dockerfile line 2: --interval=x is no duration: write 30s, or 1m30s",
         ),
         (
             "FROM a\nRUN --mount=type=cache,target=/x y",
@@ -101,10 +137,7 @@ fn each_mistake_is_told_with_its_line_and_what_to_do() {
         ("FROM a\nLABEL =1", "Dockerfile line 2: =1: a name must stand before the ="),
         ("FROM a\nSHELL sh -c", "Dockerfile line 2: SHELL wants its JSON form: SHELL [\"/bin/sh\", \"-c\"]"),
         ("FROM a\nCMD [\"a\", 1]", "Dockerfile line 2: 1 in the JSON form: put it in double quotes"),
-        (
-            "FROM a\nHEALTHCHECK CMD x",
-            "Dockerfile line 2: HEALTHCHECK is not supported: OCI images have no place for it; remove the line",
-        ),
+        ("FROM a\nHEALTHCHECK x", "Dockerfile line 2: expected HEALTHCHECK CMD command, or HEALTHCHECK NONE"),
         ("FROM a\nARG =x", "Dockerfile line 2: \"=x\" is no ARG: write name or name=default"),
         ("FROM a\nCMD --x y", "Dockerfile line 2: CMD has no flag --x: remove it"),
         ("FROM a\nCOPY --chown=\"a x y", "Dockerfile line 2: \"a x y: the quote \" is not closed"),

@@ -72,9 +72,9 @@ enum CrictlCommand {
     #[command(flatten)]
     Cri(CriCommand),
     /// Run a new container in a new pod
-    Run(Box<verb::run_files::Args>),
+    Run(verb::run_files::Args),
     /// Run a command in containers
-    Exec(Box<verb::exec_sync::Args>),
+    Exec(verb::exec_sync::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -172,8 +172,8 @@ pub(crate) enum OwnCommand {
 #[derive(Debug)]
 pub(crate) enum Command {
     Cri(CriCommand),
-    RunFiles(Box<verb::run_files::Args>),
-    ExecSync(Box<verb::exec_sync::Args>),
+    RunFiles(verb::run_files::Args),
+    ExecSync(verb::exec_sync::Args),
     Own(OwnCommand),
 }
 

@@ -1,5 +1,6 @@
 //! Flags that say how long a call may take.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -30,13 +31,21 @@ impl Deadline {
     }
 
     /// Does a call; when the time is over it is called off, which the daemon sees.
-    pub(crate) async fn hold<T>(self, action: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) fn hold<'a, T: 'a>(
+        self,
+        action: &'a str,
+        call: impl Future<Output = Result<T>> + 'a,
+    ) -> Pin<Box<dyn Future<Output = Result<T>> + 'a>> {
         if self.0.is_zero() {
-            return call.await;
+            return Box::pin(call);
         }
-        match tokio::time::timeout(self.0, call).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::Refused(format!("{action}: it took more than {:?}: called off", self.0))),
-        }
+        Box::pin(async move {
+            match tokio::time::timeout(self.0, call).await {
+                Ok(result) => result,
+                Err(_) => {
+                    Err(Error::Refused(format!("{action}: it took more than {:?}: called off", self.0)))
+                }
+            }
+        })
     }
 }

@@ -45,8 +45,8 @@ use crate::output;
 pub(crate) async fn perform(command: Command, session: &Session) -> Result<u8> {
     match command {
         Command::Cri(command) => Box::pin(perform_cri(command, session)).await,
-        Command::RunFiles(args) => done(Box::pin(run_files::perform(*args, session)).await),
-        Command::ExecSync(args) => done(Box::pin(exec_sync::perform(*args, session)).await),
+        Command::RunFiles(args) => done(Box::pin(run_files::perform(args, session)).await),
+        Command::ExecSync(args) => done(Box::pin(exec_sync::perform(args, session)).await),
         Command::Own(command) => Box::pin(perform_own(command, session)).await,
     }
 }

@@ -1,0 +1,73 @@
+//! ADD of archives: a tar, plain or compressed by gzip or zstd, is known by its content and unpacked by the image store,
+//! within the store's limits; its entries are then copied like those of a stage.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use rustix::fs::FileType;
+use slipway_image::Store;
+
+use super::{Draft, Item, Origin, Request, Selection, select};
+use crate::error::{Error, Result};
+use crate::step::directories;
+use crate::tree::{Tree, kind};
+
+/// Compressions that are known but not undone.
+const REFUSED: [(&[u8], &str); 2] = [(b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz")];
+
+/// Takes the archives out of a selection.
+pub(crate) fn take(origin: &Origin<'_>, found: &mut Vec<Selection>) -> Result<Vec<Selection>> {
+    let mut archives = Vec::new();
+    let mut others = Vec::new();
+    for selection in found.drain(..) {
+        let archive = match selection.items.first() {
+            Some(item) if !selection.directory && kind(&item.stat) == FileType::RegularFile => {
+                is_archive(open(origin, item)?, item)?
+            }
+            _ => false,
+        };
+        if archive { archives.push(selection) } else { others.push(selection) }
+    }
+    *found = others;
+    Ok(archives)
+}
+
+/// Unpacks an archive below the destination, with the owners that it says.
+pub(crate) fn unpack(
+    store: &Store,
+    origin: &Origin<'_>,
+    archive: &Selection,
+    (draft, request): (&mut Draft, &Request),
+) -> Result<()> {
+    for item in &archive.items {
+        let layer = store.import_layer(open(origin, item)?, &[])?;
+        let tree = Tree::open(&directories(store, &[layer.diff_id])?)?;
+        let place = format!("the archive {}", item.source.display());
+        let unpacked = Origin { tree: &tree, ignore: None, place };
+        let destination = format!("{}/", request.destination.trim_end_matches('/'));
+        let whole = Request { sources: vec!["/".into()], destination, owner: None, chmod: None };
+        draft.copy(&unpacked, &select(&unpacked, &whole.sources)?, &whole)?;
+    }
+    Ok(())
+}
+
+fn open(origin: &Origin<'_>, item: &Item) -> Result<File> {
+    let parent = origin.tree.directory(item.source.parent().unwrap_or(Path::new("")))?;
+    parent.open_file(item.source.file_name().unwrap_or_default()).map_err(Error::io("open", &item.source))
+}
+
+fn is_archive(file: File, item: &Item) -> Result<bool> {
+    let mut head = Vec::new();
+    let mut file = file;
+    Read::by_ref(&mut file).take(6).read_to_end(&mut head).map_err(Error::io("read", &item.source))?;
+    if let Some((_, name)) = REFUSED.iter().find(|(magic, _)| head.starts_with(magic)) {
+        return Err(Error::Invalid(format!(
+            "{} is compressed by {name}, which ADD does not unpack: unpack it before, or use COPY",
+            item.source.display()
+        )));
+    }
+    std::io::Seek::rewind(&mut file).map_err(Error::io("read", &item.source))?;
+    // What can't be decompressed is no archive, whatever its first bytes say.
+    Ok(slipway_image::is_tar(file).unwrap_or(false))
+}

@@ -1,0 +1,409 @@
+//! Builds from outside: what COPY and ADD copy, the layer cache, progress, cancellation, many builds at once, and what is
+//! left of a build.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use slipway_proto::slipway::v1 as own;
+use slipway_proto::slipway::v1::slipway_client::SlipwayClient;
+use slipway_tests::build::{Context, built, failed, run};
+use slipway_tests::{Node, Output};
+
+fn tool(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+#[test]
+fn a_copy_keeps_what_the_source_is() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let context = Context::new(
+        "FROM busybox:1\n\
+         COPY tree /tree\n\
+         COPY --chown=sailor:crew --chmod=u=rwX,go= tree/plain /owned/plain\n\
+         COPY --chown=55 --chmod=4711 tree/plain /numbers\n\
+         COPY tree/link /followed\n\
+         RUN test $(stat -c %a:%u:%g:%Y /tree/plain) = 640:0:0:1000000000\n\
+         RUN test $(stat -c %a /tree/tool) = 4755\n\
+         RUN test $(stat -c %a:%Y /tree/sub) = 700:1000000001\n\
+         RUN test $(stat -c %i /tree/hard1) = $(stat -c %i /tree/hard2) && test $(stat -c %h /tree/hard1) = 2\n\
+         RUN test \"$(readlink /tree/link)\" = plain && test \"$(readlink /tree/out)\" = /etc/passwd\n\
+         RUN test -p /tree/pipe\n\
+         RUN test $(stat -c %s /tree/sparse) = 67108864 && test $(stat -c %b /tree/sparse) -lt 1000\n\
+         RUN test \"$(tail -c 3 /tree/sparse)\" = end\n\
+         RUN test $(stat -c %U:%G:%a /owned/plain) = sailor:crew:600 && test $(stat -c %U:%a /owned) = sailor:755\n\
+         RUN test $(stat -c %u:%g:%a /numbers) = 55:55:4711\n\
+         RUN test -f /followed && test ! -L /followed && test \"$(cat /followed)\" = plain\n\
+         FROM scratch\n\
+         COPY --from=0 /tree /tree\n",
+    )
+    .file("tree/plain", "plain")
+    .file("tree/tool", "tool")
+    .file("tree/hard1", "hard")
+    .file("tree/sub/f", "f")
+    .file("tree/sparse", "");
+    let mode = |name: &str, mode: u32| {
+        std::fs::set_permissions(context.join(name), std::fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    std::fs::hard_link(context.join("tree/hard1"), context.join("tree/hard2")).expect("a hard link");
+    symlink("plain", context.join("tree/link")).expect("a link");
+    symlink("/etc/passwd", context.join("tree/out")).expect("a link");
+    assert!(tool("mkfifo", &[&context.join("tree/pipe").display().to_string()]));
+    let sparse = std::fs::File::options().write(true).open(context.join("tree/sparse")).expect("a file");
+    std::os::unix::fs::FileExt::write_at(&sparse, b"end", (64 << 20) - 3).expect("the end of a sparse file");
+    mode("tree/plain", 0o640);
+    mode("tree/tool", 0o4755);
+    mode("tree/sub", 0o700);
+    let attribute = rustix::fs::setxattr(
+        context.join("tree/plain"),
+        "user.note",
+        b"kept",
+        rustix::fs::XattrFlags::empty(),
+    );
+    for (name, time) in [("tree/plain", "@1000000000"), ("tree/sub", "@1000000001")] {
+        assert!(tool("touch", &["-d", time, &context.join(name).display().to_string()]));
+    }
+    let _ = built(&node, &context, &["-t", "kept:1"]);
+    let id = node.crictl(&["inspecti", "kept:1"]).json()["info"]["layers"][0].clone();
+    let layer = node.path("lib/layers").join(id.as_str().expect("a layer").trim_start_matches("sha256:")).join("fs/tree");
+    let plain = std::fs::metadata(layer.join("plain")).expect("the copied file");
+    assert_eq!((plain.mode() & 0o7777, plain.mtime()), (0o640, 1_000_000_000));
+    let identity = |name: &str| std::fs::metadata(layer.join(name)).expect("a copied file").ino();
+    assert_eq!(identity("hard1"), identity("hard2"));
+    let mut value = [0_u8; 16];
+    if attribute.is_ok() {
+        let length = rustix::fs::getxattr(layer.join("plain"), "user.note", &mut value).expect("its attribute");
+        assert_eq!(&value[..length], b"kept");
+    }
+}
+
+#[test]
+fn a_copy_goes_where_its_destination_says() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let context = Context::new(
+        "FROM busybox:1\n\
+         RUN mkdir /real /taken && ln -s /real /link && ln -s ../../../.. /taken/up\n\
+         WORKDIR /work\n\
+         COPY one /file\n\
+         COPY one /new/\n\
+         COPY one /taken\n\
+         COPY one relative\n\
+         COPY one .\n\
+         COPY one two dir/\n\
+         COPY dir /contents\n\
+         COPY dir/ /contents2/\n\
+         COPY d* /flat/\n\
+         COPY [\"with blank\", \"/with blank/\"]\n\
+         COPY *.t?t [x-z].c /globs/\n\
+         COPY no*thing /nothing/\n\
+         COPY one /link/through\n\
+         COPY one /taken/up/etc/inside\n\
+         COPY /one ./two /../../absolute/\n\
+         COPY dir /taken/\n\
+         ENV TARGET=/by/variable\n\
+         COPY ${TARGET:+one} $TARGET\n",
+    )
+    .file("one", "1")
+    .file("two", "2")
+    .file("dir/a", "a")
+    .file("dir/sub/b", "b")
+    .file("with blank", "w")
+    .file("n.txt", "t")
+    .file("x.c", "x")
+    .file("q.c", "q");
+    let output = built(&node, &context, &["-t", "places:1"]);
+    assert!(output.stderr.contains("no*thing matches nothing"), "{output:#?}");
+    let places = "file new/one taken/one work/relative work/one work/dir/one work/dir/two contents/a contents/sub/b contents2/sub/b flat/a flat/sub/b 'with blank/with blank' globs/n.txt globs/x.c real/through etc/inside absolute/one absolute/two taken/a by/variable";
+    let script = format!("cd / && ls -d {places} >/dev/null && test ! -e globs/q.c && test ! -e nothing && test ! -e flat/dir && test -L link");
+    assert_eq!(run(&node, "places:1", &["sh", "-c", &script]), "");
+}
+
+#[test]
+fn what_is_ignored_or_outside_is_not_there() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let context = Context::new("FROM busybox:1\nCOPY . /all/\nCOPY docs /docs/\n")
+        .file(".dockerignore", "# comment\n\n*.log\n**/*.tmp\ndocs\n!docs/keep.md\n/secret\nDockerfile\n.dockerignore\n[ab]?.c\n")
+        .file("keep", "k")
+        .file("a.log", "l")
+        .file("sub/a.log", "l")
+        .file("sub/deep/x.tmp", "t")
+        .file("docs/lost.md", "l")
+        .file("docs/keep.md", "k")
+        .file("secret/key", "s")
+        .file("a1.c", "c")
+        .file("c1.c", "c");
+    symlink("../../../../etc/hostname", context.join("escape")).expect("a link");
+    let _ = built(&node, &context, &["-t", "ignored:1"]);
+    let found = run(&node, "ignored:1", &["sh", "-c", "cd /all && find . | sort | tr '\\n' ' ' && ls /docs"]);
+    assert_eq!(found, ". ./c1.c ./docs ./docs/keep.md ./escape ./keep ./sub ./sub/a.log ./sub/deep keep.md");
+    for (line, name) in [("COPY secret /x", "secret"), ("COPY a.log /x", "a.log"), ("COPY escape /x", "escape"), ("COPY ../x /x", "../x")] {
+        context.write("Own", &format!("FROM busybox:1\n{line}\n"));
+        let said = failed(&node, &context, &["-f", "Own"]);
+        assert!(said.contains(&format!("{name} is not in the build context")), "{said}");
+    }
+    context.write("Own.dockerignore", "keep\n");
+    context.write("Own", "FROM busybox:1\nCOPY . /all\nRUN test ! -e /all/keep && test -e /all/a.log\n");
+    let _ = built(&node, &context, &["-f", "Own"]);
+    context.write("Own.dockerignore", "x\n[bad\n");
+    assert!(failed(&node, &context, &["-f", "Own"]).contains("Own.dockerignore line 2"));
+}
+
+#[test]
+fn archives_are_unpacked_by_add_alone() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let context = Context::new(
+        "FROM busybox:1\n\
+         ADD a.tar /plain\n\
+         ADD b.data one /mixed/\n\
+         COPY a.tar /copied/\n\
+         ADD fake.tar.gz /fake/\n\
+         RUN test \"$(cat /plain/dir/f)\" = f && test $(stat -c %u:%a /plain/dir/f) = 1234:640 && test -L /plain/dir/l\n\
+         RUN test \"$(cat /mixed/dir/f /mixed/one)\" = f1 && test -f /copied/a.tar && test -f /fake/fake.tar.gz\n",
+    )
+    .file("src/dir/f", "f")
+    .file("one", "1")
+    .file("fake.tar.gz", "no archive at all");
+    symlink("f", context.join("src/dir/l")).expect("a link");
+    std::fs::set_permissions(context.join("src/dir/f"), std::fs::Permissions::from_mode(0o640)).expect("a mode");
+    let src = context.join("src").display().to_string();
+    let pack = |flag: &str, name: &str| {
+        let target = context.join(name).display().to_string();
+        assert!(tool("tar", &[flag, &target, "--owner=1234", "--group=1234", "--numeric-owner", "-C", &src, "dir"]));
+    };
+    pack("-cf", "a.tar");
+    pack("-czf", "b.data");
+    let _ = built(&node, &context, &["-t", "added:1"]);
+    assert_eq!(built(&node, &context, &["-t", "added:1"]).stderr.matches(" CACHED").count(), 7);
+    std::fs::write(context.join("x.tar"), b"BZh91AY&SY").expect("a file");
+    context.write("Dockerfile", "FROM busybox:1\nADD x.tar /x\n");
+    assert!(failed(&node, &context, &[]).contains("x.tar is compressed by bzip2"));
+}
+
+#[test]
+fn the_cache_is_right() {
+    let node = Node::start();
+    node.build("base:1", "");
+    let context = Context::new("FROM base:1\nCOPY d /d\nARG USED\nRUN echo $USED >/used\nRUN echo last >/last\n")
+        .file("d/a", "a")
+        .file("d/b", "b");
+    let cached = |flags: &[&str]| {
+        let output = built(&node, &context, &[&["-t", "cache:1"], flags].concat());
+        let id = output.stdout.trim().to_owned();
+        (output.stderr.matches(" CACHED").count(), id)
+    };
+    let (first, id) = cached(&[]);
+    assert_eq!(first, 1, "the base is here, nothing else");
+    assert_eq!(cached(&[]), (4, id.clone()), "the same input is the same image");
+    assert!(tool("touch", &["-d", "@1", &context.join("d/a").display().to_string()]));
+    assert_eq!(cached(&[]), (4, id.clone()), "times are no content");
+    context.write("unrelated", "x");
+    assert_eq!(cached(&[]).0, 4);
+    assert_eq!(cached(&["--build-arg", "USED=x"]).0, 2, "the ARG counts from where it stands");
+    assert_eq!(cached(&["--build-arg", "USED=x"]).0, 4);
+    assert_eq!(cached(&["--no-cache"]).0, 1);
+    context.write("d/a", "changed");
+    assert_eq!(cached(&[]).0, 1);
+    context.write("d/a", "a");
+    assert_eq!(cached(&[]).0, 4, "what was built before is still known");
+    std::fs::set_permissions(context.join("d/b"), std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    assert_eq!(cached(&[]).0, 1, "a mode is content");
+    node.build("base:1", "RUN echo other >/other\n");
+    assert_eq!(cached(&[]).0, 1, "another base is another start");
+}
+
+#[test]
+fn progress_is_told_like_dockers_plain_output_and_the_id_is_the_data() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let context = Context::new("FROM busybox:1 AS one\nRUN echo out && echo err >&2\nFROM one\nCOPY f /\n").file("f", "f");
+    let output = built(&node, &context, &["-t", "told:1", "-t", "told:2"]);
+    let lines: Vec<&str> = output.stderr.lines().collect();
+    for line in ["#1 [internal] load build definition from Dockerfile", "#2 [one 1/2] FROM busybox:1", "#2 CACHED", "#3 [one 2/2] RUN echo out && echo err >&2", "#4 [stage-1 2/2] COPY f /"] {
+        assert!(lines.contains(&line), "{line}: {output:#?}");
+    }
+    for text in [" out", " err"] {
+        assert!(lines.iter().any(|line| line.starts_with("#3 0.") && line.ends_with(text)), "{output:#?}");
+    }
+    assert!(lines.iter().any(|line| line.starts_with("#4 DONE 0.")), "{output:#?}");
+    assert!(output.stderr.contains("naming to docker.io/library/told:2"), "{output:#?}");
+    assert!(output.stdout.starts_with("sha256:") && output.stdout.lines().count() == 1, "{output:#?}");
+    let id = |name: &str| node.crictl(&["inspecti", name]).json()["status"]["id"].clone();
+    assert_eq!((id("told:1"), id("told:2")), (json!(output.stdout.trim()), json!(output.stdout.trim())));
+    context.write("Dockerfile", "FROM busybox:1\nRUN head -c 3000000 /dev/zero | tr '\\0' x | fold -w 1000\n");
+    let long = built(&node, &context, &[]);
+    assert_eq!(long.stderr.lines().filter(|line| line.ends_with(&"x".repeat(1000))).count(), 3000);
+}
+
+#[test]
+fn a_pod_uses_the_image_at_once() {
+    let node = Node::start();
+    node.build("busybox:1", "RUN echo built >/built\n");
+    let pod = node.pod("web", json!({}));
+    let container = node.container(&pod, "web", "main", "cat /built");
+    assert_eq!(node.exited(&container)["exitCode"], 0);
+    assert_eq!(node.crictl(&["logs", &container]).ok(), "built");
+}
+
+/// What the builds of a node hold: children of its daemon, mounts, cgroups, files of builds under way.
+fn held(node: &Node) -> Vec<String> {
+    let mut found = Vec::new();
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", node.pid())).expect("the daemon's threads");
+    for task in tasks.flatten() {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        found.extend(children.split_whitespace().map(|pid| format!("process {pid}")));
+    }
+    let mounts = std::fs::read_to_string(format!("/proc/{}/mountinfo", node.pid())).expect("the daemon's mounts");
+    let below = node.path("").display().to_string();
+    let mounts = mounts.lines().filter(|line| line.contains(&below) && line.contains("build-"));
+    found.extend(mounts.map(|line| format!("mount {line}")));
+    for folder in ["lib/build", "run/pods", "run/netns"] {
+        let Ok(entries) = std::fs::read_dir(node.path(folder)) else { continue };
+        found.extend(entries.flatten().map(|entry| format!("file {}", entry.path().display())));
+    }
+    found
+}
+
+/// Waits until only what was held before is held.
+#[track_caller]
+fn settled(node: &Node, before: &[String]) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let left: Vec<String> = held(node).into_iter().filter(|one| !before.contains(one)).collect();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{left:#?}\n{}", node.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn background(node: &Node, context: &Context, flags: &[&str]) -> Child {
+    let mut command = node.command();
+    command.arg("build").args(flags).arg(context.path());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("slipway starts")
+}
+
+/// Reads the progress of a build until a line ends with this.
+#[track_caller]
+fn reads(child: &mut Child, end: &str) {
+    let stderr = child.stderr.as_mut().expect("its progress");
+    let mut said = String::new();
+    let mut byte = [0_u8; 1];
+    while !said.lines().any(|line| line.ends_with(end)) {
+        let read = std::io::Read::read(stderr, &mut byte).expect("progress");
+        assert_ne!(read, 0, "the build ended: {said}");
+        said.push(char::from(byte[0]));
+    }
+}
+
+#[test]
+fn a_build_is_one_sandbox_and_leaves_nothing_whatever_its_end() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let before = held(&node);
+    let name = "readlink /proc/self/ns/net /proc/self/ns/ipc";
+    let context = Context::new(&format!(
+        "FROM busybox:1\nRUN {name} >/one\nRUN {name} >/two && cmp /one /two\nRUN echo waits && sleep 1000\n",
+    ));
+    let mut child = background(&node, &context, &[]);
+    reads(&mut child, " waits");
+    let during: Vec<String> = held(&node).into_iter().filter(|one| !before.contains(one)).collect();
+    assert_eq!(during.iter().filter(|one| one.starts_with("process")).count(), 1, "one monitor: {during:#?}");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("the interrupt is sent");
+    assert!(!child.wait().expect("slipway ends").success());
+    settled(&node, &before);
+    let mut child = background(&node, &context, &[]);
+    reads(&mut child, " waits");
+    child.kill().expect("the client is killed");
+    let _ = child.wait();
+    settled(&node, &before);
+    let failing = Context::new("FROM busybox:1\nRUN sleep 1000 & exit 5\n");
+    assert!(failed(&node, &failing, &[]).contains("exit code 5"));
+    settled(&node, &before);
+    let _ = built(&node, &Context::new("FROM busybox:1\nRUN (sleep 1000 &) ; true\n"), &[]);
+    settled(&node, &before);
+}
+
+#[test]
+fn a_build_outlives_no_daemon() {
+    let mut node = Node::start();
+    node.build("busybox:1", "");
+    let context = Context::new("FROM busybox:1\nRUN echo waits && sleep 1000\n");
+    let mut child = background(&node, &context, &[]);
+    reads(&mut child, " waits");
+    node.kill();
+    assert!(!child.wait().expect("slipway ends").success());
+    node.launch();
+    settled(&node, &[]);
+    let _ = built(&node, &Context::new("FROM busybox:1\nRUN true\n"), &[]);
+}
+
+#[test]
+fn builds_and_prunes_at_once_do_not_harm_each_other() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let base = tempfile::tempdir().expect("a context");
+    slipway_tests::busybox::context(base.path(), "RUN echo ready >/ready\nCOPY root/etc/passwd /own\nRUN cat /ready /own >/both\n");
+    let path = base.path().display().to_string();
+    let outputs: Vec<Output> = std::thread::scope(|scope| {
+        let pruning = scope.spawn(|| {
+            (0..6).map(|_| node.slipway(&["prune", "-a"])).collect::<Vec<_>>()
+        });
+        let builds: Vec<_> = (0..4)
+            .map(|number| {
+                let (node, path) = (&node, &path);
+                scope.spawn(move || {
+                    let (tag, argument) = (format!("many:{number}"), format!("NUMBER={number}"));
+                    node.slipway(&["build", "--no-cache", "-t", &tag, "--build-arg", &argument, path])
+                })
+            })
+            .collect();
+        let mut outputs: Vec<Output> = builds.into_iter().map(|build| build.join().expect("a build")).collect();
+        outputs.extend(pruning.join().expect("the prunes"));
+        outputs
+    });
+    for output in &outputs {
+        assert_eq!(output.status, 0, "{output:#?}\n{}", node.log());
+    }
+    let last = node.slipway(&["build", "-t", "many:last", &path]);
+    assert_eq!(last.status, 0, "{last:#?}");
+    assert_eq!(run(&node, "many:last", &["head", "-n1", "/both"]), "ready");
+}
+
+#[test]
+fn a_context_that_is_not_the_one_that_was_meant_is_refused() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let context = Context::new("FROM busybox:1\nCOPY f /f\n").file("f", "f");
+    let here = std::fs::metadata(context.path()).expect("the context");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let start = |path: String, device: u64, inode: u64| {
+        let files = own::ContextPath { path, device, inode };
+        let start = own::BuildStart { context: Some(own::build_start::Context::Path(files)), ..own::BuildStart::default() };
+        let request = own::BuildRequest { message: Some(own::build_request::Message::Start(start)) };
+        runtime.block_on(async {
+            let mut client = SlipwayClient::new(slipway_tests::grpc::channel(&node).await);
+            let mut events = client.build(tokio_stream::once(request)).await?.into_inner();
+            while events.message().await?.is_some() {}
+            Ok::<_, tonic::Status>(())
+        })
+    };
+    start(context.path(), here.dev(), here.ino()).expect("the right one is built");
+    for (path, device, inode, says) in [
+        (context.path(), here.dev(), here.ino() + 1, "another directory"),
+        (context.path(), here.dev() + 1, here.ino(), "another directory"),
+        (format!("{}/f", context.path()), here.dev(), here.ino(), "f"),
+        ("relative".to_owned(), 1, 1, "relative"),
+        ("/absent/context".to_owned(), 1, 1, "/absent/context"),
+    ] {
+        let refused = start(path, device, inode).expect_err("it is refused");
+        assert!(refused.message().contains(says), "{refused:?}");
+        assert!(matches!(refused.code(), tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition | tonic::Code::NotFound), "{refused:?}");
+    }
+}
