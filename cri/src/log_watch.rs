@@ -50,14 +50,17 @@ impl LogWatch {
         Ok(ready > 0)
     }
 
-    /// The file that has come into the place of an open one.
+    /// The file that has come into the place of an open one, once something is in it: until then the old one may still
+    /// be written to, for the new one is there before its writer goes over to it.
     ///
     /// # Errors
     /// When the new one can't be opened.
     pub fn replacement(log: &Path, open: &File) -> io::Result<Option<File>> {
         let identity = |metadata: &std::fs::Metadata| (metadata.dev(), metadata.ino());
         match std::fs::metadata(log) {
-            Ok(found) if identity(&found) != identity(&open.metadata()?) => File::open(log).map(Some),
+            Ok(found) if found.len() > 0 && identity(&found) != identity(&open.metadata()?) => {
+                File::open(log).map(Some)
+            }
             Ok(_) => Ok(None),
             // Between the two steps of a rotation there is none.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -96,8 +99,10 @@ mod tests {
         assert!(!watch.wait(None, Duration::ZERO).unwrap());
         std::fs::rename(&log, folder.path().join("log.1")).unwrap();
         assert!(LogWatch::replacement(&log, &file).unwrap().is_none());
-        let _new = File::create(&log).unwrap();
+        let mut new = File::create(&log).unwrap();
         assert!(watch.wait(None, Duration::from_secs(10)).unwrap());
+        assert!(LogWatch::replacement(&log, &file).unwrap().is_none());
+        new.write_all(b"x").unwrap();
         assert!(LogWatch::replacement(&log, &file).unwrap().is_some());
     }
 

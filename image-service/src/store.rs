@@ -1,5 +1,6 @@
 //! The store's face: every operation on images, each one line to the module that does it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -224,7 +225,11 @@ impl Store {
     /// The snapshot of these layers, bottom first (an unfinished build's).
     pub fn lowers(&self, layers: &[DiffId]) -> Result<Snapshot> {
         let below = self.shared.below(layers)?;
-        Ok(Snapshot { lowers: below.layers.into_iter().map(Lower::Directory).collect() })
+        // overlayfs refuses one directory twice. All that the lower of two has, the upper has too, whiteouts included, so
+        // the upper one alone says the same.
+        let mut seen = BTreeSet::new();
+        let once = below.layers.into_iter().filter(|path| seen.insert(path.clone()));
+        Ok(Snapshot { lowers: once.map(Lower::Directory).collect() })
     }
 
     /// Makes a layer of an overlayfs upper directory that is no longer mounted, and takes the directory: it is gone
@@ -314,7 +319,21 @@ mod tests {
     }
 
     fn image(store: &Store, layers: &[DiffId], name: &str) -> Image {
-        store.commit_image(&oci_spec::image::ImageConfiguration::default(), layers, &[name.parse().unwrap()]).unwrap()
+        store
+            .commit_image(&oci_spec::image::ImageConfiguration::default(), layers, &[name.parse().unwrap()])
+            .unwrap()
+    }
+
+    /// Images whose steps change nothing have the empty layer many times; overlayfs said ELOOP to them.
+    #[test]
+    fn a_layer_that_an_image_has_twice_is_stacked_once_where_it_is_highest() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let (one, two) = (layer(&store, folder.path(), "one"), layer(&store, folder.path(), "two"));
+        let (one, two) = (one.diff_id, two.diff_id);
+        let stacked = store.lowers(&[one, two, one, one]).unwrap();
+        assert_eq!(stacked, store.lowers(&[two, one]).unwrap());
+        assert_ne!(stacked, store.lowers(&[one, two]).unwrap());
     }
 
     fn layers_on_disk(folder: &Path) -> usize {

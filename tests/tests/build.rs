@@ -12,7 +12,38 @@ use slipway_tests::build::{Context, built, failed, run};
 use slipway_tests::{Node, Output};
 
 fn tool(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    Command::new(program)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
+}
+
+/// Files that are more than their bytes; whether they can have attributes.
+fn special_files(context: &Context) -> bool {
+    let mode = |name: &str, mode: u32| {
+        std::fs::set_permissions(context.join(name), std::fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    std::fs::hard_link(context.join("tree/hard1"), context.join("tree/hard2")).expect("a hard link");
+    symlink("plain", context.join("tree/link")).expect("a link");
+    symlink("/etc/passwd", context.join("tree/out")).expect("a link");
+    assert!(tool("mkfifo", &[&context.join("tree/pipe").display().to_string()]));
+    let sparse = std::fs::File::options().write(true).open(context.join("tree/sparse")).expect("a file");
+    std::os::unix::fs::FileExt::write_at(&sparse, b"end", (64 << 20) - 3).expect("the end of a sparse file");
+    mode("tree/plain", 0o640);
+    mode("tree/tool", 0o4755);
+    mode("tree/sub", 0o700);
+    let attribute = rustix::fs::setxattr(
+        context.join("tree/plain"),
+        "user.note",
+        b"kept",
+        rustix::fs::XattrFlags::empty(),
+    );
+    for (name, time) in [("tree/plain", "@1000000000"), ("tree/sub", "@1000000001")] {
+        assert!(tool("touch", &["-d", time, &context.join(name).display().to_string()]));
+    }
+    attribute.is_ok()
 }
 
 #[test]
@@ -44,37 +75,21 @@ fn a_copy_keeps_what_the_source_is() {
     .file("tree/hard1", "hard")
     .file("tree/sub/f", "f")
     .file("tree/sparse", "");
-    let mode = |name: &str, mode: u32| {
-        std::fs::set_permissions(context.join(name), std::fs::Permissions::from_mode(mode)).expect("a mode");
-    };
-    std::fs::hard_link(context.join("tree/hard1"), context.join("tree/hard2")).expect("a hard link");
-    symlink("plain", context.join("tree/link")).expect("a link");
-    symlink("/etc/passwd", context.join("tree/out")).expect("a link");
-    assert!(tool("mkfifo", &[&context.join("tree/pipe").display().to_string()]));
-    let sparse = std::fs::File::options().write(true).open(context.join("tree/sparse")).expect("a file");
-    std::os::unix::fs::FileExt::write_at(&sparse, b"end", (64 << 20) - 3).expect("the end of a sparse file");
-    mode("tree/plain", 0o640);
-    mode("tree/tool", 0o4755);
-    mode("tree/sub", 0o700);
-    let attribute = rustix::fs::setxattr(
-        context.join("tree/plain"),
-        "user.note",
-        b"kept",
-        rustix::fs::XattrFlags::empty(),
-    );
-    for (name, time) in [("tree/plain", "@1000000000"), ("tree/sub", "@1000000001")] {
-        assert!(tool("touch", &["-d", time, &context.join(name).display().to_string()]));
-    }
+    let attributes = special_files(&context);
     let _ = built(&node, &context, &["-t", "kept:1"]);
     let id = node.crictl(&["inspecti", "kept:1"]).json()["info"]["layers"][0].clone();
-    let layer = node.path("lib/layers").join(id.as_str().expect("a layer").trim_start_matches("sha256:")).join("fs/tree");
+    let layer = node
+        .path("lib/layers")
+        .join(id.as_str().expect("a layer").trim_start_matches("sha256:"))
+        .join("fs/tree");
     let plain = std::fs::metadata(layer.join("plain")).expect("the copied file");
     assert_eq!((plain.mode() & 0o7777, plain.mtime()), (0o640, 1_000_000_000));
     let identity = |name: &str| std::fs::metadata(layer.join(name)).expect("a copied file").ino();
     assert_eq!(identity("hard1"), identity("hard2"));
     let mut value = [0_u8; 16];
-    if attribute.is_ok() {
-        let length = rustix::fs::getxattr(layer.join("plain"), "user.note", &mut value).expect("its attribute");
+    if attributes {
+        let length =
+            rustix::fs::getxattr(layer.join("plain"), "user.note", &mut value).expect("its attribute");
         assert_eq!(&value[..length], b"kept");
     }
 }
@@ -117,7 +132,9 @@ fn a_copy_goes_where_its_destination_says() {
     let output = built(&node, &context, &["-t", "places:1"]);
     assert!(output.stderr.contains("no*thing matches nothing"), "{output:#?}");
     let places = "file new/one taken/one work/relative work/one work/dir/one work/dir/two contents/a contents/sub/b contents2/sub/b flat/a flat/sub/b 'with blank/with blank' globs/n.txt globs/x.c real/through etc/inside absolute/one absolute/two taken/a by/variable";
-    let script = format!("cd / && ls -d {places} >/dev/null && test ! -e globs/q.c && test ! -e nothing && test ! -e flat/dir && test -L link");
+    let script = format!(
+        "cd / && ls -d {places} >/dev/null && test ! -e globs/q.c && test ! -e nothing && test ! -e flat/dir && test -L link"
+    );
     assert_eq!(run(&node, "places:1", &["sh", "-c", &script]), "");
 }
 
@@ -140,7 +157,12 @@ fn what_is_ignored_or_outside_is_not_there() {
     let _ = built(&node, &context, &["-t", "ignored:1"]);
     let found = run(&node, "ignored:1", &["sh", "-c", "cd /all && find . | sort | tr '\\n' ' ' && ls /docs"]);
     assert_eq!(found, ". ./c1.c ./docs ./docs/keep.md ./escape ./keep ./sub ./sub/a.log ./sub/deep keep.md");
-    for (line, name) in [("COPY secret /x", "secret"), ("COPY a.log /x", "a.log"), ("COPY escape /x", "escape"), ("COPY ../x /x", "../x")] {
+    for (line, name) in [
+        ("COPY secret /x", "secret"),
+        ("COPY a.log /x", "a.log"),
+        ("COPY escape /x", "escape"),
+        ("COPY ../x /x", "../x"),
+    ] {
         context.write("Own", &format!("FROM busybox:1\n{line}\n"));
         let said = failed(&node, &context, &["-f", "Own"]);
         assert!(said.contains(&format!("{name} is not in the build context")), "{said}");
@@ -169,11 +191,15 @@ fn archives_are_unpacked_by_add_alone() {
     .file("one", "1")
     .file("fake.tar.gz", "no archive at all");
     symlink("f", context.join("src/dir/l")).expect("a link");
-    std::fs::set_permissions(context.join("src/dir/f"), std::fs::Permissions::from_mode(0o640)).expect("a mode");
+    std::fs::set_permissions(context.join("src/dir/f"), std::fs::Permissions::from_mode(0o640))
+        .expect("a mode");
     let src = context.join("src").display().to_string();
     let pack = |flag: &str, name: &str| {
         let target = context.join(name).display().to_string();
-        assert!(tool("tar", &[flag, &target, "--owner=1234", "--group=1234", "--numeric-owner", "-C", &src, "dir"]));
+        assert!(tool(
+            "tar",
+            &[flag, &target, "--owner=1234", "--group=1234", "--numeric-owner", "-C", &src, "dir"]
+        ));
     };
     pack("-cf", "a.tar");
     pack("-czf", "b.data");
@@ -188,9 +214,10 @@ fn archives_are_unpacked_by_add_alone() {
 fn the_cache_is_right() {
     let node = Node::start();
     node.build("base:1", "");
-    let context = Context::new("FROM base:1\nCOPY d /d\nARG USED\nRUN echo $USED >/used\nRUN echo last >/last\n")
-        .file("d/a", "a")
-        .file("d/b", "b");
+    let context =
+        Context::new("FROM base:1\nCOPY d /d\nARG USED\nRUN echo $USED >/used\nRUN echo last >/last\n")
+            .file("d/a", "a")
+            .file("d/b", "b");
     let cached = |flags: &[&str]| {
         let output = built(&node, &context, &[&["-t", "cache:1"], flags].concat());
         let id = output.stdout.trim().to_owned();
@@ -220,21 +247,29 @@ fn the_cache_is_right() {
 fn progress_is_told_like_dockers_plain_output_and_the_id_is_the_data() {
     let node = Node::start();
     node.build("busybox:1", "");
-    let context = Context::new("FROM busybox:1 AS one\nRUN echo out && echo err >&2\nFROM one\nCOPY f /\n").file("f", "f");
+    let context = Context::new("FROM busybox:1 AS one\nRUN echo out && echo err >&2\nFROM one\nCOPY f /\n")
+        .file("f", "f");
     let output = built(&node, &context, &["-t", "told:1", "-t", "told:2"]);
     let lines: Vec<&str> = output.stderr.lines().collect();
-    for line in ["#1 [internal] load build definition from Dockerfile", "#2 [one 1/2] FROM busybox:1", "#2 CACHED", "#3 [one 2/2] RUN echo out && echo err >&2", "#4 [stage-1 2/2] COPY f /"] {
+    for line in [
+        "#1 [internal] load build definition from Dockerfile",
+        "#2 [one 1/2] FROM busybox:1 AS one",
+        "#2 CACHED",
+        "#3 [one 2/2] RUN echo out && echo err >&2",
+        "#4 [stage-1 2/2] COPY f /",
+    ] {
         assert!(lines.contains(&line), "{line}: {output:#?}");
     }
     for text in [" out", " err"] {
-        assert!(lines.iter().any(|line| line.starts_with("#3 0.") && line.ends_with(text)), "{output:#?}");
+        assert!(lines.iter().any(|line| line.starts_with("#3 ") && line.ends_with(text)), "{output:#?}");
     }
-    assert!(lines.iter().any(|line| line.starts_with("#4 DONE 0.")), "{output:#?}");
+    assert!(lines.iter().any(|line| line.starts_with("#4 DONE ")), "{output:#?}");
     assert!(output.stderr.contains("naming to docker.io/library/told:2"), "{output:#?}");
     assert!(output.stdout.starts_with("sha256:") && output.stdout.lines().count() == 1, "{output:#?}");
     let id = |name: &str| node.crictl(&["inspecti", name]).json()["status"]["id"].clone();
     assert_eq!((id("told:1"), id("told:2")), (json!(output.stdout.trim()), json!(output.stdout.trim())));
-    context.write("Dockerfile", "FROM busybox:1\nRUN head -c 3000000 /dev/zero | tr '\\0' x | fold -w 1000\n");
+    context
+        .write("Dockerfile", "FROM busybox:1\nRUN head -c 3000000 /dev/zero | tr '\\0' x | fold -w 1000\n");
     let long = built(&node, &context, &[]);
     assert_eq!(long.stderr.lines().filter(|line| line.ends_with(&"x".repeat(1000))).count(), 3000);
 }
@@ -257,7 +292,8 @@ fn held(node: &Node) -> Vec<String> {
         let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
         found.extend(children.split_whitespace().map(|pid| format!("process {pid}")));
     }
-    let mounts = std::fs::read_to_string(format!("/proc/{}/mountinfo", node.pid())).expect("the daemon's mounts");
+    let mounts =
+        std::fs::read_to_string(format!("/proc/{}/mountinfo", node.pid())).expect("the daemon's mounts");
     let below = node.path("").display().to_string();
     let mounts = mounts.lines().filter(|line| line.contains(&below) && line.contains("build-"));
     found.extend(mounts.map(|line| format!("mount {line}")));
@@ -306,7 +342,7 @@ fn a_build_is_one_sandbox_and_leaves_nothing_whatever_its_end() {
     let node = Node::start();
     node.build("busybox:1", "");
     let before = held(&node);
-    let name = "readlink /proc/self/ns/net /proc/self/ns/ipc";
+    let name = "(readlink /proc/self/ns/net && readlink /proc/self/ns/ipc)";
     let context = Context::new(&format!(
         "FROM busybox:1\nRUN {name} >/one\nRUN {name} >/two && cmp /one /two\nRUN echo waits && sleep 1000\n",
     ));
@@ -349,12 +385,13 @@ fn builds_and_prunes_at_once_do_not_harm_each_other() {
     let node = Node::start();
     node.build("busybox:1", "");
     let base = tempfile::tempdir().expect("a context");
-    slipway_tests::busybox::context(base.path(), "RUN echo ready >/ready\nCOPY root/etc/passwd /own\nRUN cat /ready /own >/both\n");
+    slipway_tests::busybox::context(
+        base.path(),
+        "RUN echo ready >/ready\nCOPY root/etc/passwd /own\nRUN cat /ready /own >/both\n",
+    );
     let path = base.path().display().to_string();
     let outputs: Vec<Output> = std::thread::scope(|scope| {
-        let pruning = scope.spawn(|| {
-            (0..6).map(|_| node.slipway(&["prune", "-a"])).collect::<Vec<_>>()
-        });
+        let pruning = scope.spawn(|| (0..6).map(|_| node.slipway(&["prune", "-a"])).collect::<Vec<_>>());
         let builds: Vec<_> = (0..4)
             .map(|number| {
                 let (node, path) = (&node, &path);
@@ -364,7 +401,8 @@ fn builds_and_prunes_at_once_do_not_harm_each_other() {
                 })
             })
             .collect();
-        let mut outputs: Vec<Output> = builds.into_iter().map(|build| build.join().expect("a build")).collect();
+        let mut outputs: Vec<Output> =
+            builds.into_iter().map(|build| build.join().expect("a build")).collect();
         outputs.extend(pruning.join().expect("the prunes"));
         outputs
     });
@@ -385,7 +423,10 @@ fn a_context_that_is_not_the_one_that_was_meant_is_refused() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let start = |path: String, device: u64, inode: u64| {
         let files = own::ContextPath { path, device, inode };
-        let start = own::BuildStart { context: Some(own::build_start::Context::Path(files)), ..own::BuildStart::default() };
+        let start = own::BuildStart {
+            context: Some(own::build_start::Context::Path(files)),
+            ..own::BuildStart::default()
+        };
         let request = own::BuildRequest { message: Some(own::build_request::Message::Start(start)) };
         runtime.block_on(async {
             let mut client = SlipwayClient::new(slipway_tests::grpc::channel(&node).await);
@@ -404,6 +445,12 @@ fn a_context_that_is_not_the_one_that_was_meant_is_refused() {
     ] {
         let refused = start(path, device, inode).expect_err("it is refused");
         assert!(refused.message().contains(says), "{refused:?}");
-        assert!(matches!(refused.code(), tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition | tonic::Code::NotFound), "{refused:?}");
+        assert!(
+            matches!(
+                refused.code(),
+                tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition | tonic::Code::NotFound
+            ),
+            "{refused:?}"
+        );
     }
 }

@@ -323,14 +323,20 @@ fn is_known(keyword: &str) -> bool {
 
 fn unknown(keyword: &str) -> String {
     let shown: String = keyword.chars().take(40).collect();
-    let near = KEYWORDS.iter().find(|known| {
-        let same = known.chars().zip(shown.chars()).filter(|(a, b)| a == b).count();
-        same.saturating_add(1) >= known.len().max(shown.len()) && shown.len() > 2
-    });
+    let near = KEYWORDS.iter().find(|known| is_near(known, &shown));
     match near {
         Some(known) => format!("{shown} is no instruction: did you mean {known}?"),
         None => format!("{shown} is no instruction: is a \\ missing at the end of the line before?"),
     }
+}
+
+/// Whether two words differ by one letter: another, one more, one less.
+fn is_near(known: &str, said: &str) -> bool {
+    let same = |(a, b): &(char, char)| a == b;
+    let (long, short) = (known.len().max(said.len()), known.len().min(said.len()));
+    let front = known.chars().zip(said.chars()).take_while(same).count();
+    let back = known.chars().rev().zip(said.chars().rev()).take_while(same).count();
+    short > 2 && front.saturating_add(back).min(short).saturating_add(1) >= long
 }
 
 fn is_stage_name(name: &str) -> bool {

@@ -31,10 +31,9 @@ pub(crate) async fn build(
     let request = request(start)?;
     let (sender, receiver) = channel(BUFFER);
     let cancel = Cancellation::default();
-    let watch = (sender.downgrade(), cancel.clone());
-    tokio::spawn(async move {
-        let Some(sender) = watch.0.upgrade() else { return };
-        sender.closed().await;
+    let watch = (sender.clone(), cancel.clone());
+    let watcher = tokio::spawn(async move {
+        watch.0.closed().await;
         // It may wait for a command to die.
         let _ = tokio::task::spawn_blocking(move || watch.1.cancel()).await;
     });
@@ -43,6 +42,8 @@ pub(crate) async fn build(
         let outcome = run(&node_too, &request, &Way { sender: &sender, cancel: &cancel, tasks: &tasks });
         // Who is gone needs no answer.
         let _ = sender.blocking_send(outcome.map_err(Status::from));
+        // Its sender holds the stream open.
+        watcher.abort();
     });
     Ok(ReceiverStream::new(receiver))
 }
@@ -59,7 +60,14 @@ fn run(node: &Node, request: &BuildRequest, way: &Way<'_>) -> Result<own::BuildE
         let _ = way.sender.blocking_send(Ok(own::BuildEvent { event: Some(told(event)) }));
     };
     let pull = |reference: &Reference| {
-        way.tasks.block_on(Box::pin(node.store.pull(reference, &Credentials::Anonymous, &|_| {})))
+        way.tasks.block_on(Box::pin(async {
+            tokio::select! {
+                pulled = node.store.pull(reference, &Credentials::Anonymous, &|_| {}) => pulled,
+                () = way.sender.closed() => {
+                    Err(slipway_image::Error::Cancelled { what: format!("the pull of {reference}") })
+                }
+            }
+        }))
     };
     let session = Session { progress: &progress, pull: &pull, cancel: way.cancel };
     let built = node.builder.build(request, &session)?;

@@ -89,7 +89,7 @@ impl Follower<'_> {
                 return Ok(());
             }
             if let Some(file) = log.replacement(path).map_err(read_failed())? {
-                // The old one gets nothing more once the new one is there.
+                // The old one gets nothing more once the new one is written to.
                 let all_sent = self.send(&mut log, None).map_err(read_failed())?;
                 log = Log { file: Some(BufReader::new(file)), line: Vec::new() };
                 if all_sent { continue } else { return Ok(()) }
