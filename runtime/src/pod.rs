@@ -38,7 +38,6 @@ pub(crate) struct PodRecord {
     pub(crate) netns: Option<PathBuf>,
     pub(crate) cgroup: Option<PodCgroup>,
     pub(crate) pause: Option<ContainerCgroup>,
-    pub(crate) monitor: i32,
 }
 
 impl PodRecord {
@@ -51,7 +50,6 @@ impl PodRecord {
             netns: None,
             cgroup: None,
             pause: None,
-            monitor: 0,
         }
     }
 
@@ -92,6 +90,11 @@ impl Pod {
         state::write(&self.root.join("record"), &changed)?;
         *held = changed;
         Ok(())
+    }
+
+    /// Changes the record in memory: the next [`Self::update`] writes it. For what is found by the pod's id after a crash.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut PodRecord)) {
+        change(&mut lock(&self.record));
     }
 
     pub(crate) fn status(&self) -> SandboxStatus {

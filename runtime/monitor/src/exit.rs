@@ -8,7 +8,7 @@ use crate::log::Stream;
 use crate::server::{Server, boot_time, real_time};
 use crate::stdio::Read;
 use slipway_monitor::exit_file;
-use slipway_monitor::protocol::{Exit, Reply};
+use slipway_monitor::protocol::{Exit, PACKET, Reply};
 
 const MILLISECOND: i64 = 1_000_000;
 /// The longest pause between two looks at a cgroup whose processes keep the streams open.
@@ -21,6 +21,8 @@ impl Server {
     pub(crate) fn pump(&mut self, id: &str, stream: Stream) -> Read {
         let Some(container) = self.containers.get_mut(id) else { return Read::Nothing };
         let Some(output) = container.streams.output(stream) else { return Read::End };
+        self.buffer.resize(PACKET, 0);
+        self.used = true;
         let read = output.read(&mut self.buffer);
         match read {
             Read::Bytes(length) => {

@@ -9,7 +9,7 @@ use crate::log::Stream;
 use crate::session::Stage;
 use crate::setup::{Pod, Process};
 use crate::stdio::Read;
-use crate::sys::{Result, process, signal, socket};
+use crate::sys::{Result, memory, process, signal, socket};
 use slipway_monitor::protocol::PACKET;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,6 +18,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 const CLIENTS: usize = 512;
 /// How long a monitor without a pod waits for its daemon.
 const PATIENCE: i64 = 60_000_000_000;
+
+/// After how many quiet milliseconds the memory of what was done last is given back.
+const QUIET: i32 = 1000;
 
 /// What an entry of the poll is about.
 #[derive(Debug, Clone)]
@@ -38,11 +41,14 @@ pub(crate) struct Server {
     pub(crate) pod: Option<Pod>,
     pub(crate) connections: BTreeMap<u64, Connection>,
     pub(crate) containers: BTreeMap<String, Container>,
+    /// Made again when it is next needed, after each quiet time.
     pub(crate) buffer: Vec<u8>,
     next: u64,
     born: i64,
     /// Descriptors that are only kept open, by name.
     held: BTreeMap<String, Vec<OwnedFd>>,
+    /// Whether memory was used since it was last given back.
+    pub(crate) used: bool,
     /// When to end at the latest, though clients have not read everything.
     shutdown: Option<i64>,
 }
@@ -65,10 +71,11 @@ impl Server {
             pod: None,
             connections: BTreeMap::new(),
             containers: BTreeMap::new(),
-            buffer: vec![0; PACKET],
+            buffer: Vec::new(),
             next: 0,
             born: boot_time(),
             held: BTreeMap::new(),
+            used: true,
             shutdown: None,
         }
     }
@@ -77,7 +84,11 @@ impl Server {
     pub(crate) fn serve(&mut self) -> Result<()> {
         while !self.is_over() {
             let (sources, mut entries) = self.entries();
-            signal::poll(&mut entries, self.wait())?;
+            if signal::poll(&mut entries, self.wait())? == 0 && self.used {
+                self.used = false;
+                self.buffer = Vec::new();
+                memory::trim();
+            }
             for (source, entry) in sources.into_iter().zip(&entries) {
                 if entry.revents != 0 {
                     self.turn(source, entry.revents);
@@ -141,15 +152,17 @@ impl Server {
             Role::Control | Role::Attached { .. } => None,
         });
         let birth = (self.pod.is_none()).then(|| self.born.saturating_add(PATIENCE));
+        let quiet = if self.used { QUIET } else { i32::MAX };
         let Some(next) = containers.chain(sessions).chain(birth).chain(self.shutdown).min() else {
-            return -1;
+            return if self.used { quiet } else { -1 };
         };
         let rest = next.saturating_sub(boot_time()).max(0);
         // Rounded up, so that the time has come when the poll returns.
-        i32::try_from(rest.saturating_add(999_999) / 1_000_000).unwrap_or(i32::MAX)
+        i32::try_from(rest.saturating_add(999_999) / 1_000_000).unwrap_or(i32::MAX).min(quiet)
     }
 
     fn turn(&mut self, source: Source, events: i16) {
+        self.used = true;
         match source {
             Source::Listener => self.accept(),
             Source::Signals => self.reap(),
@@ -203,6 +216,7 @@ impl Server {
     }
 
     fn receive(&mut self, id: u64) {
+        self.buffer.resize(PACKET, 0);
         let mut buffer = std::mem::take(&mut self.buffer);
         let received = match self.connections.get_mut(&id) {
             Some(connection) => connection.receive(&mut buffer),

@@ -3,6 +3,7 @@
 //! Nothing here allocates unless it says so, so that a fresh child may use it.
 
 pub(crate) mod file;
+pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod signal;

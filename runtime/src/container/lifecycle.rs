@@ -92,12 +92,13 @@ impl Shared {
         let Some(container) = self.find_container(id) else { return Ok(()) };
         let _operation = lock(&container.operation);
         self.kill_container(&container)?;
-        if let Some(started) = container.start_record()? {
+        let started = container.start_record()?;
+        if let Some(started) = &started {
             started.cgroup.kill(&self.features)?;
             started.cgroup.remove()?;
         }
         if let Some(pod) = self.find_pod(&container.record.request.sandbox) {
-            if let (Some(_), Ok(connection)) = (container.start_record()?, self.connect(&pod)) {
+            if let (Some(_), Ok(connection)) = (&started, self.connect(&pod)) {
                 // A monitor that does not know it has nothing to forget.
                 let _ = connection.order(&Request::Forget { container: id.to_string() }, &[]);
             }

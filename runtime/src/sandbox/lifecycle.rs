@@ -101,7 +101,8 @@ impl Shared {
         let config = pod.record().config;
         let Network::Pod { ports } = &config.network else { return Ok(Vec::new()) };
         let attachment = self.network.attach(config.id.as_str(), ports, netns)?;
-        pod.update(|record| record.attached(&attachment))?;
+        // Found by the pod's id after a crash, so that it is written with the next change.
+        pod.note(|record| record.attached(&attachment));
         Ok(attachment.port_sockets)
     }
 
@@ -112,7 +113,6 @@ impl Shared {
         let pid = i32::try_from(child.id()).unwrap_or(0);
         *lock(&pod.child) = Some(child);
         self.cgroups.monitor_leaf()?.place(pid)?;
-        pod.update(|record| record.monitor = pid)?;
         let directory = namespace::open(&pod.state)?;
         let descriptors = [directory.as_fd(), self.small.as_fd()];
         connection.order(&Request::Setup { pod: id.into() }, &descriptors)?;
@@ -210,7 +210,9 @@ impl Shared {
 
     /// Gives everything of a sandbox back but its records; each part succeeds when there is nothing to do.
     pub(crate) fn tear_down(&self, pod: &Pod) -> Result<()> {
-        pod.update(|record| record.stage = Stage::Stopped)?;
+        if pod.record().stage != Stage::Stopped {
+            pod.update(|record| record.stage = Stage::Stopped)?;
+        }
         let record = pod.record();
         let mut outcome = Ok(());
         for container in self.containers_of(&record.config.id) {
