@@ -414,14 +414,21 @@ fn unmount_below(directory: &Path) {
 
 /// Removes the node's own cgroup tree, which a daemon leaves for the next: it fails where a process still lives in one.
 pub fn remove_cgroups(name: &str) {
+    let top = format!("*/{}", name.trim_start_matches('/'));
     let found = Command::new("find")
+        // One name may begin another's: those of a node whose number begins with this one's are not its own.
         .args([
             "/sys/fs/cgroup",
             "-depth",
             "-type",
             "d",
+            "(",
             "-path",
-            &format!("*/{}*", name.trim_start_matches('/')),
+            &top,
+            "-o",
+            "-path",
+            &format!("{top}/*"),
+            ")",
         ])
         .output()
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
