@@ -11,6 +11,9 @@ const EFFECTS: &str = "mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,r
     mount,umount2,move_mount,open_tree,fsopen,fsconfig,fsmount,mount_setattr,unshare,setns,clone,clone3,vfork,\
     socket,bind,listen,connect,sendmsg,sendto,recvmsg,memfd_create,kill,syncfs,fsync,fdatasync,bpf";
 
+/// Moments of one system call in a full run.
+const OFTEN: u32 = 40;
+
 /// A moment in the life of a process: a thread's `nth` entry into a system call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Moment {
@@ -20,7 +23,7 @@ pub struct Moment {
     pub nth: u32,
 }
 
-/// An strace that is attached to every thread of a process, not to the programs that it executes.
+/// An strace that is attached to every thread of a process.
 #[derive(Debug)]
 pub struct Strace {
     child: Child,
@@ -46,14 +49,18 @@ impl Strace {
         Self::attach(pid, &[&format!("--trace={EFFECTS}"), "-o", &file.display().to_string()])
     }
 
-    /// Attaches with options of the caller's.
+    fn attach(pid: u32, options: &[&str]) -> Self {
+        Self::attach_to_all(pid, &[&["--detach-on=execve"], options].concat())
+    }
+
+    /// Attaches with options of the caller's, also to what the process becomes by its children.
     ///
     /// # Panics
     /// When strace can't attach.
     #[must_use]
-    pub fn attach(pid: u32, options: &[&str]) -> Self {
+    pub fn attach_to_all(pid: u32, options: &[&str]) -> Self {
         let mut child = Command::new("strace")
-            .args(["--follow-forks", "--detach-on=execve", "--attach", &pid.to_string()])
+            .args(["--follow-forks", "--attach", &pid.to_string()])
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -115,12 +122,35 @@ pub fn moments(file: &Path) -> Vec<Moment> {
     found
 }
 
-/// So many of the moments as a quick run takes, spread over all of them; all where `SLIPWAY_CRASHES` is `all`.
+/// So many of the moments as a quick run takes, spread over all of them. Where `SLIPWAY_CRASHES` is `all`, every one, but
+/// of a call that a run makes hundreds of times (the files of a layer) only some.
 #[must_use]
-pub fn some(moments: Vec<Moment>, quick: usize) -> Vec<Moment> {
-    if std::env::var("SLIPWAY_CRASHES").is_ok_and(|wanted| wanted == "all") || moments.len() <= quick {
-        return moments;
+pub fn some(moments: &[Moment], quick: usize) -> Vec<Moment> {
+    if std::env::var("SLIPWAY_CRASHES").is_ok_and(|wanted| wanted == "all") {
+        let last = |call: &str| moments.iter().filter(|one| one.call == call).map(|one| one.nth).max();
+        let often = |one: &&Moment| {
+            let step = last(&one.call).unwrap_or(1).div_ceil(OFTEN);
+            one.nth.is_multiple_of(step) || one.nth <= 3
+        };
+        return moments.iter().filter(often).cloned().collect();
     }
-    let total = moments.len();
-    (0..quick).map(|index| moments[index * total / quick].clone()).collect()
+    let quick = quick.min(moments.len());
+    (0..quick).map(|index| moments[index * moments.len() / quick].clone()).collect()
+}
+
+/// The process that strace's record shows to be held by a SIGSTOP.
+#[must_use]
+pub fn stopped(record: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(record).ok()?;
+    let line = text.lines().find(|line| line.contains("stopped by SIGSTOP"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// `kill -9`.
+///
+/// # Panics
+/// When there is no such process.
+pub fn kill(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("the process is killed");
 }

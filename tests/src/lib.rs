@@ -32,7 +32,7 @@ pub use node::Node;
 pub use output::Output;
 pub use pod::Pod;
 pub use registry::Registry;
-pub use residue::Residue;
+pub use residue::{Residue, monitor};
 pub use scripted::Scripted;
 pub use tokens::Tokens;
 

@@ -110,16 +110,23 @@ impl Node {
     /// # Panics
     /// When it does not.
     pub fn launch(&mut self) {
+        let program = crate::folder("SLIPWAY_PROGRAMS").join("slipwayd");
+        self.launch_by(match &self.netns {
+            Some(netns) => crate::netns::entering(netns, &program),
+            None => Command::new(program),
+        });
+    }
+
+    /// The same by a command that executes the daemon with the arguments that are added to it.
+    ///
+    /// # Panics
+    /// When the daemon does not answer.
+    pub fn launch_by(&mut self, mut command: Command) {
         let log = std::fs::OpenOptions::new()
             .append(true)
             .create(true)
             .open(self.path("slipwayd.log"))
             .expect("the daemon's log opens");
-        let program = crate::folder("SLIPWAY_PROGRAMS").join("slipwayd");
-        let mut command = match &self.netns {
-            Some(netns) => crate::netns::entering(netns, &program),
-            None => Command::new(program),
-        };
         let daemon = command
             .arg("--config")
             .arg(self.path("config.toml"))
@@ -208,6 +215,11 @@ impl Node {
         cgroup_root(self.number)
     }
 
+    /// Removes every cgroup of the node that no process is in.
+    pub fn remove_cgroups(&self) {
+        remove_cgroups(&self.cgroup());
+    }
+
     /// Whether the daemon has ended by itself; it is reaped then.
     ///
     /// # Panics
@@ -224,13 +236,19 @@ impl Node {
     /// The real crictl.
     #[must_use]
     pub fn crictl(&self, arguments: &[&str]) -> Output {
+        Output::of(&mut self.crictl_command(arguments))
+    }
+
+    /// The real crictl, to be started by the caller.
+    #[must_use]
+    pub fn crictl_command(&self, arguments: &[&str]) -> Command {
         let endpoint = format!("unix://{}", self.socket().display());
-        Output::of(
-            Command::new(crate::folder("SLIPWAY_PEERS").join("crictl"))
-                .args(["--config", "/dev/null", "--timeout", "60s", "--runtime-endpoint", &endpoint])
-                .args(["--image-endpoint", &endpoint])
-                .args(arguments),
-        )
+        let mut command = Command::new(crate::folder("SLIPWAY_PEERS").join("crictl"));
+        command
+            .args(["--config", "/dev/null", "--timeout", "60s", "--runtime-endpoint", &endpoint])
+            .args(["--image-endpoint", &endpoint])
+            .args(arguments);
+        command
     }
 
     /// Slipway's own command line.

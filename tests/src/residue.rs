@@ -19,7 +19,7 @@ impl Residue {
             list(&node.path(directory), directory, &mut found);
         }
         mounts(node, &mut found);
-        processes(node, &mut found);
+        found.extend(processes(node).into_iter().map(|(pid, command)| format!("process {pid} {command}")));
         cgroups(node, &mut found);
         let links = Command::new("ip").args(["-o", "link", "show", "master", &node.bridge()]).output();
         let links = links.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
@@ -77,17 +77,37 @@ fn mounts(node: &Node, found: &mut BTreeSet<String>) {
     found.extend(targets.filter(|target| target.starts_with(&below)).map(|target| format!("mount {target}")));
 }
 
-/// Monitors have the daemon's log as their standard error; containers are found by their cgroups.
-fn processes(node: &Node, found: &mut BTreeSet<String>) {
+/// The processes that a node's daemon has started and their command lines: monitors have its log as their standard error.
+/// Containers are found by their cgroups.
+///
+/// # Panics
+/// When there is no /proc.
+#[must_use]
+pub fn processes(node: &Node) -> Vec<(u32, String)> {
     let log = node.path("slipwayd.log");
+    let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
         let process = entry.path();
         let ours = std::fs::read_link(process.join("fd/2")).is_ok_and(|target| target == log);
         let name = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default().replace('\0', " ");
-        if ours && !name.contains("slipwayd") {
-            found.insert(format!("process {name}"));
+        if let (true, false, Ok(pid)) =
+            (ours, name.contains("slipwayd"), entry.file_name().to_string_lossy().parse())
+        {
+            found.push((pid, name));
         }
     }
+    found
+}
+
+/// A pod's monitor: it has the pod's id as its argument.
+///
+/// # Panics
+/// When the pod has none.
+#[must_use]
+pub fn monitor(node: &Node, pod: &str) -> u32 {
+    let all = processes(node);
+    let found = all.iter().find(|(_, command)| command.contains("monitor") && command.contains(pod));
+    found.unwrap_or_else(|| panic!("{pod} has no monitor: {all:?}")).0
 }
 
 fn cgroups(node: &Node, found: &mut BTreeSet<String>) {

@@ -3,9 +3,8 @@
 //! `SLIPWAY_CRASHES=all` every system call with an effect is one.
 
 use serde_json::json;
-use slipway_tests::fault::{Moment, Strace, moments, some};
-use slipway_tests::{Node, Output, Registry, Residue};
-use std::time::{Duration, Instant};
+use slipway_tests::fault::{Moment, Strace, moments, some, stopped};
+use slipway_tests::{Node, Output, Registry, Residue, monitor, wait};
 
 /// Moments of each verb in a quick run.
 const QUICK: usize = 5;
@@ -33,7 +32,7 @@ impl<T> Verb<'_, T> {
         let _ = answer.ok();
         (self.finish)(node, prepared, &answer);
         base.returns(node, "undisturbed");
-        let chosen = some(moments(&record), QUICK);
+        let chosen = some(&moments(&record), QUICK);
         assert!(chosen.len() >= QUICK, "strace recorded too little: {chosen:?}");
         let mut killed = 0;
         for moment in &chosen {
@@ -65,16 +64,11 @@ impl<T> Verb<'_, T> {
 
 /// Whether the daemon has died of the fault; it either has or answers.
 fn died(node: &mut Node) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        assert!(Instant::now() < deadline, "the daemon neither answers nor dies\n{}", node.log());
-        if node.has_died() {
-            return true;
-        }
-        if node.crictl(&["version"]).status == 0 {
-            return node.has_died();
-        }
-    }
+    wait("the daemon's answer or death", || {
+        let died = node.has_died();
+        died || node.crictl(&["version"]).status == 0 || node.has_died()
+    });
+    node.has_died()
 }
 
 /// The one id that a command lists, or none.
@@ -163,12 +157,11 @@ fn started(node: &Node, pod: &str) -> String {
 
 /// Waits for the container's first line, by when its trap is about to be set.
 fn begun(node: &Node, id: &str) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !node.crictl(&["logs", id]).ok().contains("begun") {
+    wait("the container's first line", || {
         let status = node.status(id);
         assert_eq!(status["state"], "CONTAINER_RUNNING", "{status:#}\n{}", node.log());
-        assert!(Instant::now() < deadline, "{id} prints nothing\n{}", node.log());
-    }
+        node.crictl(&["logs", id]).ok().contains("begun")
+    });
 }
 
 fn runs(node: &Node, id: &str) {
@@ -365,4 +358,33 @@ fn a_container_of_ones_own_is_run_under_fire() {
         },
     };
     verb.under_fire(&mut node);
+}
+
+/// The daemon is dead while the child is at each of its sync points: its namespaces joined, in the midst of its mounts,
+/// its root entered, before its exec. Each is held still by a SIGSTOP at the end of a call.
+#[test]
+fn a_container_is_started_again_whose_daemon_died_at_a_sync_point() {
+    let (mut node, pod) = with_pod();
+    let base = Residue::of(&node);
+    for call in ["setns", "move_mount", "pivot_root", "capset"] {
+        let id = create(&node, &pod).ok().to_owned();
+        let record = node.path("calls");
+        let options = [&format!("--inject={call}:signal=SIGSTOP"), "-o", &record.display().to_string()];
+        let strace = Strace::attach_to_all(monitor(&node, &pod), &options);
+        let mut start = node.crictl_command(&["start", &id]);
+        let mut start = start.stderr(std::process::Stdio::null()).spawn().expect("crictl starts");
+        wait("the child's stop", || stopped(&record).is_some());
+        let child = stopped(&record).expect("a stopped child");
+        node.kill();
+        assert!(!start.wait().expect("crictl ends").success());
+        drop(strace);
+        let process = format!("/proc/{child}");
+        wait("the child's end with the daemon that wanted it", || !std::path::Path::new(&process).exists());
+        node.launch();
+        assert_eq!(node.status(&id)["state"], "CONTAINER_CREATED", "{call}");
+        let _ = node.crictl(&["start", &id]).ok();
+        runs(&node, &id);
+        remove(&node, &id);
+        base.returns(&node, call);
+    }
 }

@@ -17,6 +17,8 @@ use crate::{container, sandbox};
 
 const GRACE: u32 = 10;
 const PORT_ATTEMPTS: u32 = 5;
+/// How long attached clients have to read the end of what a container wrote.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Makes a container in a pod of its own, and starts it when the client does not attach first.
 pub(crate) async fn run(
@@ -221,8 +223,8 @@ pub(crate) async fn ended(node: &Arc<Node>, event: &ContainerEvent) {
     if row.record.owner != Owner::Run {
         return;
     }
-    // Attached clients hear the last line first.
-    drop(row.streams.write().await);
+    // Attached clients hear the last line first, but one that does not read keeps nothing from ending.
+    drop(tokio::time::timeout(LAST_WORDS, row.streams.write()).await);
     let outcome = if row.record.transient {
         remove_both(node, row).await
     } else {
