@@ -7,8 +7,8 @@
 //! <body: JSON>
 //! ```
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ use crate::error::{Error, Result};
 
 const MAGIC: &str = "slipway-record 1";
 const FILE: &str = "request";
+/// The longest record: the longest message that the daemon takes, in base64, and more.
+const LONGEST: u64 = 32 << 20;
 
 /// Who a pod or container belongs to.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -174,8 +176,10 @@ impl<R: Serialize + DeserializeOwned> Records<R> {
         for entry in entries {
             let entry = entry.map_err(Error::io("read directory", &self.directory))?;
             let path = entry.path().join(FILE);
-            let bytes = match fs::read(&path) {
-                Ok(bytes) => bytes,
+            let mut bytes = Vec::new();
+            let read = File::open(&path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+            match read {
+                Ok(_) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                     continue;
                 }
@@ -183,7 +187,7 @@ impl<R: Serialize + DeserializeOwned> Records<R> {
                     loaded.unreadable.push(Error::io("read record", &path)(error));
                     continue;
                 }
-            };
+            }
             match self.parse(&bytes) {
                 Ok(record) => loaded.records.push(record),
                 Err(Bad::Torn) => loaded.torn.push(entry.file_name().to_string_lossy().into_owned()),

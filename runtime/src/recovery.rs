@@ -6,9 +6,11 @@
 use crate::monitor_client::{Connection, PROMPT};
 use crate::pod::{Container, ContainerRecord, EndRecord, Pod, PodRecord, Stage, StartRecord, lock};
 use crate::runtime::Shared;
+use crate::state::Loaded;
 use crate::{ContainerId, ContainerState, Result, SandboxId, state};
 use slipway_monitor::exit_file;
 use slipway_monitor::protocol::{Known, Reply, Request};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Takes up everything that earlier daemons left.
@@ -30,7 +32,8 @@ pub(crate) fn recover(shared: &Arc<Shared>) -> Result<()> {
             tracing::warn!(sandbox = %pod.record().config.id, %error, "not recovered");
         }
     }
-    let live: Vec<String> = lock(&shared.pods).keys().map(ToString::to_string).collect();
+    // One whose record can't be read may run: its network is not taken away either.
+    let live = state::names(&shared.config.root.join("pods"))?;
     let live: Vec<&str> = live.iter().map(String::as_str).collect();
     if let Err(error) = shared.network.recover(&live) {
         tracing::warn!(%error, "the network is not recovered");
@@ -53,7 +56,7 @@ fn load_pods(shared: &Shared) -> Result<()> {
                 }
                 lock(&shared.pods).insert(id, pod);
             }
-            Ok(None) => state::remove_directory(&root)?,
+            Ok(None) => state::remove_directory(&own).and_then(|()| state::remove_directory(&root))?,
             Err(error) => tracing::error!(%error, "a sandbox is left alone"),
         }
     }
@@ -67,16 +70,7 @@ fn load_containers(shared: &Shared) -> Result<()> {
         let path = directory.join(&name);
         match state::read::<ContainerRecord>(&path.join("record")) {
             Ok(Some(loaded)) => {
-                let ended = state::read::<EndRecord>(&path.join("ended")).unwrap_or_default();
-                let started = state::read::<StartRecord>(&path.join("started")).unwrap_or_default();
-                let identity = started.as_ref().and_then(|started| started.value.identity.clone());
-                let state = match (ended, started) {
-                    (Some(end), _) => end.value.state(),
-                    (None, Some(started)) if !loaded.this_boot => EndRecord::lost(started.value.at).state(),
-                    _ => ContainerState::Created { at: loaded.value.created_at },
-                };
-                let container = Container::new(path, loaded.value, state);
-                container.runs_as(identity);
+                let container = load_container(path, loaded)?;
                 lock(&shared.containers).insert(id, Arc::new(container));
             }
             Ok(None) => state::remove_directory(&path)?,
@@ -84,6 +78,34 @@ fn load_containers(shared: &Shared) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn load_container(path: PathBuf, loaded: Loaded<ContainerRecord>) -> Result<Container> {
+    let ended = state::read::<EndRecord>(&path.join("ended")).unwrap_or_default();
+    let started = state::read::<StartRecord>(&path.join("started")).unwrap_or_default();
+    let identity = started.as_ref().and_then(|started| started.value.identity.clone());
+    let state = match (ended, started) {
+        (Some(end), _) => end.value.state(),
+        (None, Some(started)) if !loaded.this_boot => {
+            let end = EndRecord::lost(started.value.at);
+            state::write(&path.join("ended"), &end)?;
+            end.state()
+        }
+        _ => ContainerState::Created { at: loaded.value.created_at },
+    };
+    if !loaded.this_boot && loaded.value.request.rootfs.volatile {
+        discard_upper(&path)?;
+    }
+    let container = Container::new(path, loaded.value, state);
+    container.runs_as(identity);
+    Ok(container)
+}
+
+/// What was written without waiting for the disk is not to be trusted once the machine has gone down.
+fn discard_upper(path: &Path) -> Result<()> {
+    let volatile = |name: &String| name == "upper" || name.starts_with("work-");
+    let mut names = state::names(path)?.into_iter().filter(volatile);
+    names.try_for_each(|name| state::remove_directory(&path.join(name)))
 }
 
 /// Listens to a live monitor and takes over what it knows; without one the pod is lost.

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -52,18 +52,50 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::rename(&fresh, path).map_err(|source| Error::Io { action: "rename into", path: path.into(), source })
 }
 
-/// Reads a record; none when it is absent.
+/// Reads a record; none when it is absent, or was torn by a power cut: what it describes does not run any more.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<Loaded<T>>> {
-    let bytes = match fs::read(path) {
+    let bytes = match read_bounded(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::Io { action: "read", path: path.into(), source }),
     };
-    let (value, boot) = decode(&bytes).map_err(|why| Error::Record { path: path.into(), why })?;
-    Ok(Some(Loaded { value, this_boot: boot == boot_id() }))
+    match decode(&bytes) {
+        Ok((value, boot)) => Ok(Some(Loaded { value, this_boot: boot == boot_id() })),
+        Err(_) if is_torn(&bytes) => {
+            tracing::warn!(path = %path.display(), "a record was torn by a power cut; what it told of is removed");
+            Ok(None)
+        }
+        Err(why) => Err(Error::Record { path: path.into(), why }),
+    }
 }
 
+/// The longest record: a request of the longest message that the daemon takes, and as much again.
+const LONGEST: u64 = 32 << 20;
+
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Whether a power cut has left a file without its bytes, or with some of another boot's: a rename is whole else.
+fn is_torn(bytes: &[u8]) -> bool {
+    let head = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let boot = std::str::from_utf8(head).ok().and_then(|head| head.strip_prefix(MAGIC)?.split(' ').nth(1));
+    let other = boot.is_some_and(|boot| boot != boot_id());
+    bytes.iter().all(|byte| *byte == 0) || other && matches!(split(bytes), Err(why) if why == TORN)
+}
+
+const TORN: &str = "it is torn";
+
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<(T, String), String> {
+    let (body, boot) = split(bytes)?;
+    let value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    Ok((value, boot.into()))
+}
+
+/// The body of a whole record and its boot.
+fn split(bytes: &[u8]) -> std::result::Result<(&[u8], &str), &'static str> {
     let split = bytes.iter().position(|byte| *byte == b'\n').ok_or("it has no first line")?;
     let (head, body) = bytes.split_at(split);
     let body = body.get(1..).unwrap_or_default();
@@ -74,10 +106,9 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<(T, String),
     let length: usize = words.next().and_then(|word| word.parse().ok()).ok_or("it names no length")?;
     let sum = words.next().and_then(|word| u64::from_str_radix(word, 16).ok()).ok_or("it has no checksum")?;
     if length != body.len() || sum != checksum(body) {
-        return Err("it is torn".into());
+        return Err(TORN);
     }
-    let value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    Ok((value, boot.into()))
+    Ok((body, boot))
 }
 
 /// FNV-1a: it tells a torn record from a whole one, nothing more.
@@ -139,9 +170,23 @@ mod tests {
         let path = directory.path().join("record");
         write(&path, &vec![1, 2, 3]).unwrap();
         let bytes = fs::read(&path).unwrap();
-        for length in 0..bytes.len() {
+        for length in 1..bytes.len() {
             fs::write(&path, &bytes[..length]).unwrap();
             assert!(read::<Vec<u8>>(&path).is_err(), "{length}");
         }
+    }
+
+    #[test]
+    fn a_record_that_a_power_cut_has_torn_is_as_good_as_absent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("record");
+        write(&path, &vec![1, 2, 3]).unwrap();
+        let other = fs::read_to_string(&path).unwrap().replace(boot_id(), "another-boot");
+        for text in ["", "\0\0\0", &other[..other.len() - 1]] {
+            fs::write(&path, text).unwrap();
+            assert!(read::<Vec<u8>>(&path).unwrap().is_none(), "{text:?}");
+        }
+        fs::write(&path, other.replace("record 1", "record 2")).unwrap();
+        assert!(read::<Vec<u8>>(&path).is_err(), "of an unknown version");
     }
 }

@@ -215,6 +215,11 @@ impl Node {
         cgroup_root(self.number)
     }
 
+    /// Unmounts what is mounted below the node's directory.
+    pub fn unmount(&self) {
+        unmount_below(self.directory.path());
+    }
+
     /// Removes every cgroup of the node that no process is in.
     pub fn remove_cgroups(&self) {
         remove_cgroups(&self.cgroup());

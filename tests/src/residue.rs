@@ -2,7 +2,7 @@
 
 use crate::Node;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -110,17 +110,37 @@ pub fn monitor(node: &Node, pod: &str) -> u32 {
     found.unwrap_or_else(|| panic!("{pod} has no monitor: {all:?}")).0
 }
 
-fn cgroups(node: &Node, found: &mut BTreeSet<String>) {
+/// Every process of a node but its daemon: monitors, and what is in its cgroups.
+///
+/// # Panics
+/// When there is no /proc.
+#[must_use]
+pub fn everyone(node: &Node) -> Vec<u32> {
+    let mut all: Vec<u32> = processes(node).into_iter().map(|(pid, _)| pid).collect();
+    for directory in directories(node) {
+        let inside = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        all.extend(inside.lines().filter_map(|pid| pid.parse::<u32>().ok()).filter(|pid| *pid > 0));
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn directories(node: &Node) -> Vec<PathBuf> {
     let tree = Command::new("find")
         .args(["/sys/fs/cgroup", "-type", "d", "-path", &format!("*/{}*", node.cgroup())])
         .output()
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    for directory in tree.unwrap_or_default().lines() {
-        found.insert(format!("cgroup {directory}"));
-        let processes = std::fs::read_to_string(Path::new(directory).join("cgroup.procs"));
-        let leaf = directory.ends_with("/slipwayd");
+    tree.unwrap_or_default().lines().map(PathBuf::from).collect()
+}
+
+fn cgroups(node: &Node, found: &mut BTreeSet<String>) {
+    for directory in directories(node) {
+        found.insert(format!("cgroup {}", directory.display()));
+        let processes = std::fs::read_to_string(directory.join("cgroup.procs"));
+        let leaf = directory.ends_with("slipwayd");
         for pid in processes.unwrap_or_default().lines().filter(|_| !leaf) {
-            found.insert(format!("process {pid} in {directory}"));
+            found.insert(format!("process {pid} in {}", directory.display()));
         }
     }
 }

@@ -76,7 +76,7 @@ fn name(config: &cri::ContainerConfig, pod: &Pod) -> Result<String> {
 }
 
 async fn carry_out(node: Arc<Node>, draft: Draft, request: cri::CreateContainerRequest) -> Result<String> {
-    let id = draft.id.clone();
+    let (id, pod) = (draft.id.clone(), draft.pod.clone());
     let made = {
         let node = node.clone();
         tokio::task::spawn_blocking(move || bring_up(&node, &draft, request)).await
@@ -84,6 +84,11 @@ async fn carry_out(node: Arc<Node>, draft: Draft, request: cri::CreateContainerR
     match made.map_err(|_| Error::Lost { what: "creation of a container".to_owned() })? {
         Ok(container) => {
             let row = node.containers.insert(id.as_str(), container);
+            // A removal of the pod says so before it looks for containers: it has seen this one, or is seen here.
+            if pod.phase() == Phase::Removing {
+                remove::carry_out(&node, row).await?;
+                return Err(not_ready(&pod));
+            }
             tracing::info!(container = row.id(), name = row.record.name, "container is created");
             Ok(id.to_string())
         }
@@ -96,15 +101,14 @@ async fn carry_out(node: Arc<Node>, draft: Draft, request: cri::CreateContainerR
     }
 }
 
+fn not_ready(pod: &Pod) -> Error {
+    let id = pod.id().to_owned();
+    Error::WrongState { action: "create a container in", kind: "pod", id, state: "not ready" }
+}
+
 fn bring_up(node: &Node, draft: &Draft, request: cri::CreateContainerRequest) -> Result<Container> {
     if !sandbox::view::is_ready(node, &draft.pod) {
-        let id = draft.pod.id().to_owned();
-        return Err(Error::WrongState {
-            action: "create a container in",
-            kind: "pod",
-            id,
-            state: "not ready",
-        });
+        return Err(not_ready(&draft.pod));
     }
     let (image, lease, snapshot) = image(node, &draft.config)?;
     let log_path = log_path(node, draft)?;

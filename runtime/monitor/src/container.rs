@@ -70,6 +70,8 @@ pub(crate) struct Container {
     pub(crate) deadline: Option<i64>,
     /// Whether that has happened.
     pub(crate) timed_out: bool,
+    /// When to write the exit file again and what it says, where it could not be written.
+    pub(crate) unfiled: Option<(i64, String)>,
 }
 
 impl Container {
@@ -97,7 +99,8 @@ impl Container {
         match &self.phase {
             Phase::Running | Phase::Launching { .. } => self.deadline,
             Phase::Draining { look_at, .. } => Some(*look_at),
-            Phase::Failing(_) | Phase::Exited(_) => None,
+            Phase::Exited(_) => self.unfiled.as_ref().map(|(again, _)| *again),
+            Phase::Failing(_) => None,
         }
     }
 }

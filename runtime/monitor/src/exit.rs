@@ -13,6 +13,8 @@ use slipway_monitor::protocol::{Exit, PACKET, Reply};
 const MILLISECOND: i64 = 1_000_000;
 /// The longest pause between two looks at a cgroup whose processes keep the streams open.
 const LONGEST: i64 = 1000 * MILLISECOND;
+/// When to write an exit file again that could not be written.
+const AGAIN: i64 = 200 * MILLISECOND;
 /// Reads of one stream after the cgroup is empty: a pipe holds no more (1 MiB, `/proc/sys/fs/pipe-max-size`).
 const LAST_READS: usize = 17;
 
@@ -98,13 +100,8 @@ impl Server {
         container.log = crate::log::Log::default();
         container.cgroup = crate::cgroup::Cgroup::default();
         container.phase = Phase::Exited(exit.clone());
-        if let Some(pod) = &self.pod {
-            let text = exit_file::format(&exit, dropped);
-            if let Err(error) = pod.write(&exit_file::name(id), &text) {
-                crate::complain(&format!("container {id}: write its exit file: {error}"));
-            }
-            pod.remove(&exit_file::stop_name(id));
-        }
+        container.unfiled = Some((0, exit_file::format(&exit, dropped)));
+        self.file_exit(id);
         let told = Reply::Exited { container: id.into(), exit };
         for connection in self.connections.values_mut() {
             let attached = matches!(&connection.role, Role::Attached { container, .. } if container == id);
@@ -112,5 +109,20 @@ impl Server {
                 connection.send(&told, Vec::new());
             }
         }
+    }
+
+    /// Writes a container's exit file, and again later when that can't be: a daemon that lives is told all the same.
+    pub(crate) fn file_exit(&mut self, id: &str) {
+        let (Some(pod), Some(container)) = (&self.pod, self.containers.get_mut(id)) else { return };
+        let Some((again, text)) = &mut container.unfiled else { return };
+        if let Err(error) = pod.write(&exit_file::name(id), text) {
+            if *again == 0 {
+                crate::complain(&format!("container {id}: write its exit file: {error}; it is tried again"));
+            }
+            *again = boot_time().saturating_add(AGAIN);
+            return;
+        }
+        pod.remove(&exit_file::stop_name(id));
+        container.unfiled = None;
     }
 }

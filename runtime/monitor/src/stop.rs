@@ -66,7 +66,8 @@ impl Server {
                 container.cgroup.kill();
             }
             Phase::Draining { .. } => self.finish_if_drained(id),
-            Phase::Failing(_) | Phase::Exited(_) => {}
+            Phase::Exited(_) => self.file_exit(id),
+            Phase::Failing(_) => {}
         }
     }
 }

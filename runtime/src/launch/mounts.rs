@@ -91,7 +91,7 @@ fn bind(mount: &Mount, options: &[String], descriptors: &mut Descriptors) -> Res
     let source = mount.source().as_deref();
     let source = source
         .ok_or_else(|| Error::Invalid(format!("mount {}: a bind needs a source", destination.display())))?;
-    let bind = binds::open(source, BindOptions::parse(&destination, options)?)?;
+    let bind = binds::open_in_time(source, BindOptions::parse(&destination, options)?)?;
     let descriptor = descriptors.add(bind.mount)?;
     Ok(PreparedMount::new(destination, Source::Detached { descriptor, is_directory: bind.is_directory }))
 }

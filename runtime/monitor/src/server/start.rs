@@ -77,6 +77,7 @@ impl Server {
             kill_rest: start.kill_rest,
             deadline: None,
             timed_out: false,
+            unfiled: None,
         };
         self.containers.insert(name, container);
         Ok(())

@@ -2,13 +2,21 @@
 //! a client that misbehaves can't do. Needs root; says so and passes without.
 
 #[cfg(test)]
+mod client;
+#[cfg(test)]
+mod places;
+#[cfg(test)]
+mod plans;
+#[cfg(test)]
 mod pod;
 #[cfg(test)]
 mod steps;
 
 #[cfg(test)]
 mod proofs {
-    use crate::pod::{Client, Options, Pod, shell};
+    use crate::client::Client;
+    use crate::places::Proc;
+    use crate::pod::{Options, Pod, shell};
     use slipway_monitor::exit_file;
     use slipway_monitor::protocol::{IdRange, Reply, Request, stream};
     use slipway_monitor::wire::List;
@@ -141,35 +149,59 @@ mod proofs {
         started(&pod.start(&daemon, "one", &shell("exit 0")));
     }
 
-    #[test]
-    fn a_user_namespace_has_its_own_proc_and_sysfs_and_a_root_it_can_write() {
-        let Some(pod) = Pod::new() else { return };
+    /// Starts a script in a user namespace with its own network.
+    fn start_in_user_namespace(pod: &Pod, script: &str) -> Reply {
         let daemon = pod.connect();
         let map = || List(vec![IdRange { inside: 0, outside: 300_000, count: 65_536 }]);
-        let kinds = NEW_USER | NEW_NET | NEW_UTS | NEW_IPC;
-        let request = Request::Namespaces {
-            kinds,
-            uids: map(),
-            gids: map(),
-            hostname: "inside".into(),
-            sysctls: List(vec![]),
-        };
-        daemon.send(&request);
+        let (uids, gids) = (map(), map());
+        let (kinds, hostname) = (NEW_USER | NEW_NET | NEW_UTS | NEW_IPC, "inside".into());
+        daemon.send(&Request::Namespaces { kinds, uids, gids, hostname, sysctls: List(vec![]) });
         let (reply, namespaces) = daemon.receive();
         assert_eq!((&reply, namespaces.len()), (&Reply::Done {}, 4));
         pod.give_root_to(300_000);
-        let script = "set -e; echo x > /made; hostname; echo 1 > /proc/sys/net/ipv4/ip_forward; \
-                      cat /proc/sys/net/ipv4/ip_forward; ls /sys/class/net; id -u; echo again > /dev/stdout";
         // The order of bits, and the one to join: the user namespace first.
-        let options = Options { namespaces: Some(namespaces), ..shell(script) };
-        started(&pod.start(&daemon, "one", &options));
-        let exit = exit_file::parse(&pod.wait_for_file("one.exit")).unwrap();
-        let log = pod.file("one.log");
-        assert_eq!(exit.wait_status, 0, "{log}");
-        for line in ["F inside", "F 1", "F lo", "F 0", "F again"] {
-            assert!(log.lines().any(|found| found.ends_with(line)), "{line}: {log}");
+        pod.start(&daemon, "one", &Options { namespaces: Some(namespaces), ..shell(script) })
+    }
+
+    #[test]
+    fn a_user_namespace_has_its_own_proc_and_sysfs_and_a_root_it_can_write_though_the_daemons_proc_is_covered()
+     {
+        for proc in [Proc::Fresh, Proc::FreshBesideCovered] {
+            let Some(pod) = Pod::with(proc) else { return };
+            let script = "set -e; echo x > /made; hostname; echo 1 > /proc/sys/net/ipv4/ip_forward; \
+                          cat /proc/sys/net/ipv4/ip_forward; ls /sys/class/net; id -u; echo again > /dev/stdout";
+            started(&start_in_user_namespace(&pod, script));
+            let exit = exit_file::parse(&pod.wait_for_file("one.exit")).unwrap();
+            let log = pod.file("one.log");
+            assert_eq!(exit.wait_status, 0, "{log}");
+            for line in ["F inside", "F 1", "F lo", "F 0", "F again"] {
+                assert!(log.lines().any(|found| found.ends_with(line)), "{line}: {log}");
+            }
+            assert_eq!(pod.owner_of("made"), 300_000);
         }
-        assert_eq!(pod.owner_of("made"), 300_000);
+    }
+
+    /// Why there is a small mount namespace: the kernel lets a user namespace mount a proc only where one is seen whole.
+    #[test]
+    fn a_user_namespace_has_no_proc_where_its_monitor_sees_the_daemons_covered_one() {
+        let Some(pod) = Pod::with(Proc::Covered) else { return };
+        let reply = start_in_user_namespace(&pod, "exit 0");
+        assert!(matches!(&reply, Reply::StepFailed { errno: 1, .. }), "{reply:?}");
+        started(&pod.start(&pod.connect(), "two", &shell("exit 0")));
+    }
+
+    /// A full disk once cost the exit file for good, and with the monitor's end the status itself.
+    #[test]
+    fn an_exit_file_that_can_not_be_written_is_told_and_written_again() {
+        let Some(pod) = Pod::new() else { return };
+        let daemon = pod.connect();
+        assert_eq!(daemon.ask(&Request::Watch {}), Reply::Done {});
+        pod.obstruct("one.exit");
+        started(&pod.start(&daemon, "one", &shell("exit 5")));
+        let Reply::Exited { exit, .. } = daemon.next() else { panic!() };
+        assert_eq!((exit.wait_status >> 8, pod.file("one.exit").as_str()), (5, ""));
+        pod.give_way("one.exit");
+        assert_eq!(exit_file::parse(&pod.wait_for_file("one.exit")), Some(exit));
     }
 
     #[test]

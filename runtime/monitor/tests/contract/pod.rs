@@ -1,18 +1,15 @@
 //! A pod for one test: a monitor of its own, a small mount namespace, a root with busybox, and clients.
 
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
-use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-};
-use slipway_monitor::plan::{Join, Plan, Step};
+use crate::client::Client;
+use crate::places::{Proc, make_root, open, small_namespace};
+use crate::plans::{container_steps, exec_plan, plan, sealed};
+use rustix::fs::{CWD, OFlags};
+use rustix::mount::OpenTreeFlags;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use slipway_monitor::plan::{Join, Step};
 use slipway_monitor::protocol::{Reply, Request, Start};
-use slipway_monitor::wire::{List, Wire};
-use std::ffi::CString;
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use slipway_monitor::wire::List;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -53,60 +50,6 @@ pub(crate) fn shell(script: &str) -> Options {
     }
 }
 
-/// One connection to the monitor.
-pub(crate) struct Client(OwnedFd);
-
-impl Client {
-    pub(crate) fn send_bytes(&self, bytes: &[u8]) {
-        rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL).unwrap();
-    }
-
-    pub(crate) fn send(&self, request: &Request) {
-        self.send_bytes(&request.encode());
-    }
-
-    fn send_descriptors(&self, descriptors: &[OwnedFd]) {
-        let count = u16::try_from(descriptors.len()).unwrap();
-        let bytes = Request::Descriptors { count }.encode();
-        let rights: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(SendAncillaryMessage::ScmRights(&rights)));
-        let parts = [IoSlice::new(&bytes)];
-        rustix::net::sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL).unwrap();
-    }
-
-    pub(crate) fn send_with(&self, descriptors: &[OwnedFd], request: &Request) {
-        self.send_descriptors(descriptors);
-        assert_eq!(self.ask(request), Reply::Done {});
-    }
-
-    pub(crate) fn receive(&self) -> (Reply, Vec<OwnedFd>) {
-        let mut bytes = vec![0; 65536];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let received =
-            rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
-        let mut descriptors = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                descriptors.extend(rights);
-            }
-        }
-        (Reply::decode(&bytes[..received.bytes]).expect("a reply"), descriptors)
-    }
-
-    pub(crate) fn next(&self) -> Reply {
-        self.receive().0
-    }
-
-    pub(crate) fn ask(&self, request: &Request) -> Reply {
-        self.send(request);
-        self.next()
-    }
-}
-
 /// A monitor with a pod.
 pub(crate) struct Pod {
     directory: tempfile::TempDir,
@@ -117,6 +60,11 @@ pub(crate) struct Pod {
 impl Pod {
     /// None, and a word about it, without root.
     pub(crate) fn new() -> Option<Self> {
+        Self::with(Proc::Fresh)
+    }
+
+    /// The same with another /proc.
+    pub(crate) fn with(proc: Proc) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: a monitor needs root");
             return None;
@@ -136,7 +84,7 @@ impl Pod {
         let monitor = Command::new(program).stdin(Stdio::from(listener)).spawn().unwrap();
         let pod = Self { directory, monitor, cgroups: Vec::new().into() };
         let small = pod.path("small");
-        let namespace = std::thread::spawn(move || small_namespace(&small)).join().unwrap();
+        let namespace = std::thread::spawn(move || small_namespace(&small, proc)).join().unwrap();
         let client = pod.connect();
         let state = open(&pod.path("state"), OFlags::PATH | OFlags::DIRECTORY);
         client.send_descriptors(&[state, namespace]);
@@ -229,6 +177,15 @@ impl Pod {
         std::fs::read_to_string(self.path("state").join(name)).unwrap_or_default()
     }
 
+    /// Something in the way of a file's writing.
+    pub(crate) fn obstruct(&self, name: &str) {
+        std::fs::create_dir(self.path("state").join(format!(".{name}.new"))).unwrap();
+    }
+
+    pub(crate) fn give_way(&self, name: &str) {
+        std::fs::remove_dir(self.path("state").join(format!(".{name}.new"))).unwrap();
+    }
+
     pub(crate) fn remove(&self, name: &str) {
         std::fs::remove_file(self.path("state").join(name)).unwrap();
     }
@@ -312,116 +269,4 @@ impl Drop for Pod {
             let _ = std::fs::remove_dir(path);
         }
     }
-}
-
-fn exec_plan(init: i32, script: &str, kinds: &[(&str, u64)], terminal: bool) -> Vec<OwnedFd> {
-    let mut plan = plan(&shell(script), vec![Step::Session { terminal }]);
-    let mut descriptors = Vec::new();
-    for (number, (name, kind)) in kinds.iter().enumerate() {
-        descriptors.push(open(Path::new(&format!("/proc/{init}/ns/{name}")), OFlags::RDONLY));
-        plan.join.0.push(Join { descriptor: u16::try_from(number).unwrap(), kind: *kind });
-    }
-    descriptors.insert(0, sealed(&plan));
-    descriptors
-}
-
-fn plan(options: &Options, steps: Vec<Step>) -> Plan {
-    let text = |text: &str| CString::new(text).unwrap();
-    Plan {
-        clone_flags: 0,
-        join: List::default(),
-        steps: List(steps),
-        pause_at: options.pause_at,
-        environment: List(vec![text("PATH=/bin")]),
-        arguments: List(vec![text("sh"), text("-c"), text(&options.script)]),
-        programs: List(vec![text(&options.program)]),
-    }
-}
-
-fn container_steps(options: &Options, devices: bool) -> Vec<Step> {
-    let directory = |path: &str| Step::MakeDirectory { path: CString::new(path).unwrap(), mode: 0o755 };
-    let mount = |kind: &str| Step::Mount {
-        kind: CString::new(kind).unwrap(),
-        target: CString::new(if kind == "tmpfs" { "dev" } else { &kind[..3] }).unwrap(),
-        attributes: 0,
-        parameters: List::default(),
-    };
-    let device = |path: &str, minor| Step::MakeDevice {
-        path: CString::new(path).unwrap(),
-        mode: 0o20666,
-        device: rustix::fs::makedev(1, minor),
-        uid: 0,
-        gid: 0,
-    };
-    let link = |path: &str, target: &str| Step::MakeLink {
-        path: CString::new(path).unwrap(),
-        target: CString::new(target).unwrap(),
-    };
-    let mut steps = vec![Step::Root { descriptor: 0 }, directory("pro"), directory("sys"), directory("dev")];
-    steps.extend([link("proc", "pro"), mount("proc"), mount("tmpfs"), link("dev/stdout", "/proc/self/fd/1")]);
-    if devices {
-        steps.extend([device("dev/null", 3), device("dev/zero", 5)]);
-    } else {
-        steps.push(mount("sysfs"));
-    }
-    steps.extend([Step::SyncPoint { point: 1 }, Step::SyncPoint { point: 2 }, Step::Pivot {}]);
-    let before = |step: &Step| {
-        matches!(step, Step::MakeDirectory { .. } | Step::MakeDevice { .. } | Step::Mount { .. })
-    };
-    let (early, late): (Vec<_>, Vec<_>) = options.steps.iter().cloned().partition(before);
-    steps.extend(early);
-    steps.extend([Step::Session { terminal: options.terminal }, Step::Umask { mask: 0o022 }]);
-    steps.extend([Step::WorkingDirectory { path: c"/".into() }, Step::SyncPoint { point: 4 }]);
-    steps.extend(late);
-    steps
-}
-
-fn sealed(plan: &Plan) -> OwnedFd {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let memfd = rustix::fs::memfd_create("plan", flags).unwrap();
-    rustix::io::write(&memfd, &plan.encode()).unwrap();
-    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&memfd, seals).unwrap();
-    memfd
-}
-
-fn open(path: &Path, flags: OFlags) -> OwnedFd {
-    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::from(0o600)).unwrap()
-}
-
-/// A root with busybox and the libraries that it needs.
-fn make_root(root: &Path) {
-    let busybox = "/usr/bin/busybox";
-    let listed = Command::new("ldd").arg(busybox).output().unwrap().stdout;
-    let listed = String::from_utf8(listed).unwrap();
-    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
-    std::fs::create_dir(root.join("bin")).unwrap();
-    for library in libraries {
-        let copy = root.join(&library[1..]);
-        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
-        std::fs::copy(library, copy).unwrap();
-    }
-    std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
-    for name in ["sh", "sleep", "cat", "head", "tail", "hostname", "ls", "id", "stty", "tty"] {
-        std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
-    }
-}
-
-/// A mount namespace with a proc, a sysfs and the place for a root; on a thread of its own, which ends in it.
-#[expect(deprecated, reason = "the safe form; this thread opens no descriptor that another one uses")]
-fn small_namespace(directory: &Path) -> OwnedFd {
-    use rustix::thread::UnshareFlags;
-    rustix::thread::unshare(UnshareFlags::FS | UnshareFlags::NEWNS).unwrap();
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).unwrap();
-    rustix::mount::mount("tmpfs", directory, "tmpfs", MountFlags::empty(), None).unwrap();
-    for name in ["proc", "sys", "new"] {
-        std::fs::create_dir(directory.join(name)).unwrap();
-    }
-    rustix::mount::mount("proc", directory.join("proc"), "proc", MountFlags::empty(), None).unwrap();
-    rustix::mount::mount("sysfs", directory.join("sys"), "sysfs", MountFlags::empty(), None).unwrap();
-    rustix::process::chdir(directory).unwrap();
-    rustix::process::pivot_root(".", ".").unwrap();
-    rustix::mount::unmount(".", UnmountFlags::DETACH).unwrap();
-    open(Path::new("/proc/thread-self/ns/mnt"), OFlags::RDONLY)
 }

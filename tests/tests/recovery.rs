@@ -1,0 +1,291 @@
+//! What a daemon finds that went badly: a reboot, records that nobody can read, a full disk, a file system that is
+//! silent, requests that cross each other.
+
+use serde_json::json;
+use slipway_tests::fault::{Strace, kill};
+use slipway_tests::{Node, Registry, Residue, residue, wait};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+fn node() -> Node {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    node
+}
+
+fn bridged() -> serde_json::Value {
+    json!({"hostname": "web", "linux": {"security_context": {"namespace_options": {"network": 0}}}})
+}
+
+/// Takes away what a reboot does: processes, mounts, cgroups, links, the state directory; and names another boot.
+fn reboot(node: &mut Node) {
+    node.kill();
+    residue::everyone(node).into_iter().for_each(kill);
+    wait("the end of all processes", || residue::everyone(node).is_empty());
+    node.unmount();
+    std::fs::remove_dir_all(node.path("run")).expect("the state directory is removed");
+    wait("the end of all cgroups", || {
+        node.remove_cgroups();
+        !Path::new("/sys/fs/cgroup/freezer").join(node.cgroup()).exists()
+    });
+    let _ = Command::new("ip").args(["link", "del", &node.bridge()]).stderr(Stdio::null()).status();
+    let _ =
+        Command::new("nft").args(["delete", "table", "inet", &node.table()]).stderr(Stdio::null()).status();
+    let boot = node.path("boot_id");
+    std::fs::write(&boot, "01234567-89ab-cdef-0123-456789abcdef\n").expect("another boot's name");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c"]);
+    command.arg("mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"").arg(boot);
+    command.arg(slipway_tests::folder("SLIPWAY_PROGRAMS").join("slipwayd"));
+    node.launch_by(command);
+}
+
+#[test]
+fn after_a_reboot_everything_has_ended_and_nothing_is_held() {
+    let mut node = node();
+    let pod = node.pod("web", bridged());
+    let ended = node.container(&pod, "web", "ended", "exit 7");
+    let running = node.container(&pod, "web", "running", "echo dirty >/made; sleep 1000");
+    let own =
+        node.slipway(&["run", "-d", "--name", "boat", "busybox:1", "sh", "-c", "echo >/made; sleep 1000"]);
+    let own = own.ok().to_owned();
+    assert_eq!(node.exited(&ended)["exitCode"], 7);
+    let upper = |container: &str| node.path(format!("lib/containers/{container}/upper"));
+    let (volatile, lasting) = (upper(&running), upper(&own));
+    wait("what both have written", || volatile.join("made").exists() && lasting.join("made").exists());
+    reboot(&mut node);
+    let status = node.status(&running);
+    assert_eq!((&status["exitCode"], &status["reason"]), (&json!(255), &json!("MonitorLost")), "{status:#}");
+    assert_eq!(node.status(&ended)["exitCode"], 7);
+    let state = node.crictl(&["inspectp", &pod]).json()["status"]["state"].clone();
+    assert_eq!(state, "SANDBOX_NOTREADY");
+    assert!(!volatile.exists() && lasting.join("made").exists(), "what was not synced is not trusted");
+    let addresses = node.path("lib/addresses");
+    wait("the addresses", || {
+        let names = std::fs::read_dir(&addresses).expect("addresses").flatten();
+        names.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).count() == 0
+    });
+    let next = node.pod("next", bridged());
+    let container = node.container(&next, "next", "main", "exit 3");
+    assert_eq!(node.exited(&container)["exitCode"], 3);
+    node.kill();
+    node.launch();
+    assert_eq!(
+        node.status(&running)["finishedAt"],
+        status["finishedAt"],
+        "the end is told the same way again"
+    );
+    let _ = node.crictl(&["rmp", "-f", "-a"]).ok();
+    let _ = node.slipway(&["rm", "-f", "boat"]).ok();
+    assert_eq!(std::fs::read_dir(node.path("lib/pods")).expect("pods").count(), 0);
+    assert_eq!(std::fs::read_dir(node.path("lib/containers")).expect("containers").count(), 0);
+}
+
+/// Puts damaged records beside good ones.
+fn hostile(directory: &Path) -> Vec<PathBuf> {
+    let head = "slipway-record 1 4a1f0bd2-0000-0000-0000-000000000000 2 0000000000000000\n";
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("this boot's name");
+    let ours = head.replace("4a1f0bd2-0000-0000-0000-000000000000", boot.trim());
+    let records: [(&str, Vec<u8>); 6] = [
+        ("no-line", b"slipway-record 1".to_vec()),
+        ("cut", ours.clone().into_bytes()),
+        ("sum", format!("{ours}{{}}").into_bytes()),
+        ("version", ours.replace("record 1", "record 9").into_bytes()),
+        ("binary", (0..=255).cycle().take(5000).collect()),
+        ("huge", vec![b'x'; 40 << 20]),
+    ];
+    let mut kept = Vec::new();
+    for (name, bytes) in records {
+        for file in ["record", "request"] {
+            let path = directory.join(format!("{name}-{file}")).join(file);
+            std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+            std::fs::write(&path, &bytes).expect("a hostile record");
+            // Without the runtime's record a directory is garbage, whatever else is in it.
+            if file == "record" {
+                kept.push(path);
+            }
+        }
+    }
+    for (name, record) in [("garbage", None), ("torn", Some(vec![0; 512])), ("empty", Some(Vec::new()))] {
+        std::fs::create_dir_all(directory.join(name)).expect("a directory");
+        if let Some(bytes) = record {
+            std::fs::write(directory.join(name).join("record"), bytes).expect("a torn record");
+        }
+    }
+    kept
+}
+
+#[test]
+fn records_that_can_not_be_read_are_reported_and_kept_and_the_rest_is_served() {
+    let mut node = node();
+    let pod = node.pod("web", bridged());
+    let container = node.container(&pod, "web", "main", "sleep 1000");
+    node.kill();
+    let mut kept = hostile(&node.path("lib/pods"));
+    kept.extend(hostile(&node.path("lib/containers")));
+    node.launch();
+    assert_eq!(node.crictl(&["exec", "-s", &container, "echo", "afloat"]).ok(), "afloat");
+    let log = node.log();
+    for path in kept {
+        assert!(path.exists() && log.contains(&path.display().to_string()), "{}:\n{log}", path.display());
+        std::fs::remove_dir_all(path.parent().expect("a directory")).expect("a person removes it");
+    }
+    for name in ["garbage", "torn", "empty", "sum-request", "huge-request"] {
+        assert!(!node.path(format!("lib/pods/{name}")).exists(), "{name}");
+        assert!(!node.path(format!("lib/containers/{name}")).exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_running_pod_whose_record_is_damaged_keeps_all_that_it_has_until_a_person_has_mended_it() {
+    let mut node = node();
+    let pod = node.pod("web", bridged());
+    let container = node.container(&pod, "web", "main", "sleep 1000");
+    for (file, whose) in
+        [("record", "pods"), ("request", "pods"), ("record", "containers"), ("request", "containers")]
+    {
+        let id = if whose == "pods" { &pod } else { &container };
+        let path = node.path(format!("lib/{whose}/{id}/{file}"));
+        node.kill();
+        let before = Residue::of(&node);
+        let whole = std::fs::read(&path).expect("the record");
+        let mut damaged = whole.clone();
+        *damaged.last_mut().expect("a byte") ^= 1;
+        damaged[whole.len() / 2] ^= 1;
+        std::fs::write(&path, damaged).expect("the record is damaged");
+        node.launch();
+        let _ = node.crictl(&["version"]).ok();
+        assert!(node.log().contains(&path.display().to_string()), "{file} of {whose}:\n{}", node.log());
+        node.kill();
+        let lost = before.beyond(&Residue::of(&node));
+        assert!(lost.is_empty(), "{file} of {whose}: {lost:#?}\n{}", node.log());
+        std::fs::write(&path, whole).expect("the record is mended");
+        node.launch();
+        let ran = node.crictl(&["exec", "-s", &container, "echo", "afloat"]);
+        assert_eq!(
+            (ran.status, ran.stdout.trim()),
+            (0, "afloat"),
+            "{file} of {whose}: {ran:#?}\n{}",
+            node.log()
+        );
+    }
+}
+
+#[test]
+fn a_container_that_is_created_while_its_pod_is_removed_leaves_nothing() {
+    let node = node();
+    let base = Residue::of(&node);
+    let pod = node.pod("web", json!({}));
+    let file = node.container_file("main", "busybox:1", "exit 0", json!({}));
+    let pod_file = node.path("web.pod.json").display().to_string();
+    // The creation's two records take long, so that the removal comes between them.
+    let strace =
+        Strace::attach_to_all(node.pid(), &["--inject=rename:delay_enter=400000", "-o", "/dev/null"]);
+    let mut create = node.crictl_command(&["create", &pod, &file, &pod_file]);
+    let mut create = create.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("crictl starts");
+    wait("the container's directory", || {
+        std::fs::read_dir(node.path("lib/containers")).expect("containers").count() > 0
+    });
+    let _ = node.crictl(&["rmp", "-f", &pod]).ok();
+    let created = create.wait().expect("crictl ends");
+    drop(strace);
+    assert!(!created.success(), "it was created in a pod that is gone");
+    assert_eq!(node.crictl(&["ps", "-a", "-q"]).ok(), "");
+    let _ = std::fs::remove_dir_all(node.path("logs"));
+    base.returns(&node, "both");
+}
+
+#[test]
+fn a_bind_whose_file_system_is_silent_is_given_up_and_holds_nobody_else() {
+    if !Path::new("/dev/fuse").exists() {
+        let test = "a_bind_whose_file_system_is_silent_is_given_up_and_holds_nobody_else";
+        return slipway_tests::skip(test, "file systems in user space");
+    }
+    let node = node();
+    let silent = node.path("silent");
+    std::fs::create_dir(&silent).expect("a directory");
+    let options = "fd=3,rootmode=40000,user_id=0,group_id=0";
+    let script = format!("exec 3<>/dev/fuse; mount -i -t fuse -o {options} none \"$0\" && exec sleep 1000");
+    let mut server = Command::new("sh").args(["-c", &script]).arg(&silent).spawn().expect("sh starts");
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    wait("the silent file system", || mounts().contains(&silent.display().to_string()));
+    let pod = node.pod("web", json!({}));
+    let mounts = json!({"mounts": [{"host_path": silent.join("x"), "container_path": "/x"}]});
+    let file = node.container_file("main", "busybox:1", "exit 0", mounts);
+    let pod_file = node.path("web.pod.json").display().to_string();
+    let id = node.crictl(&["create", &pod, &file, &pod_file]).ok().to_owned();
+    let mut first = node.crictl_command(&["start", &id]);
+    let first = first.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("crictl starts");
+    let other = node.container(&pod, "web", "other", "exit 0");
+    assert_eq!(node.exited(&other)["exitCode"], 0, "while the first waits");
+    let first = first.wait_with_output().expect("crictl ends");
+    let error = String::from_utf8_lossy(&first.stderr).into_owned();
+    assert!(error.contains(&silent.display().to_string()) && error.contains("does not answer"), "{error}");
+    assert!(node.crictl(&["start", &id]).error().contains("still does not answer"));
+    server.kill().expect("the server is killed");
+    let _ = server.wait();
+    let _ = Command::new("umount").args(["-l"]).arg(&silent).status();
+    std::fs::create_dir(silent.join("x")).expect("a directory");
+    wait("a start", || node.crictl(&["start", &id]).status == 0);
+    assert_eq!(node.exited(&id)["exitCode"], 0);
+}
+
+fn small_disk(path: &Path, size: &str) {
+    std::fs::create_dir_all(path).expect("a mount point");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(path).status();
+    assert!(mounted.is_ok_and(|status| status.success()), "a small disk is mounted");
+}
+
+/// Writes until nothing more fits.
+fn fill(path: &Path) {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(path).expect("a file that fills the disk");
+    for size in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+}
+
+#[test]
+fn a_full_disk_is_named_by_each_verb_and_costs_nothing_that_was_there() {
+    let mut node = Node::start();
+    node.kill();
+    small_disk(&node.path("lib"), "size=64m");
+    node.launch();
+    let registry = Registry::start();
+    let name = registry.name("fleet/busybox:1");
+    node.build(&name, "");
+    let _ = node.slipway(&["push", &name]).ok();
+    let _ = node.crictl(&["rmi", &name]).ok();
+    let _ = node.slipway(&["prune", "-a"]).ok();
+    node.build("busybox:1", "ENV other=1\n");
+    let pod = node.pod("web", json!({}));
+    let running = node.container(&pod, "web", "running", "while :; do sleep 0.1; done");
+    let base = Residue::of(&node);
+    let file = node.container_file("main", "busybox:1", "exit 0", json!({}));
+    let pod_file = node.path("web.pod.json").display().to_string();
+    let other = node.pod_file("other", json!({}));
+    fill(&node.path("lib/filler"));
+    for arguments in [&["pull", &name][..], &["runp", &other], &["create", &pod, &file, &pod_file]] {
+        let output = node.crictl(arguments);
+        assert!(output.error().contains("No space left on device"), "{output:#?}");
+    }
+    std::fs::remove_file(node.path("lib/filler")).expect("there is room again");
+    assert_eq!(node.crictl(&["exec", "-s", &running, "echo", "afloat"]).ok(), "afloat");
+    let partial = |line: &String| line.contains("/blobs/") || line.contains("/partial");
+    let left: Vec<_> = Residue::of(&node).beyond(&base).into_iter().filter(|line| !partial(line)).collect();
+    assert!(left.is_empty(), "{left:#?}");
+    let _ = node.crictl(&["pull", &name]).ok();
+    let container = node.crictl(&["create", &pod, &file, &pod_file]).ok().to_owned();
+    let _ = node.crictl(&["start", &container]).ok();
+    assert_eq!(node.exited(&container)["exitCode"], 0);
+}
+
+#[test]
+fn a_log_that_can_not_be_written_holds_no_container() {
+    let node = node();
+    small_disk(&node.path("logs"), "size=64k");
+    let pod = node.pod("web", json!({}));
+    let container = node.container(&pod, "web", "main", "seq 100000; exit 4");
+    assert_eq!(node.exited(&container)["exitCode"], 4);
+    assert!(node.crictl(&["logs", &container]).stdout.starts_with("1\n2\n"));
+}
