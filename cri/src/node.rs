@@ -99,14 +99,14 @@ impl Pod {
         *locked(&self.phase)
     }
 
-    /// Writes what is intended before the work begins; a later phase is never left for an earlier one.
-    pub(crate) fn intend(&self, records: &Records<PodRecord>, phase: Phase) -> Result<()> {
+    /// Writes what is intended before the work begins; a later phase is never left for an earlier one. A disk too full
+    /// for that is no reason not to begin: what ends gives room.
+    pub(crate) fn intend(&self, records: &Records<PodRecord>, phase: Phase) {
         let mut current = locked(&self.phase);
         if *current < phase {
-            records.write(self.id(), &PodRecord { phase, ..self.record.clone() })?;
+            unwritten(self.id(), records.write(self.id(), &PodRecord { phase, ..self.record.clone() }));
             *current = phase;
         }
-        Ok(())
     }
 }
 
@@ -140,14 +140,23 @@ impl Container {
         *locked(&self.phase)
     }
 
-    /// Writes what is intended before the work begins.
-    pub(crate) fn intend(&self, records: &Records<ContainerRecord>, phase: Phase) -> Result<()> {
+    /// As [`Pod::intend`].
+    pub(crate) fn intend(&self, records: &Records<ContainerRecord>, phase: Phase) {
         let mut current = locked(&self.phase);
         if *current < phase {
-            records.write(self.id(), &ContainerRecord { phase, ..self.record.clone() })?;
+            unwritten(self.id(), records.write(self.id(), &ContainerRecord { phase, ..self.record.clone() }));
             *current = phase;
         }
-        Ok(())
+    }
+}
+
+fn unwritten(id: &str, written: Result<()>) {
+    if let Err(error) = written {
+        tracing::warn!(
+            id,
+            error = error.chain(),
+            "what is intended can't be recorded: it is done all the same"
+        );
     }
 }
 

@@ -144,8 +144,11 @@ impl<R: Serialize + DeserializeOwned> Records<R> {
             .map_err(|error| Error::Record { path: path.clone(), reason: error.to_string() })?;
         let text = format!("{MAGIC} {} {} {}\n{body}\n", self.boot, body.len(), hex(&Sha256::digest(&body)));
         let draft = directory.join(".request");
-        fs::write(&draft, text).map_err(Error::io("write record", &draft))?;
-        fs::rename(&draft, &path).map_err(Error::io("rename record into", &path))
+        let written = fs::write(&draft, text).map_err(Error::io("write record", &draft));
+        written
+            .and_then(|()| fs::rename(&draft, &path).map_err(Error::io("rename record into", &path)))
+            // Half a record on a full disk is of no use.
+            .inspect_err(|_| drop(fs::remove_file(&draft)))
     }
 
     /// Removes a record, and its directory if nothing else is in it.

@@ -97,6 +97,14 @@ impl Pod {
         change(&mut lock(&self.record));
     }
 
+    /// The sandbox has ended, whether or not the disk has room to say so: a later daemon finds that for itself.
+    pub(crate) fn end(&self, stage: Stage) {
+        if let Err(error) = self.update(|record| record.stage = stage) {
+            tracing::warn!(sandbox = %self.record().config.id, %error, "its end can't be recorded");
+            lock(&self.record).stage = stage;
+        }
+    }
+
     pub(crate) fn status(&self) -> SandboxStatus {
         let record = self.record();
         SandboxStatus {

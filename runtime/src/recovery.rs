@@ -52,7 +52,7 @@ fn load_pods(shared: &Shared) -> Result<()> {
                 let pod = Arc::new(Pod::new(root, own, loaded.value));
                 if !loaded.this_boot {
                     state::make_directory(&pod.state)?;
-                    pod.update(|record| record.stage = Stage::Stopped)?;
+                    pod.end(Stage::Stopped);
                 }
                 lock(&shared.pods).insert(id, pod);
             }
@@ -154,9 +154,7 @@ pub(crate) fn monitor_lost(shared: &Shared, pod: &Pod) {
         return;
     }
     tracing::warn!(sandbox = %pod.record().config.id, "its monitor is gone; its containers are killed");
-    if let Err(error) = pod.update(|record| record.stage = Stage::Lost) {
-        tracing::warn!(%error, "a lost monitor can't be recorded");
-    }
+    pod.end(Stage::Lost);
     for container in shared.containers_of(&pod.record().config.id) {
         settle(shared, pod, &container);
     }

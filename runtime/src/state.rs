@@ -48,8 +48,15 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 /// Puts contents in a file's place at once.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let fresh = path.with_extension("new");
-    fs::write(&fresh, bytes).map_err(|source| Error::Io { action: "write", path: fresh.clone(), source })?;
-    fs::rename(&fresh, path).map_err(|source| Error::Io { action: "rename into", path: path.into(), source })
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source }
+    };
+    fs::write(&fresh, bytes)
+        .map_err(failed("write", &fresh))
+        .and_then(|()| fs::rename(&fresh, path).map_err(failed("rename into", path)))
+        // Half a file on a full disk is of no use.
+        .inspect_err(|_| drop(fs::remove_file(&fresh)))
 }
 
 /// Reads a record; none when it is absent, or was torn by a power cut: what it describes does not run any more.

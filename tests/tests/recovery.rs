@@ -182,14 +182,15 @@ fn a_container_that_is_created_while_its_pod_is_removed_leaves_nothing() {
     let strace =
         Strace::attach_to_all(node.pid(), &["--inject=rename:delay_enter=400000", "-o", "/dev/null"]);
     let mut create = node.crictl_command(&["create", &pod, &file, &pod_file]);
-    let mut create = create.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("crictl starts");
+    let create = create.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("crictl starts");
     wait("the container's directory", || {
         std::fs::read_dir(node.path("lib/containers")).expect("containers").count() > 0
     });
     let _ = node.crictl(&["rmp", "-f", &pod]).ok();
-    let created = create.wait().expect("crictl ends");
+    let created = create.wait_with_output().expect("crictl ends");
     drop(strace);
-    assert!(!created.success(), "it was created in a pod that is gone");
+    let error = String::from_utf8_lossy(&created.stderr).into_owned();
+    assert!(!created.status.success() && error.contains(&pod), "{error}\n{}", node.log());
     assert_eq!(node.crictl(&["ps", "-a", "-q"]).ok(), "");
     let _ = std::fs::remove_dir_all(node.path("logs"));
     base.returns(&node, "both");
@@ -264,11 +265,14 @@ fn a_full_disk_is_named_by_each_verb_and_costs_nothing_that_was_there() {
     let file = node.container_file("main", "busybox:1", "exit 0", json!({}));
     let pod_file = node.path("web.pod.json").display().to_string();
     let other = node.pod_file("other", json!({}));
+    let doomed = node.container_file("doomed", "busybox:1", "exit 0", json!({}));
+    let doomed = node.crictl(&["create", &pod, &doomed, &pod_file]).ok().to_owned();
     fill(&node.path("lib/filler"));
     for arguments in [&["pull", &name][..], &["runp", &other], &["create", &pod, &file, &pod_file]] {
         let output = node.crictl(arguments);
         assert!(output.error().contains("No space left on device"), "{output:#?}");
     }
+    let _ = node.crictl(&["rm", &doomed]).ok();
     std::fs::remove_file(node.path("lib/filler")).expect("there is room again");
     assert_eq!(node.crictl(&["exec", "-s", &running, "echo", "afloat"]).ok(), "afloat");
     let partial = |line: &String| line.contains("/blobs/") || line.contains("/partial");

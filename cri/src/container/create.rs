@@ -96,6 +96,9 @@ async fn carry_out(node: Arc<Node>, draft: Draft, request: cri::CreateContainerR
             if let Err(error) = remove::wipe(&node, &id).await {
                 tracing::warn!(container = id.as_str(), error = error.chain(), "what was made of it stays");
             }
+            if pod.phase() == Phase::Removing {
+                return Err(not_ready(&pod));
+            }
             Err(error)
         }
     }

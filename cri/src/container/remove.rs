@@ -36,7 +36,7 @@ pub(crate) async fn clear(node: &Arc<Node>, container: &Container) -> Result<()>
         // Whoever had the turn before has removed it.
         return Ok(());
     }
-    container.intend(&node.container_records, Phase::Removing)?;
+    container.intend(&node.container_records, Phase::Removing);
     wipe(node, &container.record.id).await?;
     node.containers.remove(container.id());
     node.container_names.release(&container.record.name, container.id());

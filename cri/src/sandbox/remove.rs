@@ -31,7 +31,7 @@ pub(crate) async fn carry_out(node: &Arc<Node>, pod: Arc<Pod>) -> Result<()> {
                 // Whoever had the turn before has removed it.
                 return Ok(());
             }
-            pod.intend(&node.pod_records, Phase::Removing)?;
+            pod.intend(&node.pod_records, Phase::Removing);
             for row in node.containers.all().into_iter().filter(|row| row.record.pod == pod.record.id) {
                 container::remove::clear(&node, &row).await?;
             }

@@ -28,7 +28,7 @@ pub(crate) async fn carry_out(node: &Arc<Node>, pod: Arc<Pod>) -> Result<()> {
             if node.pods.find(pod.id()).is_err() {
                 return Ok(());
             }
-            pod.intend(&node.pod_records, Phase::Stopping)?;
+            pod.intend(&node.pod_records, Phase::Stopping);
             let (runtime, id) = (node.runtime.clone(), pod.record.id.clone());
             node.blocking(move || runtime.stop_sandbox(&id)).await
         }

@@ -211,7 +211,7 @@ impl Shared {
     /// Gives everything of a sandbox back but its records; each part succeeds when there is nothing to do.
     pub(crate) fn tear_down(&self, pod: &Pod) -> Result<()> {
         if pod.record().stage != Stage::Stopped {
-            pod.update(|record| record.stage = Stage::Stopped)?;
+            pod.end(Stage::Stopped);
         }
         let record = pod.record();
         let mut outcome = Ok(());
