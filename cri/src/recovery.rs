@@ -20,7 +20,11 @@ pub(crate) fn load(node: &Node) -> Result<()> {
     report(&containers);
     // A run that was cut short before it had its container: its name is free before the first request comes.
     let filled: BTreeSet<&str> = containers.records.iter().map(|record| record.pod.as_str()).collect();
-    let empty = |record: &mut PodRecord| record.owner == Owner::Run && !filled.contains(record.id.as_str());
+    // Which pod a container is of that can't be read, nobody knows.
+    let certain = containers.unreadable.is_empty();
+    let empty = |record: &mut PodRecord| {
+        certain && record.owner == Owner::Run && !filled.contains(record.id.as_str())
+    };
     let abandoned: Vec<_> = pods.records.extract_if(.., empty).map(|record| record.id.to_string()).collect();
     pods.torn.extend(abandoned);
     for record in pods.records {
@@ -82,15 +86,23 @@ fn told(kind: &str, id: &str, outcome: Result<()>) {
 pub(crate) fn resume(node: Arc<Node>) -> impl Future<Output = ()> + Send {
     let (containers, pods) = (node.containers.all(), node.pods.all());
     let doomed = move |node: &Node, row: &Container| {
-        let orphan = node.pods.find(row.record.pod.as_str()).is_err();
+        // A pod whose record can't be read is kept with all that it has.
+        let pod = row.record.pod.as_str();
+        let unreadable = node.pod_records.directory(pod).join("request").exists();
+        let orphan = node.pods.find(pod).is_err() && !unreadable;
         // Whoever was to start one that is not to stay went with the last daemon.
         let ended = row.record.transient && container::view::life(node, row).pid == 0;
         orphan || ended || row.phase() == Phase::Removing
     };
     let (doomed, kept): (Vec<_>, Vec<_>) = containers.into_iter().partition(|row| doomed(&node, row));
-    let empty = move |pod: &Pod| {
-        pod.record.owner == Owner::Run && !kept.iter().any(|container| container.record.pod == pod.record.id)
-    };
+    let known = node.runtime.containers();
+    let known = known.iter().filter_map(|id| node.runtime.container_request(id).ok());
+    let mut filled: BTreeSet<SandboxId> = known.map(|request| request.sandbox).collect();
+    for row in &doomed {
+        filled.remove(&row.record.pod);
+    }
+    filled.extend(kept.iter().map(|row| row.record.pod.clone()));
+    let empty = move |pod: &Pod| pod.record.owner == Owner::Run && !filled.contains(&pod.record.id);
     let pods: Vec<_> = pods
         .into_iter()
         .filter_map(|pod| {

@@ -190,7 +190,8 @@ fn a_container_that_is_created_while_its_pod_is_removed_leaves_nothing() {
     let created = create.wait_with_output().expect("crictl ends");
     drop(strace);
     let error = String::from_utf8_lossy(&created.stderr).into_owned();
-    assert!(!created.status.success() && error.contains(&pod), "{error}\n{}", node.log());
+    // Where the creation was the first, it has gone with the pod.
+    assert!(created.status.success() || error.contains(&pod), "{error}\n{}", node.log());
     assert_eq!(node.crictl(&["ps", "-a", "-q"]).ok(), "");
     let _ = std::fs::remove_dir_all(node.path("logs"));
     base.returns(&node, "both");
