@@ -4,7 +4,7 @@
 
 use serde_json::json;
 use slipway_tests::fault::{Moment, Strace, moments, some, stopped};
-use slipway_tests::{Node, Output, Registry, Residue, monitor, wait};
+use slipway_tests::{Need, Node, Output, Registry, Residue, lacks, monitor, wait};
 
 /// Moments of each verb in a quick run.
 const QUICK: usize = 5;
@@ -123,6 +123,9 @@ fn a_pod_on_the_hosts_network_is_made_under_fire() {
 
 #[test]
 fn a_pod_on_the_bridge_is_made_under_fire() {
+    if lacks("a_pod_on_the_bridge_is_made_under_fire", &[Need::Nat]) {
+        return;
+    }
     let port = slipway_tests::registry::free_port().port();
     run_pod_under_fire(json!({
         "hostname": "web",
@@ -258,6 +261,9 @@ fn pod_with_container(node: &Node) -> String {
 
 #[test]
 fn a_pod_is_stopped_under_fire() {
+    if lacks("a_pod_is_stopped_under_fire", &[Need::Nat]) {
+        return;
+    }
     let (mut node, first) = with_pod();
     remove_pod(&node, &first);
     let verb = Verb {
@@ -278,6 +284,9 @@ fn a_pod_is_stopped_under_fire() {
 
 #[test]
 fn a_pod_is_removed_under_fire() {
+    if lacks("a_pod_is_removed_under_fire", &[Need::Nat]) {
+        return;
+    }
     let (mut node, first) = with_pod();
     remove_pod(&node, &first);
     let verb = Verb {
