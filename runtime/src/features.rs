@@ -85,10 +85,14 @@ impl Features {
     }
 }
 
-/// The parameter is looked at when it is set: an unknown one is `EINVAL`.
+/// The parameter is looked at when it is set: an unknown one is `EINVAL`. Before Linux 6.5 overlayfs takes any text until
+/// the mount is made, and so it takes nonsense too.
 fn lowerdir_append() -> bool {
-    fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-        .is_ok_and(|context| fsconfig_set_string(&context, "lowerdir+", "/").is_ok())
+    let takes = |key| {
+        fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+            .is_ok_and(|context| fsconfig_set_string(&context, key, "/").is_ok())
+    };
+    takes("lowerdir+") && !takes("slipway-knows-no-such-key")
 }
 
 fn lowerdir_descriptor() -> bool {
