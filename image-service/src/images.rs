@@ -71,6 +71,7 @@ pub(crate) fn write_blob(shared: &Shared, digest: &Digest, bytes: &[u8]) -> Resu
 
 /// Makes an image known, or what is known of it more: manifests add up, and once built is built.
 pub(crate) fn put(shared: &Shared, mut record: ImageRecord) -> Result<()> {
+    let _naming = shared.naming();
     {
         let index = shared.index();
         let known = index.images.get(&record.id).map(|image| &image.record);
@@ -96,6 +97,7 @@ pub(crate) fn tag(shared: &Shared, image: &ImageId, name: &Reference) -> Result<
         let reason = "a name that is given to an image needs a tag and no digest";
         return Err(Error::InvalidReference { reference: name.to_string(), reason });
     }
+    let _naming = shared.naming();
     if !shared.index().images.contains_key(image) {
         return Err(Error::ImageMissing { name: image.to_string() });
     }
@@ -107,6 +109,7 @@ pub(crate) fn tag(shared: &Shared, image: &ImageId, name: &Reference) -> Result<
 
 /// Takes a name away.
 pub(crate) fn untag(shared: &Shared, name: &Reference) -> Result<()> {
+    let _naming = shared.naming();
     if !shared.index().tags.contains_key(name) {
         return Err(Error::ImageMissing { name: name.to_string() });
     }
@@ -129,7 +132,9 @@ pub(crate) fn remove(shared: &Arc<Shared>, name: &str) -> Result<Removed> {
 }
 
 /// Removes an image's names and record; its layers are garbage then, unless something else has them.
+/// Who makes an image has a lease on it before its record is written, so either this sees the lease or the record is new.
 fn forget(shared: &Shared, id: &ImageId, name: &str) -> Result<Vec<Reference>> {
+    let _naming = shared.naming();
     let tags: Vec<Reference> = {
         let index = shared.index();
         if index.leases.contains_key(&Held::Image(*id)) {

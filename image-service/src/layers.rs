@@ -233,16 +233,19 @@ pub(crate) fn commit(shared: &Arc<Shared>, upper: &Path) -> Result<LayerRecord> 
     let file = Shared::layer_file(described.diff_id, described.size, described.contents);
     let key = LayerKey::Diff(described.diff_id);
     let lease = Lease::take(shared, vec![Held::Layer(key)]);
-    if !shared.index().layers.contains_key(&key) {
-        match fs::rename(upper, draft.path().join("fs")) {
-            Ok(()) => shared.record_layers(&[shared.place(&draft, key, file)?])?,
+    // One that a check found damaged does not count: this one takes its place.
+    let placed = match shared.placed(key) {
+        Some(placed) => placed,
+        None => match fs::rename(upper, draft.path().join("fs")) {
+            Ok(()) => shared.place(&draft, key, file)?,
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 drop(draft);
                 return copy_in(shared, upper, described.diff_id);
             }
             Err(error) => return Err(Error::io("move", upper)(error)),
-        }
-    }
+        },
+    };
+    shared.record_layers(&[placed])?;
     Ok(LayerRecord { diff_id: described.diff_id, size: described.size, lease })
 }
 

@@ -78,6 +78,7 @@ pub(crate) struct Shared {
     pub(crate) pulls: Pulls,
     index: Mutex<Index>,
     placing: Mutex<()>,
+    naming: Mutex<()>,
     /// Held for its lock: one process has the store.
     _lock: File,
 }
@@ -91,6 +92,11 @@ impl Shared {
     /// Held while a layer gets its name or loses it, so that a collection and a pull never mean different directories.
     pub(crate) fn placing(&self) -> MutexGuard<'_, ()> {
         self.placing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while an image or a tag becomes known or is forgotten, so that no tag outlives its image.
+    pub(crate) fn naming(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,7 +124,15 @@ impl Store {
         }
         let index = Mutex::new(Index::read(&places)?);
         let pulls = Pulls::new(config.parallel_layers);
-        let shared = Shared { config, places, pulls, index, placing: Mutex::new(()), _lock: lock };
+        let shared = Shared {
+            config,
+            places,
+            pulls,
+            index,
+            placing: Mutex::new(()),
+            naming: Mutex::new(()),
+            _lock: lock,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 

@@ -145,7 +145,12 @@ fn objects_and_records_that_changed_are_made_again() {
 #[test]
 fn a_layer_in_use_or_built_here_is_reported_and_kept() {
     let node = Node::start();
-    node.build("busybox:1", "");
+    // One context for both builds: the second makes the very layer that is damaged.
+    let context = tempfile::tempdir().expect("a context");
+    slipway_tests::busybox::context(context.path(), "");
+    let build = ["build", "-t", "busybox:1", &context.path().display().to_string()].map(str::to_owned);
+    let build = build.each_ref().map(String::as_str);
+    let _ = node.slipway(&build).ok();
     let id = node.slipway(&["run", "-d", "--name", "ship", "busybox:1", "sleep", "1000"]).ok().to_owned();
     let passwd = std::process::Command::new("find")
         .arg(node.path("lib/layers"))
@@ -164,7 +169,9 @@ fn a_layer_in_use_or_built_here_is_reported_and_kept() {
     assert!(lost.stdout.contains("build its images again"), "{lost:#?}");
     let refused = node.slipway(&["run", "busybox:1", "true"]);
     assert!(refused.error().contains("damaged"), "{refused:#?}");
-    node.build("busybox:1", "");
+    let _ = node.slipway(&build).ok();
+    assert_eq!(node.slipway(&["run", "--rm", "busybox:1", "grep", "-c", "root", "/etc/group"]).ok(), "1");
+    assert_eq!(node.slipway(&["check"]).ok(), "");
     let _ = node.slipway(&["prune", "-a"]).ok();
 }
 
