@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use slipway_runtime::spec::{Privilege, default_spec};
+use slipway_runtime::spec::{Privilege, default_spec, mount_points};
 use slipway_runtime::{
     AttachEvent, ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IpcMode, Network, PidMode,
     RootFs, Runtime, SandboxConfig, SandboxId, Seccomp, User,
 };
 
 use crate::cancel::Cancellation;
+use crate::copy::Draft;
 use crate::error::{Error, Result};
 use crate::progress::Stream;
 
@@ -145,6 +146,22 @@ impl Drop for Sandbox {
             tracing::warn!(sandbox = %self.id, %error, "remove a build's sandbox");
         }
     }
+}
+
+/// The layers that a command runs on, the topmost first: where the image lacks what is mounted on, a draft that has it
+/// comes on top, and not the command's own layer, for it is the sandbox's and not the image's. The draft shows the
+/// directories above as they are below, so that they are changed by the command alone.
+pub(crate) fn with_mount_points(mut draft: Draft, lowers: Vec<PathBuf>, cwd: &str) -> Result<Vec<PathBuf>> {
+    let points = mount_points();
+    let mut made = false;
+    for directory in points.directories.iter().map(PathBuf::as_path).chain([Path::new(cwd)]) {
+        made |= draft.make_directory(directory, (0, 0))?;
+    }
+    for file in &points.files {
+        made |= draft.make_file(file)?;
+    }
+    let top = draft.finish()?;
+    Ok(if made { [vec![top], lowers].concat() } else { lowers })
 }
 
 /// An exit code as an error.

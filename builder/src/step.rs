@@ -153,6 +153,8 @@ impl Build<'_> {
         key.text(&cwd);
         self.cached(&key, step, state, |build, state| {
             let lowers = build.lowers(&state.layers)?;
+            let draft = build.draft(&lowers)?;
+            let lowers = run::with_mount_points(draft, lowers, &cwd)?;
             let process = build.process(argv, env, (user, cwd), lowers)?;
             build.execute(&process, number).map(Some)
         })

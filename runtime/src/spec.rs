@@ -1,6 +1,7 @@
 //! The OCI specification that a container starts from: mounts, devices, masked paths; the caller fills in the rest.
 
 use crate::capabilities::{Capabilities, CapabilityRequest, CapabilitySet};
+use crate::sandbox::FILES;
 use oci_spec::runtime::{
     Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources, Mount, Process, Spec,
 };
@@ -136,6 +137,28 @@ fn default_mounts(privileged: bool) -> Vec<Mount> {
         .collect()
 }
 
+/// What a container's root must have to be mounted on; a start makes what is missing in the container's own layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPoints {
+    /// Directories, but those on another mount.
+    pub directories: Vec<PathBuf>,
+    /// Files.
+    pub files: Vec<PathBuf>,
+}
+
+/// Where [`default_spec`] and a pod's files are mounted.
+#[must_use]
+pub fn mount_points() -> MountPoints {
+    let mut directories: Vec<PathBuf> = Vec::new();
+    for mount in default_mounts(false) {
+        let path = mount.destination();
+        if !directories.iter().any(|above| path.starts_with(above)) {
+            directories.push(path.clone());
+        }
+    }
+    MountPoints { directories, files: FILES.iter().map(|(_, path)| path.into()).collect() }
+}
+
 /// The devices that every container has.
 pub(crate) fn default_devices() -> Vec<LinuxDevice> {
     DEVICES
@@ -218,5 +241,12 @@ mod tests {
         let mounts = spec.mounts().as_ref().unwrap();
         let sys = mounts.iter().find(|mount| mount.destination() == Path::new("/sys")).unwrap();
         assert!(sys.options().as_ref().unwrap().contains(&"ro".to_owned()));
+    }
+
+    #[test]
+    fn what_is_on_another_mount_is_no_mount_point_of_the_root() {
+        let points = mount_points();
+        assert_eq!(points.directories, ["/proc", "/dev", "/sys"].map(PathBuf::from));
+        assert!(points.files.contains(&"/etc/hosts".into()));
     }
 }

@@ -1,11 +1,14 @@
 //! Builds from outside: what COPY and ADD copy, the layer cache, progress, and the image in a pod.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use slipway_tests::Node;
 use slipway_tests::build::{Context, built, failed, run};
+use slipway_tests::tree::tree;
 
 fn tool(program: &str, arguments: &[&str]) -> bool {
     Command::new(program)
@@ -278,4 +281,68 @@ fn a_pod_uses_the_image_at_once() {
     let container = node.container(&pod, "web", "main", "cat /built");
     assert_eq!(node.exited(&container)["exitCode"], 0);
     assert_eq!(node.crictl(&["logs", &container]).ok(), "built");
+}
+
+/// What each layer of an image has, the lowest first.
+fn layers(node: &Node, image: &str) -> Vec<(PathBuf, BTreeSet<String>)> {
+    let id = node.crictl(&["inspecti", "-q", image]).json()["status"]["id"].clone();
+    let blob = node.path("lib/blobs/sha256").join(&id.as_str().expect("an id")["sha256:".len()..]);
+    let config: Value = serde_json::from_slice(&std::fs::read(blob).expect("a configuration")).expect("JSON");
+    let layer = |id: &Value| {
+        let files =
+            node.path("lib/layers").join(&id.as_str().expect("a diff id")["sha256:".len()..]).join("fs");
+        let mut names = BTreeSet::new();
+        for entry in tree(&files) {
+            names.insert(entry.split(' ').next().expect("a name").to_owned());
+        }
+        (files, names)
+    };
+    config["rootfs"]["diff_ids"].as_array().expect("layers").iter().map(layer).collect()
+}
+
+#[test]
+fn a_layer_has_what_its_command_did_and_nothing_that_was_mounted_for_it() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let context = Context::new(
+        "FROM busybox:1\n\
+         COPY etc/ /etc/\n\
+         RUN test -e /etc/hosts && test -e /run/net/resolv.conf && test -d /proc/self && test -c /dev/null\n\
+         RUN chmod 600 /etc/passwd && ! rm -f /etc/hosts\n\
+         RUN touch /etc/hosts.allow && mkdir -p /run/own && echo more >>/etc/hosts && echo more >/etc/resolv.conf\n\
+         RUN rm /etc/resolv.conf\n\
+         WORKDIR /work\n\
+         RUN rmdir /work\n\
+         RUN test \"$(pwd)\" = /work\n\
+         RUN touch here\n",
+    );
+    std::fs::create_dir(context.join("etc")).expect("a directory");
+    symlink("../run/net/resolv.conf", context.join("etc/resolv.conf")).expect("a link");
+    let _ = built(&node, &context, &["-t", "run:1"]);
+    let layers = layers(&node, "run:1");
+    let mounted = ["proc", "dev", "sys", "etc/hosts", "etc/hostname", "run/net"].map(str::to_owned);
+    for (files, names) in &layers {
+        assert!(mounted.iter().all(|name| !names.contains(name)), "{files:?}: {names:?}");
+    }
+    let expected: [&[&str]; 9] = [
+        &["etc", "etc/resolv.conf"],
+        &[],
+        &["etc", "etc/passwd"],
+        &["etc", "etc/hosts.allow", "run", "run/own"],
+        &["etc", "etc/resolv.conf"],
+        &["work"],
+        &["work"],
+        &[],
+        &["work", "work/here"],
+    ];
+    let (_, steps) = layers.split_at(layers.len() - expected.len());
+    for ((files, names), expected) in steps.iter().zip(expected) {
+        assert_eq!(*names, expected.iter().map(|name| (*name).to_owned()).collect(), "{files:?}");
+    }
+    let changed = |step: usize| {
+        let etc = std::fs::metadata(steps[step].0.join("etc")).expect("it is there");
+        (etc.mtime(), etc.mtime_nsec())
+    };
+    assert_eq!(changed(0), changed(2), "what is mounted for a command changes no directory");
+    assert_ne!(changed(2), changed(3), "a command does");
 }

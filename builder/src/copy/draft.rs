@@ -72,6 +72,18 @@ impl Draft {
         }
     }
 
+    /// Makes an empty file and what is missing above it; false when there was something.
+    pub(crate) fn make_file(&mut self, path: &Path) -> Result<bool> {
+        let resolved = self.tree.resolve(path)?;
+        let (None, Some(name)) = (resolved.node, resolved.path.file_name()) else { return Ok(false) };
+        let parent = self.parents(resolved.path.parent().unwrap_or(Path::new("")), (0, 0))?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o644);
+        let made = rustix::fs::openat(&parent, name, flags, mode).map_err(Error::io("create", path))?;
+        give(&made, (0, 0), 0o644).map_err(Error::io("set the mode of", path))?;
+        Ok(true)
+    }
+
     /// Copies the selections.
     pub(crate) fn copy(&mut self, origin: &Origin<'_>, found: &[Selection], request: &Request) -> Result<()> {
         let destination = &request.destination;
