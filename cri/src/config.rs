@@ -75,7 +75,8 @@ pub struct ImageConfig {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuntimeConfig {
-    /// The cgroup that all others are under, from the daemon's own; `None` is the daemon's own.
+    /// The cgroup that all others are under, from the daemon's own; `None` is the daemon's own. Of a systemd service on
+    /// version 2, from the hierarchy's top; `None` is `/slipway`.
     pub cgroup_root: Option<String>,
     /// Where Localhost seccomp profiles are.
     pub seccomp_dir: Option<PathBuf>,

@@ -1,7 +1,7 @@
 //! Control groups: one directory a container, on version 2 or on a set of version 1 hierarchies.
 //!
 //! ```text
-//! root (the daemon's own cgroup, or the configured one)
+//! root (the daemon's own cgroup, /slipway where that is a systemd service of version 2, or the configured one)
 //! ├─ slipwayd            the daemon, when it sat in the root itself (version 2)
 //! ├─ slipway-monitors    monitors (version 2)
 //! └─ pod-<sandbox>       a pod without a parent of its own
@@ -36,12 +36,15 @@ use std::path::{Component, Path, PathBuf};
 const DAEMON_LEAF: &str = "slipwayd";
 /// Where monitors are.
 const MONITOR_LEAF: &str = "slipway-monitors";
+/// The root of a daemon that is a systemd service.
+const SERVICE_ROOT: &str = "slipway";
 
 /// What of the configuration concerns cgroups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupConfig {
     /// Where pods without a parent go: absolute from the hierarchy's root, else below the daemon's own cgroup, which
-    /// is meant when absent.
+    /// is meant when absent. Of a systemd service on version 2 nothing goes below: a relative one is from the
+    /// hierarchy's root then, and `slipway` is meant when absent.
     pub root: Option<String>,
 }
 
@@ -58,9 +61,13 @@ impl Cgroups {
     /// Find the hierarchies, make the root and share its controllers out.
     pub fn open(config: &CgroupConfig) -> Result<Self> {
         let hierarchy = Hierarchy::detect(DAEMON_LEAF)?;
+        let service = hierarchy.is_service();
         let root = match config.root.as_deref().filter(|root| !root.is_empty()) {
+            None if service => hierarchy.top().child(SERVICE_ROOT),
             None => hierarchy.own(),
-            Some(path) if path.starts_with('/') => hierarchy.top().join(&plain(path, "cgroup root")?),
+            Some(path) if service || path.starts_with('/') => {
+                hierarchy.top().join(&plain(path, "cgroup root")?)
+            }
             Some(path) => hierarchy.own().join(&plain(path, "cgroup root")?),
         };
         let mut cgroups = Self { hierarchy, root, made: Vec::new() };

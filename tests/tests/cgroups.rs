@@ -22,6 +22,98 @@ fn a_limit_of_huge_pages_is_the_kernel_s() {
     assert_eq!(pod.exec(&id, &format!("cat /sys/fs/cgroup/{file}")), "4194304");
 }
 
+/// A daemon that is not a [`Node`]'s: it is put into a cgroup, as an init system does it.
+struct Placed {
+    directory: tempfile::TempDir,
+    cgroup: PathBuf,
+    name: &'static str,
+    daemon: Option<Child>,
+}
+
+impl Placed {
+    /// Starts a daemon in a new cgroup; `name` keeps its links and rules apart.
+    fn start(name: &'static str, subnet: &str, cgroup: &str, runtime: &str) -> Self {
+        let directory = tempfile::tempdir_in("/var/tmp").expect("a directory");
+        let config = format!(
+            "[runtime]\n{runtime}\n[network]\nbridge = \"slipt{name}\"\nsubnets = [\"{subnet}\"]\ntable = \"slipway_test_{name}\"\n"
+        );
+        fs::write(directory.path().join("config.toml"), config).expect("a configuration");
+        let cgroup = PathBuf::from(format!("/sys/fs/cgroup{cgroup}"));
+        fs::create_dir(&cgroup).expect("a cgroup for the daemon");
+        let mut placed = Self { directory, cgroup, name, daemon: None };
+        placed.launch();
+        placed
+    }
+
+    /// Starts the daemon in its cgroup and waits until it answers.
+    fn launch(&mut self) {
+        let path = |name: &str| self.directory.path().join(name);
+        let daemon = Command::new("sh")
+            .args(["-c", "echo $$ >\"$0\" && exec \"$@\""])
+            .arg(self.cgroup.join("cgroup.procs"))
+            .arg(folder("SLIPWAY_PROGRAMS").join("slipwayd"))
+            .arg("--config")
+            .arg(path("config.toml"))
+            .arg("--root")
+            .arg(path("lib"))
+            .arg("--state")
+            .arg(path("run"))
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(path("log")).expect("a log"))
+            .spawn();
+        self.daemon = Some(daemon.expect("the daemon starts"));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.slipway(&["version"]).status != 0 {
+            let log = fs::read_to_string(path("log")).unwrap_or_default();
+            assert!(Instant::now() < deadline, "the daemon does not answer:\n{log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn slipway(&self, arguments: &[&str]) -> Output {
+        let socket = format!("unix://{}", self.directory.path().join("run/slipway.sock").display());
+        let program = folder("SLIPWAY_PROGRAMS").join("slipway");
+        Output::of(Command::new(program).args(["--address", &socket]).args(arguments))
+    }
+
+    fn build(&self) {
+        let context = self.directory.path().join("context");
+        slipway_tests::busybox::context(&context, "");
+        let _ = self.slipway(&["build", "-t", "busybox:1", &context.display().to_string()]).ok();
+    }
+
+    fn place(&self) -> String {
+        let pid = self.daemon.as_ref().expect("a daemon").id();
+        fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroup").trim().to_owned()
+    }
+
+    fn kill(&mut self) {
+        let mut daemon = self.daemon.take().expect("a daemon");
+        daemon.kill().expect("it is killed");
+        daemon.wait().expect("it is reaped");
+    }
+
+    fn terminate(&mut self) {
+        let mut daemon = self.daemon.take().expect("a daemon");
+        let pid = rustix::process::Pid::from_child(&daemon);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the daemon is told to end");
+        assert!(daemon.wait().expect("the daemon is reaped").success());
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        // The bridge and the table outlive a daemon by design, since pods do.
+        let (bridge, table) = (format!("slipt{}", self.name), format!("slipway_test_{}", self.name));
+        let _ = Command::new("ip").args(["link", "del", &bridge]).stderr(Stdio::null()).status();
+        let _ = Command::new("nft").args(["delete", "table", "inet", &table]).stderr(Stdio::null()).status();
+    }
+}
+
 /// As in a container whose init is the daemon: its cgroup is the only one it has, and it sits in it.
 #[test]
 fn a_daemon_that_sits_in_its_own_root_moves_to_a_leaf_and_limits_containers_beside_it() {
@@ -29,51 +121,39 @@ fn a_daemon_that_sits_in_its_own_root_moves_to_a_leaf_and_limits_containers_besi
     if lacks(name, &[Need::CgroupV2]) {
         return;
     }
-    let directory = tempfile::tempdir_in("/var/tmp").expect("a directory");
     let own = node::cgroup_root(0);
-    let cgroup = PathBuf::from(format!("/sys/fs/cgroup{own}"));
-    fs::create_dir(&cgroup).expect("a cgroup for the daemon");
-    let mut daemon = start_in(&cgroup, directory.path());
-    let slipway = |arguments: &[&str]| {
-        let socket = format!("unix://{}", directory.path().join("run/slipway.sock").display());
-        let program = folder("SLIPWAY_PROGRAMS").join("slipway");
-        Output::of(Command::new(program).args(["--address", &socket]).args(arguments))
-    };
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while slipway(&["version"]).status != 0 {
-        assert!(Instant::now() < deadline, "the daemon does not answer");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let place = fs::read_to_string(format!("/proc/{}/cgroup", daemon.id())).expect("its cgroup");
-    assert_eq!(place.trim(), format!("0::{own}/slipwayd"));
-    slipway_tests::busybox::context(&directory.path().join("context"), "");
-    let _ =
-        slipway(&["build", "-t", "busybox:1", &directory.path().join("context").display().to_string()]).ok();
-    let run = slipway(&["run", "--rm", "busybox:1", "sh", "-c", "cat /sys/fs/cgroup/cgroup.controllers"]);
+    let mut daemon = Placed::start("leaf", "10.79.0.0/24", &own, "");
+    assert_eq!(daemon.place(), format!("0::{own}/slipwayd"));
+    daemon.build();
+    let run =
+        daemon.slipway(&["run", "--rm", "busybox:1", "sh", "-c", "cat /sys/fs/cgroup/cgroup.controllers"]);
     assert!(run.ok().contains("memory") && run.ok().contains("pids"), "{run:#?}");
-    let pid = rustix::process::Pid::from_child(&daemon);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the daemon is told to end");
-    assert!(daemon.wait().expect("the daemon is reaped").success());
+    daemon.terminate();
     node::remove_cgroups(&own);
-    assert!(!cgroup.exists(), "something is left in {}", cgroup.display());
+    assert!(!daemon.cgroup.exists(), "something is left in {}", daemon.cgroup.display());
 }
 
-fn start_in(cgroup: &Path, directory: &Path) -> Child {
-    let config =
-        "[network]\nbridge = \"sliptleaf\"\nsubnets = [\"10.79.0.0/24\"]\ntable = \"slipway_test_leaf\"\n";
-    fs::write(directory.join("config.toml"), config).expect("a configuration");
-    Command::new("sh")
-        .args(["-c", "echo $$ >\"$0\" && exec \"$@\""])
-        .arg(cgroup.join("cgroup.procs"))
-        .arg(folder("SLIPWAY_PROGRAMS").join("slipwayd"))
-        .arg("--config")
-        .arg(directory.join("config.toml"))
-        .arg("--root")
-        .arg(directory.join("lib"))
-        .arg("--state")
-        .arg(directory.join("run"))
-        .stdin(Stdio::null())
-        .stderr(fs::File::create(directory.join("log")).expect("a log"))
-        .spawn()
-        .expect("the daemon starts")
+/// systemd puts a service that starts again into the service's cgroup, whatever lives on below it.
+#[test]
+fn a_daemon_that_is_a_systemd_service_starts_again_in_its_cgroup_while_containers_live() {
+    let name = "a_daemon_that_is_a_systemd_service_starts_again_in_its_cgroup_while_containers_live";
+    if lacks(name, &[Need::CgroupV2]) {
+        return;
+    }
+    let (own, root) = (format!("{}.service", node::cgroup_root(998)), node::cgroup_root(999));
+    let relative = format!("cgroup_root = \"{}\"", root.trim_start_matches('/'));
+    let mut daemon = Placed::start("svc", "10.79.1.0/24", &own, &relative);
+    daemon.build();
+    let id =
+        daemon.slipway(&["run", "-d", "--network", "host", "busybox:1", "sleep", "1000"]).ok().to_owned();
+    daemon.kill();
+    daemon.launch();
+    assert_eq!(daemon.place(), format!("0::{own}"));
+    assert_eq!(daemon.slipway(&["exec", &id, "echo", "alive"]).ok(), "alive");
+    let _ = daemon.slipway(&["rm", "-f", &id]).ok();
+    daemon.terminate();
+    for cgroup in [&own, &root] {
+        node::remove_cgroups(cgroup);
+        assert!(!Path::new(&format!("/sys/fs/cgroup{cgroup}")).exists(), "something is left in {cgroup}");
+    }
 }

@@ -120,6 +120,13 @@ impl Hierarchy {
         self.location(|mount| mount.point.join(&mount.own))
     }
 
+    /// Whether this process is in a systemd service of version 2. It must stay without limited children: systemd puts a
+    /// service that starts again into its cgroup itself, which then could hold no process while containers live.
+    pub(super) fn is_service(&self) -> bool {
+        let service = |mount: &Mount| mount.own.extension().is_some_and(|suffix| suffix == "service");
+        self.unified && self.mounts.iter().any(service)
+    }
+
     fn location(&self, path: impl Fn(&Mount) -> PathBuf) -> Location {
         let directories = self.mounts.iter();
         let directories =
@@ -186,6 +193,18 @@ mod tests {
         let detected = Hierarchy::parse(UNIFIED, "0::/system.slice/node/slipwayd\n", "slipwayd").unwrap();
         assert!(detected.unified);
         assert_eq!(detected.own().paths(), [Path::new("/sys/fs/cgroup/system.slice/node")]);
+    }
+
+    #[test]
+    fn a_service_is_known_by_its_name_on_version_2_alone() {
+        let is_service =
+            |mounts: &str, own: &str| Hierarchy::parse(mounts, own, "slipwayd").unwrap().is_service();
+        assert!(is_service(UNIFIED, "0::/system.slice/slipwayd.service\n"));
+        assert!(is_service(UNIFIED, "0::/system.slice/slipwayd.service/slipwayd\n"));
+        for own in ["0::/\n", "0::/user.slice/session-1.scope\n", "0::/system.slice/a.service/below\n"] {
+            assert!(!is_service(UNIFIED, own), "{own}");
+        }
+        assert!(!is_service(HYBRID, "2:cpu,cpuacct:/a.service\n4:memory:/a.service\n0::/a.service\n"));
     }
 
     #[test]
