@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use slipway_tests::registry::{PASSWORD, USER};
-use slipway_tests::{Need, Node, Registry, lacks};
+use slipway_tests::{Need, Node, Registry, lacks, wait};
 
 #[test]
 fn a_daemon_answers_version_and_status() {
@@ -137,7 +137,12 @@ fn a_stop_whose_daemon_dies_still_ends_the_container() {
     let mut node = Node::start();
     node.build("busybox:1", "");
     let pod = node.pod("web", json!({}));
-    let container = node.container(&pod, "web", "main", "trap : TERM; while :; do sleep 0.1; done");
+    let container =
+        node.container(&pod, "web", "main", "trap 'echo told' TERM; echo ready; while :; do sleep 0.1; done");
+    let log = node.path("logs/web/main.log");
+    let says = |word: &str| std::fs::read_to_string(&log).is_ok_and(|text| text.contains(word));
+    wait("the trap", || says("ready"));
+    let pid = node.crictl(&["inspect", &container]).json()["info"]["pid"].clone();
     let mut stop = std::process::Command::new(slipway_tests::folder("SLIPWAY_PEERS").join("crictl"))
         .args(["--config", "/dev/null", "--runtime-endpoint", &format!("unix://{}", node.socket().display())])
         .args(["stop", "-t", "2", &container])
@@ -145,10 +150,10 @@ fn a_stop_whose_daemon_dies_still_ends_the_container() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .expect("crictl starts");
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    wait("the signal", || says("told"));
     node.kill();
     let _ = stop.wait();
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    wait("the end without a daemon", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
     node.launch();
     let status = node.exited(&container);
     assert_eq!(status["exitCode"], 137, "{status:#}");
