@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
 use std::time::Duration;
 
 use slipway_runtime::spec::{Privilege, default_spec, mount_points};
 use slipway_runtime::{
-    AttachEvent, ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IpcMode, Network, PidMode,
-    RootFs, Runtime, SandboxConfig, SandboxId, Seccomp, User,
+    AttachEvent, AttachSession, ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IpcMode,
+    Network, PidMode, RootFs, Runtime, SandboxConfig, SandboxId, Seccomp, User,
 };
 
 use crate::cancel::Cancellation;
@@ -17,6 +19,12 @@ use crate::progress::Stream;
 
 /// The prefix of all sandboxes of builds.
 pub(crate) const OWNER: &str = "build-";
+
+/// How many pieces of output, of at most 32 KiB each, wait for who is told of them.
+const BACKLOG: usize = 512;
+
+/// What is said where output was lost.
+const CUT: &[u8] = b"[the rest of the output is cut: it came faster than it was taken]\n";
 
 /// The sandbox of a build. Dropping it removes it with its containers.
 #[derive(Debug)]
@@ -87,16 +95,19 @@ impl Sandbox {
     fn follow(
         &self,
         id: &ContainerId,
-        session: &mut slipway_runtime::AttachSession,
+        session: &mut AttachSession,
         output: &dyn Fn(Stream, Vec<u8>),
     ) -> Result<i32> {
-        loop {
-            match session.next_event()? {
-                Some(AttachEvent::Stdout(bytes)) => output(Stream::Stdout, bytes),
-                Some(AttachEvent::Stderr(bytes)) => output(Stream::Stderr, bytes),
-                Some(AttachEvent::Exited(_)) | None => break,
+        thread::scope(|scope| {
+            // The monitor waits for nobody, and whoever is told of the output may be slow.
+            let (sender, events) = mpsc::sync_channel(BACKLOG);
+            scope.spawn(move || listen(session, &sender));
+            for event in events {
+                let (stream, bytes) = event?;
+                output(stream, bytes);
             }
-        }
+            Ok::<_, Error>(())
+        })?;
         loop {
             let state = self.runtime.wait(id, Duration::from_secs(60))?;
             if let Some(ContainerState::Exited { code, .. }) = state {
@@ -137,6 +148,22 @@ impl Sandbox {
             raw_env: Vec::new(),
             pid: ContainerPid::OfPod,
         })
+    }
+}
+
+/// Passes output on until the command has ended, or nobody wants it any more.
+fn listen(session: &mut AttachSession, sender: &SyncSender<Result<(Stream, Vec<u8>)>>) {
+    loop {
+        let (event, last) = match session.next_event() {
+            Ok(Some(AttachEvent::Stdout(bytes))) => (Ok((Stream::Stdout, bytes)), false),
+            Ok(Some(AttachEvent::Stderr(bytes))) => (Ok((Stream::Stderr, bytes)), false),
+            Ok(Some(AttachEvent::Exited(_))) => return,
+            Ok(None) => (Ok((Stream::Stderr, CUT.to_vec())), true),
+            Err(error) => (Err(error.into()), true),
+        };
+        if sender.send(event).is_err() || last {
+            return;
+        }
     }
 }
 

@@ -27,7 +27,8 @@ impl Cgroup {
         self.directories.first().filter(|_| self.unified).map(AsFd::as_fd)
     }
 
-    /// The directories that a child enters by itself, one a hierarchy of version 1.
+    /// The directories that a child enters by itself: one a hierarchy of version 1, or that of version 2 where the kernel can't
+    /// clone into it.
     pub(crate) fn legacy(&self) -> &[OwnedFd] {
         if self.unified { &[] } else { &self.directories }
     }
@@ -107,11 +108,14 @@ impl Cgroup {
     }
 }
 
-/// Moves the calling process, whose only thread this is, into a cgroup of version 1. `tasks` with a 0 spares the kernel
+/// Moves the calling process, whose only thread this is, into a cgroup. Version 1's `tasks` with a 0 spares the kernel
 /// the wait, of ten milliseconds and more, until no process of the machine is between its threads: the caller can't
-/// change meanwhile. Allocates nothing.
+/// change meanwhile. Version 2 has no such file. Allocates nothing.
 pub(crate) fn enter(directory: BorrowedFd<'_>) -> Result<()> {
-    write(directory, c"tasks", b"0")
+    match write(directory, c"tasks", b"0") {
+        Err(error) if error.errno == libc::ENOENT => write(directory, c"cgroup.procs", b"0"),
+        result => result,
+    }
 }
 
 fn refuses(error: Error) -> bool {

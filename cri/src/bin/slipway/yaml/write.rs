@@ -28,7 +28,7 @@ fn mapping(out: &mut String, pairs: &serde_json::Map<String, Value>, indent: usi
         if key.contains('\n') {
             out.push_str(&Value::from(key.as_str()).to_string())
         } else {
-            string(out, key, indent)
+            string(out, key, None)
         }
         out.push(':');
         match value {
@@ -81,27 +81,51 @@ fn pad(out: &mut String, indent: usize) {
 
 fn scalar(out: &mut String, value: &Value, indent: usize) {
     match value {
-        Value::String(text) => string(out, text, indent),
+        Value::String(text) => string(out, text, Some(indent)),
         Value::Object(_) => out.push_str("{}"),
         Value::Array(_) => out.push_str("[]"),
         other => out.push_str(&other.to_string()),
     }
 }
 
-fn string(out: &mut String, text: &str, indent: usize) {
+/// `indent` is where a value's further lines stand; a key has one line.
+fn string(out: &mut String, text: &str, indent: Option<usize>) {
     let printable = |c: char| {
         c == '\n' || !(c.is_control() || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}'))
     };
     if means_something(text) || !text.chars().all(printable) {
         out.push_str(&Value::from(text).to_string());
     } else if text.contains('\n') {
-        block(out, text, indent);
+        block(out, text, indent.unwrap_or_default());
     } else if needs_quotes(text) {
         out.push('\'');
-        out.push_str(&text.replace('\'', "''"));
+        folded(out, &text.replace('\'', "''"), indent);
         out.push('\'');
     } else {
-        out.push_str(text);
+        folded(out, text, indent);
+    }
+}
+
+/// The text, broken at the first single blank beyond the width that Go's writers keep to.
+fn folded(out: &mut String, text: &str, indent: Option<usize>) {
+    const WIDTH: usize = 80;
+    let mut column = out.rsplit('\n').next().unwrap_or_default().chars().count();
+    let mut chars = text.chars().peekable();
+    let mut before = ' ';
+    while let Some(c) = chars.next() {
+        let single = c == ' ' && before != ' ' && chars.peek().is_some_and(|next| *next != ' ');
+        before = c;
+        match indent {
+            Some(indent) if single && column > WIDTH => {
+                out.push('\n');
+                pad(out, indent);
+                column = indent;
+            }
+            _ => {
+                out.push(c);
+                column += 1;
+            }
+        }
     }
 }
 
@@ -159,6 +183,17 @@ mod tests {
         });
         let expected = "a:\n- b: 1\n  c:\n  - x\n  - \"y\"\n- - 1\n  - - 2\n- []\ncommand: echo hi >&2\nd: {}\nempty: \"\"\nlines: |\n  one\n  two\nnone: null\nnumber: \"12\"\nquote: it's\nsign: 'a: b'\nstar: '*a'\ntime: \"2026-01-02T03:04:05Z\"\ntruth: \"yes\"\n";
         assert_eq!(text(&value), expected);
+    }
+
+    #[test]
+    fn a_long_value_is_broken_at_a_single_blank_and_a_key_is_not() {
+        let long = "word ".repeat(20) + "end  and: more";
+        let written = text(&json!({"k": long, "l": [long]}));
+        assert!(written.contains(" word\n  word"), "{written}");
+        assert!(written.contains("end  and"), "{written}");
+        assert_eq!(super::super::parse(&written), Ok(json!({"k": long, "l": [long]})));
+        let key = "key ".repeat(25) + "end";
+        assert_eq!(text(&json!({ &key: 1 })), format!("{key}: 1\n"));
     }
 
     #[test]
