@@ -236,7 +236,7 @@ fn what_is_typed_wrong_is_told_in_one_line_on_standard_error() {
         (&["bogus"][..], "bogus"),
         (&["run"], "<IMAGE>"),
         (&["run", "--bogus", "busybox:1"], "--bogus"),
-        (&["run", "-p", "80", "busybox:1"], "80"),
+        (&["run", "-p", "80:sea", "busybox:1"], "80:sea"),
         (&["run", "-v", "/a", "busybox:1"], "/a"),
         (&["run", "-v", "/absent:/b", "--network", "host", "busybox:1", "true"], "/absent"),
         (&["run", "--network", "mars", "busybox:1"], "mars"),
