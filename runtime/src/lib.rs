@@ -46,3 +46,4 @@ pub use runtime::{NetworkStatus, Runtime};
 pub use sandbox::{
     Dns, IdMap, IdRange, IpcMode, Network, PidMode, SandboxConfig, SandboxState, SandboxStatus,
 };
+pub use sys::memory::keep_heap_small;
