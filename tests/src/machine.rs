@@ -66,6 +66,17 @@ pub fn unified() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// The kernel's version.
+///
+/// # Panics
+/// When it can't be read.
+#[must_use]
+pub fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let mut numbers = release.split(|one: char| !one.is_ascii_digit()).map_while(|part| part.parse().ok());
+    (numbers.next().expect("a version"), numbers.next().unwrap_or(0))
+}
+
 fn controller(name: &str) -> bool {
     if unified() {
         let all = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();

@@ -210,7 +210,9 @@ fn sctp_ports_are_served_or_refused_for_what_the_kernel_lacks() {
     let world = World::new();
     let node = Node::inside(world.node.path(), &BOTH, "");
     let mapping = serde_json::json!({"protocol": 2, "host_port": 3868, "container_port": 3868});
-    let offered = std::fs::read_to_string("/proc/net/protocols").is_ok_and(|list| list.contains("SCTP"));
+    // A socket loads the kernel's module, where there is one.
+    let (family, kind) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM);
+    let offered = rustix::net::socket(family, kind, Some(rustix::net::ipproto::SCTP)).is_ok();
     if offered {
         let pod = node.bridge_pod("one", std::slice::from_ref(&mapping));
         let map = world.node.sh(&format!("nft list map inet {} any4", node.table()));

@@ -139,9 +139,14 @@ fn a_session_in_a_user_namespace_has_a_terminal_of_the_container() {
     rustix::io::write(&masters[0], b"go\n").unwrap();
     let Reply::Exited { exit, .. } = client.next() else { panic!("not told of the end") };
     assert_eq!(exit.wait_status >> 8, 4);
-    let mut output = vec![0; 4096];
-    let length = rustix::io::read(&masters[0], &mut output).unwrap();
-    assert_eq!(String::from_utf8_lossy(&output[..length]), "go\r\n30 90\r\n/dev/pts/0\r\n0\r\n");
+    let expected = "go\r\n30 90\r\n/dev/pts/0\r\n0\r\n";
+    let (mut output, mut length) = (vec![0; 4096], 0);
+    // The kernel hands over what was written piece by piece.
+    while length < expected.len() {
+        let Ok(more @ 1..) = rustix::io::read(&masters[0], &mut output[length..]) else { break };
+        length += more;
+    }
+    assert_eq!(String::from_utf8_lossy(&output[..length]), expected);
 }
 
 #[test]
