@@ -1,8 +1,8 @@
-//! The process of a container: who it is, what it is given, how it ends, what it leaves in its log.
+//! The process of a container: who it is, what it is given, and how it ends.
 
 use serde_json::{Value, json};
 use slipway_proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
-use slipway_tests::{Node, Pod, grpc};
+use slipway_tests::{Node, Pod, grpc, wait};
 
 /// Ids by `id`, groups in order, and the home directory.
 const WHO: &str = "echo $(id -u):$(id -g) $(id -G | tr ' ' '\\n' | sort -n | tr '\\n' ' ')$HOME";
@@ -135,7 +135,7 @@ fn hostile_user_files_are_refused_or_empty() {
         "rm /etc/passwd /etc/group; mkfifo /etc/passwd /etc/group; echo ready; exec sleep 1000",
         json!({}),
     );
-    wait(|| node.crictl(&["logs", &id]).stdout.contains("ready"));
+    wait("the container is ready", || node.crictl(&["logs", &id]).stdout.contains("ready"));
     assert_eq!(pod.exec(&id, "echo well"), "well");
 }
 
@@ -247,7 +247,7 @@ fn a_stop_sends_the_image_s_signal_or_the_request_s() {
     let image = pod.run("image", script, json!({}));
     let request = pod.run("request", script, json!({"stop_signal": 30}));
     for (id, code) in [(&image, 5), (&request, 6)] {
-        wait(|| node.crictl(&["logs", id]).stdout.contains("ready"));
+        wait("the container is ready", || node.crictl(&["logs", id]).stdout.contains("ready"));
         let _ = node.crictl(&["stop", "-t", "30", id]).ok();
         let status = node.exited(id);
         assert_eq!(status["exitCode"], code, "{status:#}");
@@ -271,61 +271,6 @@ fn open_files_are_limited_as_status_says() {
         .exec(&id, "grep '^Max open files' /proc/1/limits /proc/self/limits | tr -s ' ' | cut -d' ' -f4,5");
     assert_eq!(limits, format!("1024 {hard}\n1024 {hard}"));
     assert!(hard.parse::<u64>().expect("a number") <= 524_288);
-}
-
-#[test]
-fn a_log_has_whole_and_partial_lines_and_goes_on_in_a_fresh_file() {
-    let node = Node::start();
-    node.build("busybox:1", "");
-    // The directory that kubelet names is a link, as on nodes whose logs are on another disk.
-    std::fs::create_dir(node.path("disk")).expect("a directory");
-    std::os::unix::fs::symlink(node.path("disk"), node.path("logs")).expect("a link");
-    let pod = Pod::start(&node, "web", json!({}));
-    let script = "echo out; echo err >&2; head -c 40000 /dev/zero | tr '\\0' x; echo; printf tail; \
-                  while [ ! -e /go ]; do sleep 0.02; done; echo after; printf torn";
-    let id = pod.run("main", script, json!({}));
-    let log = node.path("disk/web/main.log");
-    wait(|| std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() == 5));
-    let text = std::fs::read_to_string(&log).expect("a log");
-    let lines: Vec<_> = text.lines().map(|line| line.splitn(4, ' ').collect::<Vec<_>>()).collect();
-    let mut shapes: Vec<_> = lines.iter().map(|line| (line[1], line[2], line[3].len())).collect();
-    shapes.sort_unstable();
-    let long = [
-        ("stdout", "F", 3),
-        ("stdout", "F", 40_000 - 2 * 16_384),
-        ("stdout", "P", 16_384),
-        ("stdout", "P", 16_384),
-    ];
-    assert_eq!(shapes, [&[("stderr", "F", 3)][..], &long].concat());
-    assert!(lines.iter().all(|line| line[0].len() == "2026-01-01T00:00:00.000000000Z".len()), "{text}");
-
-    let old = node.path("disk/web/main.log.1");
-    std::fs::rename(&log, &old).expect("the log is renamed");
-    reopen(&node, &id);
-    let _ = pod.exec(&id, "touch /go");
-    let _ = node.exited(&id);
-    let fresh = std::fs::read_to_string(&log).expect("a fresh log");
-    let ends: Vec<_> = fresh.lines().map(|line| line.splitn(3, ' ').nth(2).expect("a record")).collect();
-    assert_eq!(ends, ["F tailafter", "P torn"]);
-    assert_eq!(std::fs::read_to_string(&old).expect("the old log"), text);
-}
-
-#[test]
-fn a_log_never_goes_where_a_link_leads() {
-    let node = Node::start();
-    node.build("busybox:1", "");
-    let pod = Pod::start(&node, "web", json!({}));
-    let victim = node.path("victim");
-    std::fs::write(&victim, "untouched").expect("a file of the host");
-    std::fs::create_dir_all(node.path("logs/web")).expect("a directory");
-    std::os::unix::fs::symlink(&victim, node.path("logs/web/main.log")).expect("a link");
-    let error = pod.refuses("main", "echo overwritten", json!({}));
-    assert!(error.contains("logs/web/main.log"), "{error}");
-    for path in ["../../victim", "/etc/victim", "a/../../victim"] {
-        let error = pod.refuses("out", "echo overwritten", json!({"log_path": path}));
-        assert!(error.contains("log_path"), "{path}: {error}");
-    }
-    assert_eq!(std::fs::read_to_string(&victim).expect("the file"), "untouched");
 }
 
 #[test]
@@ -378,7 +323,7 @@ fn containers_share_process_ids_where_the_pod_or_they_say_so() {
     let pid = node.crictl(&["logs", &first]).ok().to_owned();
     let _ = shared.exec(&second, &format!("kill -9 {pid}"));
     assert_eq!(node.exited(&first)["exitCode"], 137);
-    wait(|| !shared.exec(&second, "ps -o args").contains("sleep 1001"));
+    wait("the rest has been killed", || !shared.exec(&second, "ps -o args").contains("sleep 1001"));
     let seen = shared.exec(&second, "ps -o args");
     assert!(!seen.contains("sleep 1001") && seen.contains("sleep 1002"), "{seen}");
 }
@@ -398,23 +343,4 @@ fn a_terminal_is_standard_streams_and_console() {
     );
     assert!(pod.says("plain", "ls /dev; tty; true", json!({})).contains("not a tty"));
     assert!(!pod.says("plain2", "ls /dev", json!({})).contains("console"));
-}
-
-fn wait(mut until: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !until() {
-        assert!(std::time::Instant::now() < deadline, "it does not come true");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-}
-
-/// ReopenContainerLog, which crictl has no verb for.
-fn reopen(node: &Node, container: &str) {
-    use slipway_proto::runtime::v1::ReopenContainerLogRequest;
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let mut client = RuntimeServiceClient::new(grpc::channel(node).await);
-        let request = ReopenContainerLogRequest { container_id: container.to_owned() };
-        client.reopen_container_log(request).await.expect("the log is reopened");
-    });
 }

@@ -304,7 +304,7 @@ fn kernel_parameters_of_the_pod_are_set_and_those_of_the_node_refused() {
 fn an_image_s_links_never_lead_to_the_host() {
     let node = Node::start();
     let host = node.path("host");
-    for name in ["dev", "etc", "work", "volume", "sys"] {
+    for name in ["dev", "etc", "deck", "volume", "sys"] {
         fs::create_dir_all(host.join(name)).expect("a directory of the host");
     }
     fs::write(host.join("etc/hosts"), "host's own").expect("a file of the host");
@@ -316,7 +316,7 @@ fn an_image_s_links_never_lead_to_the_host() {
         symlink(up.join("dev"), root.join("dev")).expect("a link");
         symlink(host.join("etc/hosts"), root.join("etc/hosts")).expect("a link");
         symlink(up.join("etc/resolv.conf"), root.join("etc/resolv.conf")).expect("a link");
-        symlink(host.join("work"), root.join("work")).expect("a link");
+        symlink(host.join("deck"), root.join("deck")).expect("a link");
         symlink(host.join("volume"), root.join("volume")).expect("a link");
         fs::write(
             context.join("Dockerfile"),
@@ -325,10 +325,10 @@ fn an_image_s_links_never_lead_to_the_host() {
         .expect("a Dockerfile");
     });
     let pod = Pod::start(&node, "web", json!({}));
-    let script = "b=/bin/busybox; $b mkdir -p /work/made; $b touch /work/made/x /volume/x /escape/x; echo x >/dev/null;
+    let script = "b=/bin/busybox; $b mkdir -p /deck/made; $b touch /deck/made/x /volume/x /escape/x; echo x >/dev/null;
         $b stat -c %F /dev/null; $b grep -c own /etc/hosts; $b wc -l </etc/resolv.conf >/dev/null && echo resolv";
-    let wish = json!({"command": [], "args": [script], "working_dir": "/work/deep",
-        "mounts": [{"host_path": "/etc/hostname", "container_path": "/work/name"}]});
+    let wish = json!({"command": [], "args": [script], "working_dir": "/deck/deep",
+        "mounts": [{"host_path": "/etc/hostname", "container_path": "/deck/name"}]});
     assert_eq!(pod.says("main", "", wish), "character special file\n0\nresolv\n");
     assert_eq!(listing(&host), before);
     assert_eq!(fs::read_to_string(host.join("etc/hosts")).expect("the file"), "host's own");
