@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -20,8 +22,8 @@ use crate::progress::Stream;
 /// The prefix of all sandboxes of builds.
 pub(crate) const OWNER: &str = "build-";
 
-/// How many pieces of output, of at most 32 KiB each, wait for who is told of them.
-const BACKLOG: usize = 512;
+/// How many bytes of output wait for who is told of them.
+const BACKLOG: usize = 64 << 20;
 
 /// What is said where output was lost.
 const CUT: &[u8] = b"[the rest of the output is cut: it came faster than it was taken]\n";
@@ -100,10 +102,13 @@ impl Sandbox {
     ) -> Result<i32> {
         thread::scope(|scope| {
             // The monitor waits for nobody, and whoever is told of the output may be slow.
-            let (sender, events) = mpsc::sync_channel(BACKLOG);
-            scope.spawn(move || listen(session, &sender));
+            let waiting = Arc::new(AtomicUsize::new(0));
+            let (sender, events) = mpsc::channel();
+            let listener = Listener { sender, waiting: waiting.clone() };
+            scope.spawn(move || listener.listen(session));
             for event in events {
                 let (stream, bytes) = event?;
+                waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
                 output(stream, bytes);
             }
             Ok::<_, Error>(())
@@ -151,18 +156,35 @@ impl Sandbox {
     }
 }
 
-/// Passes output on until the command has ended, or nobody wants it any more.
-fn listen(session: &mut AttachSession, sender: &SyncSender<Result<(Stream, Vec<u8>)>>) {
-    loop {
-        let (event, last) = match session.next_event() {
-            Ok(Some(AttachEvent::Stdout(bytes))) => (Ok((Stream::Stdout, bytes)), false),
-            Ok(Some(AttachEvent::Stderr(bytes))) => (Ok((Stream::Stderr, bytes)), false),
-            Ok(Some(AttachEvent::Exited(_))) => return,
-            Ok(None) => (Ok((Stream::Stderr, CUT.to_vec())), true),
-            Err(error) => (Err(error.into()), true),
-        };
-        if sender.send(event).is_err() || last {
-            return;
+/// Takes output from the monitor as fast as it comes.
+struct Listener {
+    sender: Sender<Result<(Stream, Vec<u8>)>>,
+    /// Bytes that wait for who is told of them.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Listener {
+    /// Passes output on until the command has ended, or nobody wants it any more.
+    fn listen(&self, session: &mut AttachSession) {
+        loop {
+            let (event, last) = match session.next_event() {
+                Ok(Some(AttachEvent::Stdout(bytes))) => (Ok((Stream::Stdout, bytes)), false),
+                Ok(Some(AttachEvent::Stderr(bytes))) => (Ok((Stream::Stderr, bytes)), false),
+                Ok(Some(AttachEvent::Exited(_))) => return,
+                Ok(None) => (Ok((Stream::Stderr, CUT.to_vec())), true),
+                Err(error) => (Err(error.into()), true),
+            };
+            let length = event.as_ref().map_or(0, |(_, bytes)| bytes.len());
+            let full = self.waiting.fetch_add(length, Ordering::Relaxed) > BACKLOG;
+            if self.sender.send(event).is_err() || last {
+                return;
+            }
+            if full {
+                self.waiting.fetch_add(CUT.len(), Ordering::Relaxed);
+                // Its receiver may be gone, which ends this as well.
+                let _ = self.sender.send(Ok((Stream::Stderr, CUT.to_vec())));
+                return;
+            }
         }
     }
 }

@@ -123,7 +123,8 @@ pub(crate) fn parse_since(text: &str) -> Option<i64> {
         return seconds.checked_mul(SECOND);
     }
     let ago = i64::try_from(parse_duration(text)?.as_nanos()).ok()?;
-    now().checked_sub(ago)
+    // crictl counts from the whole second.
+    now().checked_sub(ago).map(|time| time - time.rem_euclid(SECOND))
 }
 
 #[cfg(test)]
