@@ -1,6 +1,8 @@
 //! Three dialects of wildcards on one matcher: Go's `filepath.Match` (COPY), moby's patternmatcher (.dockerignore), and
 //! the shell's (`${v#pattern}`).
 
+use std::str::Chars;
+
 /// A part of a compiled pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
@@ -29,34 +31,30 @@ pub(crate) struct Pattern {
 impl Pattern {
     /// Go's `filepath.Match`, for one component of a path. None when the pattern is malformed.
     pub(crate) fn component(text: &str) -> Option<Self> {
-        let mut tokens = Vec::new();
-        let mut chars = text.chars();
-        while let Some(c) = chars.next() {
-            tokens.push(match c {
-                '*' => Token::Star,
-                '?' => Token::One,
-                '[' => class(&mut chars)?,
-                '\\' => Token::Literal(chars.next()?),
-                c => Token::Literal(c),
-            });
-        }
-        Some(Self { tokens })
+        Self::parse(text, |_| Token::Star)
     }
 
     /// moby's patternmatcher, for a whole path. None when the pattern is malformed.
     pub(crate) fn ignore(text: &str) -> Option<Self> {
+        Self::parse(text, |rest| {
+            if !rest.as_str().starts_with('*') {
+                return Token::Star;
+            }
+            rest.next();
+            if rest.as_str().starts_with('/') {
+                rest.next();
+            }
+            if rest.as_str().is_empty() { Token::All } else { Token::Directories }
+        })
+    }
+
+    /// `star` says what a star means, of which it sees what follows.
+    fn parse(text: &str, star: impl Fn(&mut Chars<'_>) -> Token) -> Option<Self> {
         let mut tokens = Vec::new();
         let mut chars = text.chars();
         while let Some(c) = chars.next() {
             tokens.push(match c {
-                '*' if chars.as_str().starts_with('*') => {
-                    chars.next();
-                    if chars.as_str().starts_with('/') {
-                        chars.next();
-                    }
-                    if chars.as_str().is_empty() { Token::All } else { Token::Directories }
-                }
-                '*' => Token::Star,
+                '*' => star(&mut chars),
                 '?' => Token::One,
                 '[' => class(&mut chars)?,
                 '\\' => Token::Literal(chars.next()?),
@@ -124,7 +122,7 @@ impl Token {
     }
 }
 
-fn class(chars: &mut std::str::Chars<'_>) -> Option<Token> {
+fn class(chars: &mut Chars<'_>) -> Option<Token> {
     let mut ranges = Vec::new();
     let negated = chars.as_str().starts_with('^');
     if negated {

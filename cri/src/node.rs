@@ -223,6 +223,14 @@ impl<T: Owned> Table<T> {
         self.find_by(id, |row| row.owner() == Owner::Cri)
     }
 
+    /// The same for who wants it gone: none when it is not there.
+    pub(crate) fn left_of_cri(&self, id: &str) -> Result<Option<Arc<T>>> {
+        match self.find_cri(id) {
+            Err(error) if error.is_not_found() => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
     /// Any owner's row of this id, unique prefix of one, or name.
     pub(crate) fn find(&self, id: &str) -> Result<Arc<T>> {
         match self.find_by(id, |_| true) {

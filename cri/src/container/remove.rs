@@ -11,12 +11,9 @@ use crate::records::Phase;
 
 /// Removes a container of the CRI's, killing it if it runs; one that is not there has been removed.
 pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<cri::RemoveContainerResponse> {
-    let container = match node.containers.find_cri(id) {
-        Ok(container) => container,
-        Err(error) if error.is_not_found() => return Ok(cri::RemoveContainerResponse {}),
-        Err(error) => return Err(error),
-    };
-    carry_out(node, container).await?;
+    if let Some(container) = node.containers.left_of_cri(id)? {
+        carry_out(node, container).await?;
+    }
     Ok(cri::RemoveContainerResponse {})
 }
 

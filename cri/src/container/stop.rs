@@ -14,13 +14,10 @@ pub(crate) async fn stop(
     node: &Arc<Node>,
     request: cri::StopContainerRequest,
 ) -> Result<cri::StopContainerResponse> {
-    let container = match node.containers.find_cri(&request.container_id) {
-        Ok(container) => container,
-        Err(error) if error.is_not_found() => return Ok(cri::StopContainerResponse {}),
-        Err(error) => return Err(error),
-    };
-    let seconds = u64::try_from(request.timeout).unwrap_or_default();
-    carry_out(node, container, Duration::from_secs(seconds)).await?;
+    if let Some(container) = node.containers.left_of_cri(&request.container_id)? {
+        let seconds = u64::try_from(request.timeout).unwrap_or_default();
+        carry_out(node, container, Duration::from_secs(seconds)).await?;
+    }
     Ok(cri::StopContainerResponse {})
 }
 

@@ -12,12 +12,9 @@ use crate::records::Phase;
 
 /// Removes a pod and its containers; one that is not there has been removed.
 pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<cri::RemovePodSandboxResponse> {
-    let pod = match node.pods.find_cri(id) {
-        Ok(pod) => pod,
-        Err(error) if error.is_not_found() => return Ok(cri::RemovePodSandboxResponse {}),
-        Err(error) => return Err(error),
-    };
-    carry_out(node, pod).await?;
+    if let Some(pod) = node.pods.left_of_cri(id)? {
+        carry_out(node, pod).await?;
+    }
     Ok(cri::RemovePodSandboxResponse {})
 }
 

@@ -10,12 +10,9 @@ use crate::records::Phase;
 
 /// Ends a pod's containers and gives back its network; a pod that is not there has been stopped.
 pub(crate) async fn stop(node: &Arc<Node>, id: &str) -> Result<cri::StopPodSandboxResponse> {
-    let pod = match node.pods.find_cri(id) {
-        Ok(pod) => pod,
-        Err(error) if error.is_not_found() => return Ok(cri::StopPodSandboxResponse {}),
-        Err(error) => return Err(error),
-    };
-    carry_out(node, pod).await?;
+    if let Some(pod) = node.pods.left_of_cri(id)? {
+        carry_out(node, pod).await?;
+    }
     Ok(cri::StopPodSandboxResponse {})
 }
 
