@@ -10,7 +10,7 @@ use std::time::Instant;
 /// Times the commands of `BENCHMARK_BUILDS`, one a line, in the runtimes' order: `cold`, which may use no cache, and
 /// then `again`, where nothing has changed.
 pub(crate) fn measure(subjects: &[Subject], rounds: u32) -> Section {
-    let mut section = Section::new(subjects, "build of three steps");
+    let mut section = Section::new(subjects, "build of three steps (in containerd's column: BuildKit)");
     let commands = std::env::var("BENCHMARK_BUILDS").unwrap_or_default();
     for (place, command) in commands.lines().enumerate().take(subjects.len()) {
         let mut timed = |what, arguments: &str| match run(&format!("{command} {arguments}")) {
