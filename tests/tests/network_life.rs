@@ -2,7 +2,7 @@
 
 use slipway_tests::bridge::tcp;
 use slipway_tests::sockets::{Server, ask_tcp};
-use slipway_tests::{Need, Node, World, lacks, netns, wait};
+use slipway_tests::{Need, Node, World, lacks, netns};
 use std::collections::BTreeSet;
 
 const BOTH: [&str; 2] = ["10.92.0.0/24", "fd92::/64"];
@@ -46,14 +46,7 @@ fn twenty_pods_at_once_have_addresses_and_ports_of_their_own() {
         let word = format!("pod-{index}");
         let _server = Server::tcp(&pod.netns, 80, &word);
         for target in World::NODE {
-            // With more pods than cores the neighbours' first words to each other may get lost.
-            let mut answer = String::new();
-            wait("an answer from the pod", || {
-                ask_tcp(world.outside.path(), (target, 9000 + index)).is_ok_and(|heard| {
-                    answer = heard;
-                    true
-                })
-            });
+            let answer = ask_tcp(world.outside.path(), (target, 9000 + index)).expect("a host port");
             assert!(answer.starts_with(&format!("{word} ")), "{answer}");
         }
     });
@@ -65,6 +58,16 @@ fn twenty_pods_at_once_have_addresses_and_ports_of_their_own() {
     assert_eq!(world.node.sh("ip -o link").matches(" slw").count(), 0);
     let rules = world.node.sh(&format!("nft list table inet {}", node.table()));
     assert!(!rules.contains("elements"), "{rules}");
+}
+
+#[test]
+fn a_new_bridge_waits_for_no_address_to_be_confirmed() {
+    let world = World::new();
+    let node = Node::inside(world.node.path(), &BOTH, "");
+    let _pod = node.bridge_pod("first", &[]);
+    let addresses = world.node.sh(&format!("ip -6 address show dev {}", node.bridge()));
+    assert!(addresses.contains("inet6 fe80::") && addresses.contains("inet6 fd92::1"), "{addresses}");
+    assert!(!addresses.contains("tentative"), "{addresses}");
 }
 
 #[test]

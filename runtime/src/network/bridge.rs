@@ -31,8 +31,14 @@ pub(super) fn ensure(socket: &mut Socket, name: &str, subnets: &[Cidr], known: O
     }
     let bridge =
         existing(socket, name)?.ok_or_else(|| Error::NotFound { kind: "bridge", id: name.to_owned() })?;
-    let addresses: Vec<Cidr> =
+    let mut addresses: Vec<Cidr> =
         subnets.iter().map(|subnet| Cidr { address: subnet.gateway(), prefix: subnet.prefix }).collect();
+    if addresses.iter().any(|address| address.address.is_ipv6()) {
+        // The node asks for a pod's hardware address in its link-local one's name when it forwards. One that the kernel
+        // makes is of no use for the second or two that its confirmation takes after the first pod has come.
+        link::generate_no_address(socket, bridge.index)?;
+        addresses.push(link_local(hardware_of(name)));
+    }
     link::configure(socket, bridge.index, &addresses, &[])?;
     Ok(bridge.index)
 }
@@ -156,6 +162,12 @@ fn hardware_of(name: &str) -> [u8; 6] {
     [0x0a, 0x59, a, b, c, d]
 }
 
+/// The link-local address that follows from a hardware address (RFC 4291, appendix A).
+fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Cidr {
+    let address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    Cidr { address: IpAddr::from(address), prefix: 64 }
+}
+
 /// FNV-1a: short names from long ids, with no need to withstand an adversary.
 fn fingerprint(text: &str) -> u64 {
     text.bytes()
@@ -179,5 +191,11 @@ mod tests {
         let hardware = hardware_for("10.88.1.2".parse().unwrap());
         assert_eq!(hardware, [0x0a, 0x58, 10, 88, 1, 2]);
         assert_eq!(hardware_of("slipway0")[0] & 3, 2);
+    }
+
+    #[test]
+    fn a_link_local_address_is_the_one_that_the_kernel_would_make() {
+        let address = link_local([0x0a, 0x59, 0xab, 0x6f, 0x35, 0xa2]);
+        assert_eq!(address.to_string(), "fe80::859:abff:fe6f:35a2/64");
     }
 }

@@ -37,6 +37,10 @@ const VETH_PEER: u16 = 1;
 /// `IFLA_BRPORT_MODE`: a frame may leave by the port it came in by.
 const PORT_HAIRPIN: u16 = 4;
 const INET: u16 = 2;
+const INET6: u16 = 10;
+/// `IFLA_INET6_ADDR_GEN_MODE`, and its `IN6_ADDR_GEN_MODE_NONE`.
+const GENERATION_MODE: u16 = 8;
+const GENERATE_NONE: u8 = 1;
 /// `IPV4_DEVCONF_ROUTE_LOCALNET`.
 const ROUTE_LOCALNET: u16 = 26;
 
@@ -190,6 +194,14 @@ fn route_message(link: u32, gateway: IpAddr) -> Message {
     let header = [family(gateway), 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
     let attributes = Attributes::new().bytes(5, &cidr::octets(gateway)).u32(4, link);
     Message::new(format!("default route by {gateway}"), (NEW_ROUTE, CREATE | REPLACE), &header, &attributes)
+}
+
+/// Has the kernel make no link-local address for this link when it comes up.
+pub(super) fn generate_no_address(socket: &mut Socket, link: u32) -> Result<()> {
+    let configuration = Attributes::new().nest(INET6, &Attributes::new().u8(GENERATION_MODE, GENERATE_NONE));
+    let attributes = Attributes::new().nest(AF_SPEC, &configuration);
+    let message = Message::new("", (SET_LINK, 0), &header(link, false), &attributes);
+    socket.execute("set the bridge's address generation mode", &[message]).map(drop)
 }
 
 /// Lets packets of 127/8 be routed over this link (`route_localnet`), without a writable /proc/sys.
