@@ -16,10 +16,10 @@ use slipway_proto::slipway::v1::slipway_server::SlipwayServer;
 use slipway_runtime::Runtime;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::Server;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::http2;
 use crate::node::Node;
 use crate::own::run;
 use crate::recovery;
@@ -91,7 +91,7 @@ pub async fn serve(
     node.tasks.spawn(recovery::resume(node.clone()));
     watch_ends(&node)?;
     tracing::info!(socket = %socket.display(), "serving");
-    let server = Server::builder()
+    let server = http2::server()
         .add_service(
             RuntimeServiceServer::new(Pods::new(node.clone()))
                 .max_decoding_message_size(MESSAGE_MAX)

@@ -1,20 +1,32 @@
 //! Following a container's streams.
 
 use crate::monitor_client::Connection;
-use crate::pod::EndRecord;
+use crate::pod::{Container, EndRecord};
 use crate::runtime::Shared;
-use crate::{ContainerId, Result};
+use crate::{ContainerId, ContainerState, Result};
+use rustix::net::{Shutdown, shutdown};
 use slipway_monitor::protocol::{PACKET, Reply, Request, stream};
+use std::sync::Arc;
+use std::time::Duration;
 
-/// A client's view of a container's streams; dropping it and its inputs detaches.
+/// A client's view of a container's streams; dropping it detaches.
 #[derive(Debug)]
 pub struct AttachSession {
     connection: Connection,
+    /// A connection of its own: the one that output comes by is cut when its reader is too slow.
+    input: Option<AttachInput>,
+    container: Arc<Container>,
 }
 
-/// The writing side of an attached client.
+/// The writing side of an attached client; dropping it is the end of the client's input.
 #[derive(Debug)]
 pub struct AttachInput {
+    connection: Connection,
+}
+
+/// Ends a session while another thread waits for its next event.
+#[derive(Debug)]
+pub struct AttachEnd {
     connection: Connection,
 }
 
@@ -30,7 +42,8 @@ pub enum AttachEvent {
 }
 
 impl AttachSession {
-    /// Waits for the next event; none when the monitor has cut the session (a reader too slow).
+    /// Waits for the next event; none when the session is over before the container's end was told: its reader is too
+    /// slow, the container is removed, the monitor is lost, or [`AttachEnd::end`] was called.
     ///
     /// # Errors
     /// When the connection breaks.
@@ -51,17 +64,43 @@ impl AttachSession {
         Ok(None)
     }
 
-    /// A handle to write standard input with, from any thread.
+    /// What standard input is written with, when that was asked for; it outlives the session.
+    pub fn take_input(&mut self) -> Option<AttachInput> {
+        self.input.take()
+    }
+
+    /// What ends the session from another thread.
     ///
     /// # Errors
     /// When this process has no descriptors left.
-    pub fn input(&self) -> Result<AttachInput> {
-        Ok(AttachInput { connection: self.connection.duplicate()? })
+    pub fn ender(&self) -> Result<AttachEnd> {
+        Ok(AttachEnd { connection: self.connection.duplicate()? })
+    }
+
+    /// Waits for the container's end, which is known also once the container has been removed; none when it has not
+    /// ended after `timeout`.
+    #[must_use]
+    pub fn wait(&self, timeout: Duration) -> Option<ContainerState> {
+        self.container.wait(timeout)
+    }
+
+    /// How many writes to the container's log were lost, once it has ended; none when that is not known.
+    #[must_use]
+    pub fn log_writes_dropped(&self) -> Option<u64> {
+        self.container.log_writes_dropped.get().copied()
+    }
+}
+
+impl AttachEnd {
+    /// Ends the session: its next event is none.
+    pub fn end(&self) {
+        // A connection that is gone has ended.
+        let _ = shutdown(&self.connection, Shutdown::Both);
     }
 }
 
 impl AttachInput {
-    /// Sends bytes to the container's standard input.
+    /// Sends bytes to the container's standard input, waiting while the container does not read.
     ///
     /// # Errors
     /// When the session has ended.
@@ -85,10 +124,13 @@ impl Shared {
     pub(crate) fn attach(&self, id: &ContainerId, stdin: bool) -> Result<AttachSession> {
         let container = self.container(id)?;
         let pod = self.pod(&container.record.request.sandbox)?;
-        let connection = self.connect(&pod)?;
-        let input = if stdin { stream::STDIN } else { 0 };
-        let streams = stream::STDOUT | stream::STDERR | input;
-        connection.order(&Request::Attach { container: id.to_string(), streams }, &[])?;
-        Ok(AttachSession { connection })
+        let open = |streams| {
+            let connection = self.connect(&pod)?;
+            connection.order(&Request::Attach { container: id.to_string(), streams }, &[])?;
+            Ok(connection)
+        };
+        let connection = open(stream::STDOUT | stream::STDERR)?;
+        let input = if stdin { Some(AttachInput { connection: open(stream::STDIN)? }) } else { None };
+        Ok(AttachSession { connection, input, container })
     }
 }

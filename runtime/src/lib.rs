@@ -30,7 +30,7 @@ mod state;
 #[expect(unsafe_code, reason = "every raw system call of the crate lives here")]
 mod sys;
 
-pub use attach::{AttachEvent, AttachInput, AttachSession};
+pub use attach::{AttachEnd, AttachEvent, AttachInput, AttachSession};
 pub use config::{NetworkConfig, RuntimeConfig};
 pub use container::{
     ContainerEvent, ContainerPid, ContainerRequest, ContainerState, ExitReason, GroupsPolicy, RootFs,

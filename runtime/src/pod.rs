@@ -12,7 +12,7 @@ use slipway_monitor::protocol::Exit;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Child;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Where a sandbox is in its life.
@@ -179,6 +179,8 @@ pub(crate) struct Container {
     state: Mutex<ContainerState>,
     changed: Condvar,
     identity: Mutex<Option<Identity>>,
+    /// How many writes to its log were lost; known from its end on, where its monitor could say it.
+    pub(crate) log_writes_dropped: OnceLock<u64>,
     /// Held while it is started or removed.
     pub(crate) operation: Mutex<()>,
 }
@@ -191,6 +193,7 @@ impl Container {
             state: Mutex::new(state),
             changed: Condvar::new(),
             identity: Mutex::new(None),
+            log_writes_dropped: OnceLock::new(),
             operation: Mutex::new(()),
         }
     }

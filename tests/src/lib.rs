@@ -11,6 +11,7 @@ pub mod build;
 pub mod busybox;
 pub mod fault;
 pub mod grpc;
+pub mod http2;
 pub mod machine;
 pub mod netns;
 pub mod node;

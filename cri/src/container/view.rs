@@ -67,24 +67,31 @@ pub(crate) struct Life {
 /// Where a container is in its life; unknown when the runtime can't say.
 pub(crate) fn life(node: &Node, container: &Container) -> Life {
     match node.runtime.container_state(&container.record.id) {
-        Ok(ContainerState::Created { .. }) => Life::default(),
-        Ok(ContainerState::Running { pid, started_at }) => Life {
+        Ok(state) => life_of(&state),
+        Err(error) => Life {
+            state: cri::ContainerState::ContainerUnknown,
+            message: Error::from(error).chain(),
+            ..Life::default()
+        },
+    }
+}
+
+/// What the runtime says of a container, in the CRI's words.
+pub(crate) fn life_of(state: &ContainerState) -> Life {
+    match *state {
+        ContainerState::Created { .. } => Life::default(),
+        ContainerState::Running { pid, started_at } => Life {
             state: cri::ContainerState::ContainerRunning,
             pid: u32::try_from(pid).unwrap_or_default(),
             started_at,
             ..Life::default()
         },
-        Ok(ContainerState::Exited { started_at, finished_at, code, reason }) => Life {
+        ContainerState::Exited { started_at, finished_at, code, reason } => Life {
             state: cri::ContainerState::ContainerExited,
             started_at,
             finished_at,
             code,
             reason: word(reason),
-            ..Life::default()
-        },
-        Err(error) => Life {
-            state: cri::ContainerState::ContainerUnknown,
-            message: Error::from(error).chain(),
             ..Life::default()
         },
     }

@@ -1,143 +1,34 @@
-//! Attach and Exec: a client's stream on one side, a container's on the other, a thread of their own between them. Their
-//! calls block for as long as a process lives, so they are no tasks that the end of the daemon waits for.
+//! Exec, and what it has in common with Attach: a client's stream on one side, a container's on the other, threads of
+//! their own between them. Their calls block for as long as a process lives, so they are no tasks that the end of the
+//! daemon waits for.
 
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use slipway_proto::slipway::v1 as own;
 use slipway_proto::slipway::v1::stream_output::Message;
-use slipway_runtime::{AttachEvent, AttachInput, ContainerState, Exec, ExecSession};
-use tokio::sync::OwnedRwLockReadGuard;
+use slipway_runtime::{Exec, ExecSession};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use crate::container::view::life;
 use crate::error::{Error, Result};
-use crate::node::{Container, Node};
+use crate::node::Node;
 use crate::own::transfer::Events;
 
-const BUFFER: usize = 64;
+/// Messages that wait for a client.
+pub(crate) const BUFFER: usize = 64;
 
-type Output = Sender<Result<own::StreamOutput, Status>>;
+/// Where a client's messages go.
+pub(crate) type Output = Sender<Result<own::StreamOutput, Status>>;
 
-/// Follows a container's streams, also before it starts.
-pub(crate) async fn attach(
-    node: &Arc<Node>,
-    mut requests: Streaming<own::AttachRequest>,
-) -> Result<Events<own::StreamOutput>, Status> {
-    use own::attach_request::Message as Asked;
-    let Some(Asked::Start(start)) = requests.message().await?.and_then(|request| request.message) else {
-        return Err(Error::invalid("start", "the first message has to be it").into());
-    };
-    let row = node.containers.find(&start.container)?;
-    let guard = row.streams.clone().read_owned().await;
-    let (sender, receiver) = channel(BUFFER);
-    if let ContainerState::Exited { .. } = runtime_state(node, &row)? {
-        let _ = sender.try_send(Ok(message(Message::Ready(own::StreamReady {}))));
-        let _ = sender.try_send(Ok(exit(node, &row)));
-        return Ok(ReceiverStream::new(receiver));
-    }
-    let (runtime, id) = (node.runtime.clone(), row.record.id.clone());
-    let session = node.blocking(move || runtime.attach(&id, start.stdin)).await?;
-    let input = session.input().map_err(Error::from)?;
-    let _ = sender.try_send(Ok(message(Message::Ready(own::StreamReady {}))));
-    let follower = Follower { node: node.clone(), row: row.clone(), start, sender, _guard: guard };
-    spawn("attach", move || follower.follow(session))?;
-    let node = node.clone();
-    tokio::spawn(async move {
-        while let Ok(Some(request)) = requests.message().await {
-            if feed(&node, &row, &input, request).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(ReceiverStream::new(receiver))
-}
-
-fn runtime_state(node: &Node, row: &Container) -> Result<ContainerState> {
-    Ok(node.runtime.container_state(&row.record.id)?)
-}
-
-fn feed(node: &Node, row: &Container, input: &AttachInput, request: own::AttachRequest) -> Result<()> {
-    use own::attach_request::Message as Asked;
-    match request.message {
-        Some(Asked::Stdin(bytes)) => Ok(input.write(&bytes)?),
-        Some(Asked::StdinEnd(_)) => Ok(input.close()?),
-        Some(Asked::Resize(size)) => {
-            let (width, height) = cells(size);
-            Ok(node.runtime.resize(&row.record.id, width, height)?)
-        }
-        Some(Asked::Start(_)) | None => Ok(()),
-    }
-}
-
-/// How long the daemon's watch of a monitor may lag behind a session's.
-const WATCH_DELAY: Duration = Duration::from_secs(5);
-
-struct Follower {
-    node: Arc<Node>,
-    row: Arc<Container>,
-    start: own::AttachStart,
-    sender: Output,
-    /// What ends the container's pod waits for it.
-    _guard: OwnedRwLockReadGuard<()>,
-}
-
-impl Follower {
-    /// The monitor tells this session and the daemon's own watch apart, and only the latter knows the reason: it is
-    /// waited for, so that an exit is never reported of a container that still seems to run.
-    fn end(&self, code: i32) -> Result<own::StreamOutput, Status> {
-        match self.node.runtime.wait(&self.row.record.id, WATCH_DELAY).map_err(Error::from)? {
-            Some(_) => Ok(exit(&self.node, &self.row)),
-            None => Ok(message(Message::Exit(own::Exit { code, ..own::Exit::default() }))),
-        }
-    }
-
-    fn follow(self, mut session: slipway_runtime::AttachSession) {
-        loop {
-            let event = match session.next_event() {
-                Ok(Some(AttachEvent::Stdout(bytes))) if self.start.stdout => message(Message::Stdout(bytes)),
-                Ok(Some(AttachEvent::Stderr(bytes))) if self.start.stderr => message(Message::Stderr(bytes)),
-                Ok(Some(AttachEvent::Stdout(_) | AttachEvent::Stderr(_))) => continue,
-                Ok(Some(AttachEvent::Exited(code))) => {
-                    let _ = self.sender.blocking_send(self.end(code));
-                    return;
-                }
-                Ok(None) => {
-                    let cut = Status::data_loss("the stream was cut: its reader is too slow, read the logs");
-                    let _ = self.sender.blocking_send(Err(cut));
-                    return;
-                }
-                Err(error) => {
-                    let _ = self.sender.blocking_send(Err(Error::from(error).into()));
-                    return;
-                }
-            };
-            if self.sender.blocking_send(Ok(event)).is_err() {
-                return;
-            }
-        }
-    }
-}
-
-fn exit(node: &Node, row: &Container) -> own::StreamOutput {
-    let life = life(node, row);
-    message(Message::Exit(own::Exit {
-        code: life.code,
-        reason: life.reason.to_owned(),
-        message: life.message,
-    }))
-}
-
-fn message(message: Message) -> own::StreamOutput {
+pub(crate) fn message(message: Message) -> own::StreamOutput {
     own::StreamOutput { message: Some(message) }
 }
 
@@ -203,7 +94,8 @@ fn resize(terminal: Option<&OwnedFd>, size: own::TerminalSize) {
     }
 }
 
-fn cells(size: own::TerminalSize) -> (u16, u16) {
+/// Columns and rows of a terminal.
+pub(crate) fn cells(size: own::TerminalSize) -> (u16, u16) {
     let cell = |cells: u32| u16::try_from(cells).unwrap_or(u16::MAX);
     (cell(size.width), cell(size.height))
 }
@@ -293,7 +185,8 @@ fn read_out(source: &OwnedFd, wrap: fn(Vec<u8>) -> Message, sender: &Output) {
     }
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+/// Does something that blocks on a thread of its own.
+pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
     spawned.map(drop).map_err(Error::io("start thread", name))
 }

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::node::Node;
 use crate::own::transfer::Events;
-use crate::own::{build, housekeeping, logs, run, streams, transfer, view};
+use crate::own::{attach, build, housekeeping, logs, run, streams, transfer, view};
 
 /// The service.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Slipway for Verbs {
     type PushStream = Events<own::TransferEvent>;
     type AttachStream = Events<own::StreamOutput>;
     type ExecStream = Events<own::StreamOutput>;
-    type LogsStream = Events<own::LogEntry>;
+    type LogsStream = Events<own::LogEntries>;
 
     async fn build(&self, request: Request<Streaming<own::BuildRequest>>) -> Answer<Self::BuildStream> {
         Ok(Response::new(build::build(&self.node, request.into_inner()).await?))
@@ -46,7 +46,7 @@ impl Slipway for Verbs {
     }
 
     async fn attach(&self, request: Request<Streaming<own::AttachRequest>>) -> Answer<Self::AttachStream> {
-        Ok(Response::new(streams::attach(&self.node, request.into_inner()).await?))
+        Ok(Response::new(attach::attach(&self.node, request.into_inner()).await?))
     }
 
     async fn exec(&self, request: Request<Streaming<own::ExecRequest>>) -> Answer<Self::ExecStream> {

@@ -39,6 +39,12 @@ pub fn parse(text: &str) -> Option<Exit> {
     })
 }
 
+/// How many writes to the container's log were lost; none where the file does not say.
+#[must_use]
+pub fn log_writes_dropped(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("log_writes_dropped="))?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,7 +52,9 @@ mod tests {
     #[test]
     fn an_exit_survives_its_file() {
         let exit = Exit { wait_status: 9, oom_kills: 1, started_at: -5, finished_at: 7, timed_out: true };
-        assert_eq!(parse(&format(&exit, 3)), Some(exit));
+        assert_eq!(parse(&format(&exit, 3)).as_ref(), Some(&exit));
+        assert_eq!(log_writes_dropped(&format(&exit, 3)), Some(3));
+        assert_eq!(log_writes_dropped("wait_status=9\n"), None);
     }
 
     #[test]

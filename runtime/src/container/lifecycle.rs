@@ -6,7 +6,9 @@ use crate::pod::{Container, ContainerRecord, EndRecord, Pod, Stage, lock, now};
 use crate::runtime::Shared;
 use crate::{ContainerId, Error, Result, SandboxId, cgroup, launch, recovery, state};
 use rustix::process::Signal;
+use slipway_monitor::exit_file;
 use slipway_monitor::protocol::{Reply, Request};
+use std::fs;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,15 +104,12 @@ impl Shared {
                 // A monitor that does not know it has nothing to forget.
                 let _ = connection.order(&Request::Forget { container: id.to_string() }, &[]);
             }
-            for name in [
-                slipway_monitor::exit_file::name(id.as_str()),
-                slipway_monitor::exit_file::stop_name(id.as_str()),
-            ] {
-                let _ = std::fs::remove_file(pod.state.join(name));
+            for name in [exit_file::name(id.as_str()), exit_file::stop_name(id.as_str())] {
+                let _ = fs::remove_file(pod.state.join(name));
             }
         }
         // Without its record a directory is garbage, whatever happens next.
-        let _ = std::fs::remove_file(container.directory.join("record"));
+        let _ = fs::remove_file(container.directory.join("record"));
         state::remove_directory(&container.directory)?;
         lock(&self.containers).remove(id);
         Ok(())
@@ -145,8 +144,21 @@ impl Shared {
         {
             tracing::debug!(container = %container.record.request.id, %error, "its cgroup stays until it is removed");
         }
+        self.count_log_writes_dropped(container);
         if let Some(event) = container.ended(end) {
             lock(&self.subscribers).retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        }
+    }
+
+    /// Keeps what the exit file says of the log: the file goes with the container, who follows the container may not.
+    fn count_log_writes_dropped(&self, container: &Container) {
+        let request = &container.record.request;
+        let file = exit_file::name(request.id.as_str());
+        let text =
+            self.find_pod(&request.sandbox).and_then(|pod| fs::read_to_string(pod.state.join(file)).ok());
+        if let Some(dropped) = text.as_deref().and_then(exit_file::log_writes_dropped) {
+            // One that is known stays.
+            let _ = container.log_writes_dropped.set(dropped);
         }
     }
 

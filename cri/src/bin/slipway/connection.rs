@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use slipway_cri::http2;
 use slipway_proto::runtime::v1::image_service_client::ImageServiceClient;
 use slipway_proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use slipway_proto::slipway::v1::slipway_client::SlipwayClient;
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Channel, Uri};
 use tower::service_fn;
 
 use crate::args::{Dialect, Global};
@@ -98,7 +99,7 @@ impl Session {
                 stream.map(TokioIo::new).ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected))
             }
         });
-        Endpoint::from_static("http://localhost")
+        http2::endpoint()
             .connect_timeout(self.timeout)
             .connect_with_connector(connector)
             .await

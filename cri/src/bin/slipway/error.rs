@@ -1,5 +1,6 @@
 //! What can go wrong on the client's side, and how it is told in one line.
 
+use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
@@ -56,10 +57,17 @@ impl Error {
             return format!("{action}: rpc error: code = {:?} desc = {}", status.code(), status.message());
         }
         let mut line = self.to_string();
-        let mut cause = std::error::Error::source(self);
+        let mut cause = match self {
+            // What broke the connection, when it was that and not the daemon that answered.
+            Self::Call { status, .. } => status.source(),
+            _ => self.source(),
+        };
         while let Some(error) = cause {
-            line.push_str(": ");
-            line.push_str(&error.to_string());
+            let text = error.to_string();
+            if !line.ends_with(&text) {
+                line.push_str(": ");
+                line.push_str(&text);
+            }
             cause = error.source();
         }
         line

@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
+use slipway_cri::log_line::LogLine;
 use slipway_cri::log_watch::LogWatch;
 
 use crate::error::{Error, Result};
 use crate::log_sink::Sink;
-use crate::time;
 
 /// Which lines to show, and how.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,13 +39,17 @@ impl LogFile {
 
     /// Shows what is there so far, the last lines only when asked for. False when the sink is full.
     pub(crate) fn show(&mut self, selection: Selection, sink: &mut Sink) -> Result<bool> {
+        let room = self.pass_on(selection, sink)?;
+        sink.flush().map(|()| room)
+    }
+
+    fn pass_on(&mut self, selection: Selection, sink: &mut Sink) -> Result<bool> {
         let mut kept = VecDeque::new();
         while let Some(line) = self.line()? {
-            let Some(entry) = Entry::parse(&line).filter(|entry| entry.is_since(selection.since)) else {
-                continue;
-            };
+            let found = LogLine::parse(&line).filter(|found| is_since(found, selection.since));
+            let Some(found) = found else { continue };
             match selection.tail {
-                None if !entry.print(sink)? => return Ok(false),
+                None if !print(&found, sink)? => return Ok(false),
                 None | Some(0) => {}
                 Some(tail) => {
                     if kept.len() == tail {
@@ -55,8 +59,8 @@ impl LogFile {
                 }
             }
         }
-        for entry in kept.iter().filter_map(|line| Entry::parse(line)) {
-            if !entry.print(sink)? {
+        for found in kept.iter().filter_map(|line| LogLine::parse(line)) {
+            if !print(&found, sink)? {
                 return Ok(false);
             }
         }
@@ -81,55 +85,17 @@ impl LogFile {
     }
 }
 
-/// One line of a log.
-#[derive(Debug, PartialEq, Eq)]
-struct Entry<'a> {
-    time: &'a str,
-    is_stderr: bool,
-    is_partial: bool,
-    text: &'a [u8],
+fn is_since(line: &LogLine<'_>, since: Option<i64>) -> bool {
+    since.is_none_or(|since| line.timestamp().is_some_and(|time| time >= since))
 }
 
-impl<'a> Entry<'a> {
-    fn parse(line: &'a [u8]) -> Option<Self> {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let mut parts = line.splitn(4, |byte| *byte == b' ');
-        let time = std::str::from_utf8(parts.next()?).ok()?;
-        let is_stderr = parts.next()? == b"stderr";
-        let is_partial = parts.next()?.split(|byte| *byte == b':').any(|tag| tag == b"P");
-        Some(Self { time, is_stderr, is_partial, text: parts.next().unwrap_or_default() })
-    }
-
-    fn is_since(&self, since: Option<i64>) -> bool {
-        since.is_none_or(|since| time::parse_rfc3339(self.time).is_some_and(|time| time >= since))
-    }
-
-    fn print(&self, sink: &mut Sink) -> Result<bool> {
-        let mut text = self.text.to_vec();
-        if !self.is_partial {
-            text.push(b'\n');
-        }
-        sink.write(self.is_stderr, self.time, &text)
-    }
+fn print(line: &LogLine<'_>, sink: &mut Sink) -> Result<bool> {
+    sink.write(line.is_stderr, line.time, &line.written())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_are_taken_apart() {
-        let entry = Entry::parse(b"2024-02-29T12:34:56.1Z stderr P hello  world\n").unwrap();
-        let expected = Entry {
-            time: "2024-02-29T12:34:56.1Z",
-            is_stderr: true,
-            is_partial: true,
-            text: b"hello  world",
-        };
-        assert_eq!(entry, expected);
-        assert_eq!(Entry::parse(b"t stdout F \n").unwrap().text, b"");
-        assert_eq!(Entry::parse(b"garbage"), None);
-    }
 
     #[test]
     fn a_line_without_its_end_waits_for_it() {

@@ -22,34 +22,54 @@ impl std::str::FromStr for Stream {
     }
 }
 
+/// As much as is written at once.
+const FULL: usize = 64 << 10;
+
 /// What is let through.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Sink {
     pub(crate) only: Option<Stream>,
     /// Bytes that may still be written; none for no limit.
     pub(crate) room: Option<usize>,
     pub(crate) timestamps: bool,
+    pub(crate) pending: Pending,
+}
+
+/// What waits for [`Sink::flush`], all of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    bytes: Vec<u8>,
+    is_stderr: bool,
 }
 
 impl Sink {
-    /// Writes a piece of a line; an empty time is not shown. False when no more is wanted.
+    /// Takes a piece of a line; an empty time is not shown. False when no more is wanted.
     pub(crate) fn write(&mut self, is_stderr: bool, time: &str, text: &[u8]) -> Result<bool> {
         let stream = if is_stderr { Stream::Stderr } else { Stream::Stdout };
         if self.only.is_some_and(|only| only != stream) {
             return Ok(true);
         }
         let stamp = self.timestamps && !time.is_empty();
-        let mut data = if stamp { format!("{time} ").into_bytes() } else { Vec::new() };
-        data.extend_from_slice(text);
-        if let Some(room) = &mut self.room {
-            data.truncate(*room);
-            *room = room.saturating_sub(data.len());
+        if is_stderr != self.pending.is_stderr || self.pending.bytes.len() > FULL {
+            self.flush()?;
+            self.pending.is_stderr = is_stderr;
         }
-        if is_stderr {
-            output::error_bytes(&data)?
-        } else {
-            output::bytes(&data)?
+        let before = self.pending.bytes.len();
+        if stamp {
+            self.pending.bytes.extend_from_slice(time.as_bytes());
+            self.pending.bytes.push(b' ');
+        }
+        self.pending.bytes.extend_from_slice(text);
+        if let Some(room) = &mut self.room {
+            self.pending.bytes.truncate(before.saturating_add(*room));
+            *room = room.saturating_sub(self.pending.bytes.len() - before);
         }
         Ok(self.room != Some(0))
+    }
+
+    /// Writes what waits: to be called before anything else is waited for, and at the end.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        let bytes = std::mem::take(&mut self.pending.bytes);
+        if self.pending.is_stderr { output::error_bytes(&bytes) } else { output::bytes(&bytes) }
     }
 }

@@ -57,7 +57,7 @@ pub(crate) async fn perform(mut args: Args, session: &Session) -> Result<()> {
     });
     let since = since.transpose()?;
     let room = usize::try_from(args.limit_bytes).ok();
-    let mut sink = Sink { only: args.stream, room, timestamps: args.timestamps };
+    let mut sink = Sink { only: args.stream, room, timestamps: args.timestamps, ..Sink::default() };
     if args.reopen {
         let request = ReopenContainerLogRequest { container_id: args.container.clone() };
         let answer = session.runtime().await?.reopen_container_log(request).await;
@@ -102,17 +102,21 @@ async fn own(args: &Args, since: Option<i64>, sink: &mut Sink, session: &Session
         since: since.unwrap_or(0),
     };
     let answer = session.own().await?.logs(request).await.map_err(Error::call(action.as_str()))?;
-    let mut entries = answer.into_inner();
+    let mut messages = answer.into_inner();
     let mut starts_line = [true; 2];
-    while let Some(entry) = entries.message().await.map_err(Error::call(action.as_str()))? {
-        let [stdout, stderr] = &mut starts_line;
-        let is_stderr = entry.stream() == OutputStream::Stderr;
-        let starts = if is_stderr { stderr } else { stdout };
-        let time = if *starts { time::rfc3339(entry.timestamp) } else { String::new() };
-        *starts = entry.data.ends_with(b"\n");
-        if !sink.write(is_stderr, &time, &entry.data)? {
-            break;
+    while let Some(message) = messages.message().await.map_err(Error::call(action.as_str()))? {
+        for entry in message.entries {
+            let [stdout, stderr] = &mut starts_line;
+            let is_stderr = entry.stream() == OutputStream::Stderr;
+            let starts = if is_stderr { stderr } else { stdout };
+            let time =
+                if args.timestamps && *starts { time::rfc3339(entry.timestamp) } else { String::new() };
+            *starts = entry.data.ends_with(b"\n");
+            if !sink.write(is_stderr, &time, &entry.data)? {
+                return sink.flush();
+            }
         }
+        sink.flush()?;
     }
     Ok(())
 }

@@ -1,0 +1,360 @@
+//! Attach: a container's streams for a client, to the container's end, and from its start for who comes before it.
+//!
+//! The monitor waits for nobody: it cuts a session whose reader is too slow. Who follows a container of `run` from its
+//! start loses nothing by that: what the client was sent is counted, and the rest is read from the container's log,
+//! which has all that was written, in its order. From there on a line comes when it has ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slipway_proto::slipway::v1 as own;
+use slipway_proto::slipway::v1::attach_request::Message as Asked;
+use slipway_proto::slipway::v1::stream_output::Message;
+use slipway_runtime::{AttachEnd, AttachEvent, AttachInput, AttachSession, ContainerState, ExitReason};
+use tokio::sync::OwnedRwLockReadGuard;
+use tokio::sync::mpsc::{Sender, WeakSender, channel};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::container::view::{Life, life, life_of};
+use crate::error::{Error, Result};
+use crate::log_line::LogLine;
+use crate::node::{Container, Node};
+use crate::own::log_reader::{Listener, Log, Waker};
+use crate::own::streams::{BUFFER, Output, cells, message, spawn};
+use crate::own::transfer::Events;
+use crate::records::Owner;
+
+/// How long the daemon's watch of a monitor may lag behind a session's.
+const WATCH_DELAY: Duration = Duration::from_secs(5);
+/// About how many bytes of a log a message has.
+const CHUNK: usize = 32 << 10;
+
+/// Follows a container's streams, also before it starts.
+pub(crate) async fn attach(
+    node: &Arc<Node>,
+    mut requests: Streaming<own::AttachRequest>,
+) -> Result<Events<own::StreamOutput>, Status> {
+    let Some(Asked::Start(start)) = requests.message().await?.and_then(|request| request.message) else {
+        return Err(Error::invalid("start", "the first message has to be it").into());
+    };
+    let row = node.containers.find(&start.container)?;
+    let guard = row.streams.clone().read_owned().await;
+    let (sender, receiver) = channel(BUFFER);
+    if let ContainerState::Exited { .. } = runtime_state(node, &row)? {
+        let _ = sender.try_send(Ok(message(Message::Ready(own::StreamReady {}))));
+        let _ = sender.try_send(Ok(exit(life(node, &row))));
+        return Ok(ReceiverStream::new(receiver));
+    }
+    let (mut session, from_start) = open(node, &row, start.stdin).await?;
+    let _ = sender.try_send(Ok(message(Message::Ready(own::StreamReady {}))));
+    let input = session.take_input().map(Arc::new);
+    let feed = Feed {
+        node: node.clone(),
+        row: row.clone(),
+        input: input.clone().map(writer).transpose()?,
+        asked: start.stdin,
+        sender: sender.downgrade(),
+    };
+    let waker = Waker::new()?;
+    let waking =
+        tokio::spawn(wake(row.clone(), sender.clone(), waker.clone(), session.ender().map_err(Error::from)?));
+    let follower = Follower {
+        node: node.clone(),
+        row,
+        wanted: [start.stdout, start.stderr],
+        sender,
+        waker,
+        waking,
+        from_start,
+        told: [0; 2],
+        log: Log::default(),
+        _input: input,
+        _guard: guard,
+    };
+    spawn("attach", move || follower.follow(session))?;
+    tokio::spawn(feed.take(requests));
+    Ok(ReceiverStream::new(receiver))
+}
+
+fn runtime_state(node: &Node, row: &Container) -> Result<ContainerState> {
+    Ok(node.runtime.container_state(&row.record.id)?)
+}
+
+/// A session, and whether it hears a container of `run` from its first byte on.
+async fn open(node: &Node, row: &Container, stdin: bool) -> Result<(AttachSession, bool)> {
+    let is_created = || Ok::<_, Error>(matches!(runtime_state(node, row)?, ContainerState::Created { .. }));
+    // Who has the turn may be starting it right now.
+    let turn = if is_created()? { row.turn.try_lock().ok() } else { None };
+    let (runtime, id) = (node.runtime.clone(), row.record.id.clone());
+    let session = node.blocking(move || runtime.attach(&id, stdin)).await?;
+    // The log of another owner may be rotated before it is needed.
+    let from_start = turn.is_some() && is_created()? && row.record.owner == Owner::Run;
+    Ok((session, from_start))
+}
+
+/// Ends the session when its client is gone, and wakes who reads the log then and when the container has ended.
+async fn wake(row: Arc<Container>, sender: Output, waker: Waker, ender: AttachEnd) {
+    let over = async {
+        waker.at_end_of(&row).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = over => {}
+        () = sender.closed() => {}
+    }
+    ender.end();
+    waker.wake();
+}
+
+/// A thread that writes what comes, and ends the input when nothing more can come.
+fn writer(input: Arc<AttachInput>) -> Result<Sender<Vec<u8>>> {
+    let (sender, mut receiver) = channel::<Vec<u8>>(BUFFER);
+    spawn("attach-input", move || {
+        while let Some(bytes) = receiver.blocking_recv() {
+            if input.write(&bytes).is_err() {
+                return;
+            }
+        }
+        // Without a monitor there is no input to end.
+        let _ = input.close();
+    })?;
+    Ok(sender)
+}
+
+/// The client's side of a session.
+struct Feed {
+    node: Arc<Node>,
+    row: Arc<Container>,
+    /// Absent once it has ended.
+    input: Option<Sender<Vec<u8>>>,
+    /// Whether there was an input.
+    asked: bool,
+    /// Does not keep the session open.
+    sender: WeakSender<Result<own::StreamOutput, Status>>,
+}
+
+impl Feed {
+    async fn take(mut self, mut requests: Streaming<own::AttachRequest>) {
+        while let Ok(Some(request)) = requests.message().await {
+            match request.message {
+                Some(Asked::Stdin(_)) if !self.asked => return self.refuse().await,
+                Some(Asked::Stdin(bytes)) => {
+                    if let Some(input) = &self.input {
+                        // A container that reads no more drops it.
+                        let _ = input.send(bytes).await;
+                    }
+                }
+                Some(Asked::StdinEnd(_)) => self.input = None,
+                Some(Asked::Resize(size)) => self.resize(size).await,
+                Some(Asked::Start(_)) | None => {}
+            }
+        }
+    }
+
+    async fn refuse(&self) {
+        let refused = Error::invalid("stdin", "the start of the session did not ask for it");
+        if let Some(sender) = self.sender.upgrade() {
+            // Who is gone needs no answer.
+            let _ = sender.send(Err(refused.into())).await;
+        }
+    }
+
+    async fn resize(&self, size: own::TerminalSize) {
+        let (width, height) = cells(size);
+        let (runtime, id) = (self.node.runtime.clone(), self.row.record.id.clone());
+        if let Err(error) = self.node.blocking(move || runtime.resize(&id, width, height)).await {
+            tracing::debug!(container = self.row.id(), error = error.chain(), "resize");
+        }
+    }
+}
+
+/// What ends the listening to a monitor.
+enum Heard {
+    Exit(i32),
+    Cut,
+    /// The client is gone.
+    Nothing,
+}
+
+/// The container's side of a session.
+struct Follower {
+    node: Arc<Node>,
+    row: Arc<Container>,
+    /// Standard output, standard error.
+    wanted: [bool; 2],
+    sender: Output,
+    waker: Waker,
+    waking: JoinHandle<()>,
+    from_start: bool,
+    /// Bytes of each stream that the client was sent, or that it does not want.
+    told: [u64; 2],
+    /// Open from the first byte on, so that its removal does not matter.
+    log: Log,
+    /// What the container has not taken of the input would be lost with it.
+    _input: Option<Arc<AttachInput>>,
+    /// What ends the container's pod waits for it.
+    _guard: OwnedRwLockReadGuard<()>,
+}
+
+impl Follower {
+    fn follow(mut self, mut session: AttachSession) {
+        let last = match self.listen(&mut session) {
+            Ok(Heard::Exit(code)) => Some(Ok(end(&session, code))),
+            Ok(Heard::Cut) => self.go_on(&session).transpose(),
+            Ok(Heard::Nothing) => None,
+            Err(error) => Some(Err(error.into())),
+        };
+        if let Some(last) = last {
+            let _ = self.sender.blocking_send(last);
+        }
+        // It holds the stream open.
+        self.waking.abort();
+    }
+
+    fn listen(&mut self, session: &mut AttachSession) -> Result<Heard> {
+        loop {
+            let (told, wanted, event, length) = match session.next_event()? {
+                Some(AttachEvent::Stdout(bytes)) => {
+                    let ([told, _], [wanted, _]) = (&mut self.told, self.wanted);
+                    let length = bytes.len();
+                    (told, wanted, Message::Stdout(bytes), length)
+                }
+                Some(AttachEvent::Stderr(bytes)) => {
+                    let ([_, told], [_, wanted]) = (&mut self.told, self.wanted);
+                    let length = bytes.len();
+                    (told, wanted, Message::Stderr(bytes), length)
+                }
+                Some(AttachEvent::Exited(code)) => return Ok(Heard::Exit(code)),
+                None if self.sender.is_closed() => return Ok(Heard::Nothing),
+                None => return Ok(Heard::Cut),
+            };
+            *told += u64::try_from(length).unwrap_or_default();
+            if let Some(path) = self.row.record.log_path.as_ref().filter(|_| self.from_start) {
+                self.log.open(path)?;
+            }
+            if wanted && self.sender.blocking_send(Ok(message(event))).is_err() {
+                return Ok(Heard::Nothing);
+            }
+        }
+    }
+
+    /// Goes on from the log; the last message, unless the client is gone.
+    fn go_on(&mut self, session: &AttachSession) -> Result<Option<own::StreamOutput>, Status> {
+        let cut = "the stream was cut: its reader is too slow";
+        let Some(path) = self.row.record.log_path.as_ref().filter(|_| self.from_start) else {
+            return Err(Status::data_loss(format!("{cut}, read the logs")));
+        };
+        let (sender, tasks) = (&self.sender, &self.node.tasks);
+        let is_over = || sender.is_closed() || session.wait(Duration::ZERO).is_some() || tasks.is_closed();
+        let mut rest =
+            Rest { sender, wanted: self.wanted, told: self.told, pending: Vec::new(), of_stderr: false };
+        if !self.log.follow(path, &self.waker, is_over, &mut rest)? || sender.is_closed() {
+            return Ok(None);
+        }
+        let life = match session.wait(Duration::ZERO) {
+            None => return Err(Status::unavailable("the daemon ends: the container goes on, read its logs")),
+            Some(state @ ContainerState::Exited { reason: ExitReason::MonitorLost, .. }) => life_of(&state),
+            Some(state) if session.log_writes_dropped() == Some(0) && rest.told == [0; 2] => life_of(&state),
+            Some(_) => return Err(Status::data_loss(format!("{cut}, and the container's log is not whole"))),
+        };
+        Ok(Some(exit(life)))
+    }
+}
+
+/// What a client has not been sent yet of a log.
+struct Rest<'a> {
+    sender: &'a Output,
+    wanted: [bool; 2],
+    /// How many bytes of each stream are still to be passed over.
+    told: [u64; 2],
+    pending: Vec<u8>,
+    of_stderr: bool,
+}
+
+impl Rest<'_> {
+    fn send(&mut self) -> bool {
+        let bytes = std::mem::take(&mut self.pending);
+        let event = if self.of_stderr { Message::Stderr } else { Message::Stdout };
+        bytes.is_empty() || self.sender.blocking_send(Ok(message(event(bytes)))).is_ok()
+    }
+}
+
+impl Listener for Rest<'_> {
+    fn line(&mut self, line: &LogLine<'_>) -> bool {
+        let (told, wanted) = match (&mut self.told, self.wanted) {
+            ([_, told], [_, wanted]) if line.is_stderr => (told, wanted),
+            ([told, _], [wanted, _]) => (told, wanted),
+        };
+        let written = line.written();
+        let passed = usize::try_from(*told).unwrap_or(usize::MAX).min(written.len());
+        *told -= u64::try_from(passed).unwrap_or_default();
+        let new = written.get(passed..).filter(|_| wanted).unwrap_or_default();
+        let other = !new.is_empty() && line.is_stderr != self.of_stderr;
+        if (other || self.pending.len() + new.len() > CHUNK) && !self.send() {
+            return false;
+        }
+        if other {
+            self.of_stderr = line.is_stderr;
+        }
+        self.pending.extend_from_slice(new);
+        true
+    }
+
+    fn pause(&mut self) -> bool {
+        self.send()
+    }
+}
+
+/// The monitor tells a session and the daemon's own watch apart, and only the latter knows the reason: it is waited for,
+/// so that an exit is never reported of a container that still seems to run.
+fn end(session: &AttachSession, code: i32) -> own::StreamOutput {
+    match session.wait(WATCH_DELAY) {
+        Some(state) => exit(life_of(&state)),
+        None => message(Message::Exit(own::Exit { code, ..own::Exit::default() })),
+    }
+}
+
+fn exit(life: Life) -> own::StreamOutput {
+    message(Message::Exit(own::Exit {
+        code: life.code,
+        reason: life.reason.to_owned(),
+        message: life.message,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_is_passed_over_in_each_stream_by_itself() {
+        let (sender, mut receiver) = channel(BUFFER);
+        let mut rest = Rest {
+            sender: &sender,
+            wanted: [true, true],
+            told: [7, 2],
+            pending: Vec::new(),
+            of_stderr: false,
+        };
+        let lines: [&[u8]; 6] = [
+            b"t stdout F one",
+            b"t stderr F e",
+            b"t stdout F two\r\0\xff",
+            b"t stdout P three",
+            b"t stderr F two",
+            b"t stdout P ",
+        ];
+        assert!(lines.into_iter().all(|line| rest.line(&LogLine::parse(line).unwrap())) && rest.pause());
+        assert_eq!(rest.told, [0, 0]);
+        let mut told = Vec::new();
+        while let Ok(Ok(output)) = receiver.try_recv() {
+            told.extend(output.message);
+        }
+        let expected = [Message::Stdout(b"\r\0\xff\nthree".to_vec()), Message::Stderr(b"two\n".to_vec())];
+        assert_eq!(told, expected);
+        drop(receiver);
+        assert!(rest.line(&LogLine::parse(b"t stdout F x").unwrap()) && !rest.pause());
+    }
+}
