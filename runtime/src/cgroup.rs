@@ -15,6 +15,7 @@
 mod devices;
 mod files;
 mod hierarchy;
+mod monitors;
 mod settings;
 mod stats;
 mod teardown;
@@ -22,12 +23,14 @@ mod v1;
 mod v2;
 
 pub use hierarchy::{Directory, Location};
+pub(crate) use monitors::MonitorPlace;
 pub use stats::Stats;
 
 use crate::{Error, Features, Result};
 use hierarchy::Hierarchy;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use serde::{Deserialize, Serialize};
+use slipway_monitor::protocol;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
@@ -113,13 +116,9 @@ impl Cgroups {
         Ok(self.root.directories.iter().flat_map(|directory| directory.controllers.clone()).collect())
     }
 
-    /// Where monitors are put; on version 1 they stay with the daemon and the placement is empty.
-    pub fn monitor_leaf(&self) -> Result<Placement> {
-        if self.unified() {
-            Placement::of(&self.root.child(MONITOR_LEAF), true)
-        } else {
-            Ok(Placement::default())
-        }
+    /// Where monitors are, and how they come there.
+    pub(crate) fn monitor_place(&self, features: &Features) -> MonitorPlace {
+        MonitorPlace::of(&self.root.child(MONITOR_LEAF), features)
     }
 
     /// Where a pod's cgroup is to be: its own, or the parent that kubelet names. Nothing is made, so that what will be
@@ -257,11 +256,17 @@ impl ContainerCgroup {
         &self.location
     }
 
-    /// The directories, opened for a child to be placed in. The monitor is told of version 2 only where it may use all
-    /// of it: it does without `CLONE_INTO_CGROUP` and `cgroup.kill` together.
+    /// The directories, opened for a child to be placed in. The monitor does without `CLONE_INTO_CGROUP` and
+    /// `cgroup.kill` together.
     pub fn placement(&self, features: &Features) -> Result<Placement> {
-        let unified = self.location.unified && features.clone_into_cgroup && features.cgroup_kill;
-        Placement::of(&self.location, unified)
+        let hierarchy = match self.location.unified {
+            false => protocol::Hierarchy::Legacy {},
+            true if features.clone_into_cgroup && features.cgroup_kill => protocol::Hierarchy::Unified {},
+            true => protocol::Hierarchy::UnifiedByHand {},
+        };
+        let directories =
+            self.location.directories.iter().map(|directory| files::open_directory(&directory.path));
+        Ok(Placement { hierarchy, directories: directories.collect::<Result<_>>()? })
     }
 
     /// Kill every process in it and below, and wait until none is left; at most some seconds.
@@ -300,27 +305,12 @@ impl ContainerCgroup {
 }
 
 /// The open directories of a cgroup, as a monitor takes them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Placement {
-    /// Whether the one directory serves `CLONE_INTO_CGROUP`; else a child waits to be moved into each.
-    pub unified: bool,
+    /// How a child comes into them.
+    pub hierarchy: protocol::Hierarchy,
     /// Directories, opened for reading.
     pub directories: Vec<OwnedFd>,
-}
-
-impl Placement {
-    fn of(location: &Location, unified: bool) -> Result<Self> {
-        let directories = location.directories.iter().map(|directory| files::open_directory(&directory.path));
-        Ok(Self { unified, directories: directories.collect::<Result<_>>()? })
-    }
-
-    /// Move a process into it.
-    pub fn place(&self, pid: i32) -> Result<()> {
-        for directory in &self.directories {
-            files::write_at(directory, "cgroup.procs", &pid.to_string())?;
-        }
-        Ok(())
-    }
 }
 
 /// A name that is one directory.

@@ -20,7 +20,7 @@ pub struct Features {
     /// `lowerdir+` takes descriptors (Linux 6.13). Else a layer seen through a pod's id map is attached in a mount
     /// namespace of the mounting thread's own and named by its path there.
     pub lowerdir_descriptor: bool,
-    /// A child is born in its cgroup (`CLONE_INTO_CGROUP`, version 2 alone). Else it waits until it has been placed.
+    /// A child is born in its cgroup (`CLONE_INTO_CGROUP`, version 2 alone). Else it is moved there, which waits.
     pub clone_into_cgroup: bool,
     /// A cgroup is killed at once (`cgroup.kill`, version 2, Linux 5.14). Else its processes are, until none is left.
     pub cgroup_kill: bool,

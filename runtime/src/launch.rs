@@ -120,7 +120,7 @@ impl Order<'_> {
             container: self.container.into(),
             log,
             cgroups,
-            unified: placement.unified,
+            hierarchy: placement.hierarchy,
             stdin,
             stdin_once,
             terminal,

@@ -1,5 +1,10 @@
 //! Monitors as processes: the embedded program, run from a sealed memfd.
 
+mod started;
+
+pub(crate) use started::Started;
+
+use crate::cgroup::MonitorPlace;
 use crate::monitor_client::{self, Connection};
 use crate::{Error, Result};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -25,23 +30,46 @@ impl MonitorProgram {
     }
 
     /// Starts a pod's monitor: `directory` gets its socket.
-    pub(crate) fn start(&self, sandbox: &str, directory: &Path) -> Result<(Child, Connection)> {
+    pub(crate) fn start(
+        &self,
+        sandbox: &str,
+        directory: &Path,
+        place: &MonitorPlace,
+    ) -> Result<(Started, Connection)> {
+        let mut first = self.spawn(sandbox, directory, place)?;
+        let started = Started::of(&first);
+        let connected = Connection::open(sandbox, directory)
+            .and_then(|(connection, _)| settle(&mut first, place).map(|()| connection));
+        let error = match connected {
+            Ok(connection) => return Ok((started, connection)),
+            Err(error) => error,
+        };
+        started.kill();
+        let status = first.wait();
+        started.wait();
+        match (place, status.ok().and_then(|status| status.code())) {
+            (MonitorPlace::Born(leaf), Some(errno @ 1..)) => Err(Error::Kernel {
+                call: format!("start the monitor of sandbox {sandbox} in cgroup {}", leaf.path.display()),
+                source: std::io::Error::from_raw_os_error(errno),
+            }),
+            _ => Err(error),
+        }
+    }
+
+    /// Its first process. Nothing of the socket stays here: the monitor's end is the end of what was asked of it.
+    fn spawn(&self, sandbox: &str, directory: &Path, place: &MonitorPlace) -> Result<Child> {
         let listener = monitor_client::listener(directory)?;
         let mut command = Command::new(format!("/proc/self/fd/{}", self.memfd.as_raw_fd()));
         command.arg0("slipway-monitor").arg(sandbox).env_clear().current_dir("/");
-        command.stdin(Stdio::from(listener)).stdout(Stdio::null()).process_group(0);
-        let mut child = command.spawn().map_err(|source| Error::Kernel {
+        command.stdin(Stdio::from(listener)).process_group(0);
+        command.stdout(match place {
+            MonitorPlace::Born(leaf) => Stdio::from(leaf.open()?),
+            MonitorPlace::Moved(_) | MonitorPlace::WithDaemon => Stdio::null(),
+        });
+        command.spawn().map_err(|source| Error::Kernel {
             call: format!("start the monitor of sandbox {sandbox}"),
             source,
-        })?;
-        match Connection::open(sandbox, directory) {
-            Ok((connection, _)) => Ok((child, connection)),
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(error)
-            }
-        }
+        })
     }
 
     /// Writes the program to a file: the first process of a pod's shared pid namespace is run from it.
@@ -55,6 +83,19 @@ impl MonitorProgram {
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o555);
         std::fs::set_permissions(&fresh, executable).map_err(failed)?;
         std::fs::rename(&fresh, path).map_err(failed)
+    }
+}
+
+/// What is left to do once a monitor answers, for it to be where it belongs.
+fn settle(first: &mut Child, place: &MonitorPlace) -> Result<()> {
+    match place {
+        MonitorPlace::WithDaemon => Ok(()),
+        // Another process answers, so that the first is at its end.
+        MonitorPlace::Born(_) => first
+            .wait()
+            .map(drop)
+            .map_err(|source| Error::Kernel { call: "reap the first process of a monitor".into(), source }),
+        MonitorPlace::Moved(leaf) => leaf.take(first.id()),
     }
 }
 

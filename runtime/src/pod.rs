@@ -1,6 +1,7 @@
 //! A sandbox and a container as the daemon holds them in memory, and their records.
 
 use crate::cgroup::{ContainerCgroup, PodCgroup};
+use crate::monitor_process::Started;
 use crate::network::Attachment;
 use crate::rootfs::users::Identity;
 use crate::{
@@ -11,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use slipway_monitor::protocol::Exit;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::Child;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -70,12 +70,12 @@ pub(crate) struct Pod {
     /// Held while the sandbox is made, stopped or removed.
     pub(crate) operation: Mutex<()>,
     /// The monitor, when this daemon started it.
-    pub(crate) child: Mutex<Option<Child>>,
+    pub(crate) monitor: Mutex<Option<Started>>,
 }
 
 impl Pod {
     pub(crate) fn new(root: PathBuf, state: PathBuf, record: PodRecord) -> Self {
-        Self { root, state, record: Mutex::new(record), operation: Mutex::new(()), child: Mutex::new(None) }
+        Self { root, state, record: Mutex::new(record), operation: Mutex::new(()), monitor: Mutex::new(None) }
     }
 
     pub(crate) fn record(&self) -> PodRecord {

@@ -161,9 +161,9 @@ pub(crate) fn monitor_lost(shared: &Shared, pod: &Pod) {
     if let Some(pause) = pod.record().pause {
         let _ = pause.kill(&shared.features);
     }
-    if let Some(mut child) = lock(&pod.child).take() {
-        let _ = child.kill();
-        let _ = child.wait();
+    if let Some(monitor) = lock(&pod.monitor).take() {
+        monitor.kill();
+        monitor.wait();
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::sys::file;
 use crate::sys::process;
 use crate::sys::{Error, Result};
+use slipway_monitor::protocol::Hierarchy;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -10,27 +11,56 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const ROUNDS: usize = 8;
 
 /// Where the processes of a container are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Cgroup {
     directories: Vec<OwnedFd>,
-    unified: bool,
+    hierarchy: Hierarchy,
+}
+
+/// What a child writes itself into, being the only thread of its process.
+///
+/// Version 1's `tasks` spares the kernel the wait, of ten milliseconds and more, until no process of the machine is between
+/// its threads: the caller can't change meanwhile. Version 2 has nothing of the kind between cgroups.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Doors<'a> {
+    directories: &'a [OwnedFd],
+    file: &'static CStr,
+}
+
+impl Doors<'_> {
+    /// Moves the calling process into the cgroup. Allocates nothing.
+    pub(crate) fn enter(&self) -> Result<()> {
+        self.directories.iter().try_for_each(|directory| write(directory.as_fd(), self.file, b"0"))
+    }
 }
 
 impl Cgroup {
     /// The cgroup of these directories.
-    pub(crate) fn new(directories: Vec<OwnedFd>, unified: bool) -> Self {
-        Self { directories, unified }
+    pub(crate) fn new(directories: Vec<OwnedFd>, hierarchy: Hierarchy) -> Self {
+        Self { directories, hierarchy }
     }
 
     /// The directory for `CLONE_INTO_CGROUP`.
     pub(crate) fn unified(&self) -> Option<BorrowedFd<'_>> {
-        self.directories.first().filter(|_| self.unified).map(AsFd::as_fd)
+        self.directories.first().filter(|_| self.is_unified()).map(AsFd::as_fd)
     }
 
-    /// The directories that a child enters by itself: one a hierarchy of version 1, or that of version 2 where the kernel can't
-    /// clone into it.
-    pub(crate) fn legacy(&self) -> &[OwnedFd] {
-        if self.unified { &[] } else { &self.directories }
+    /// Lets go of the directories, so that they can be removed: nothing is in them any more.
+    pub(crate) fn close(&mut self) {
+        self.directories = Vec::new();
+    }
+
+    fn is_unified(&self) -> bool {
+        self.hierarchy == Hierarchy::Unified {}
+    }
+
+    /// How a child enters that is not born inside.
+    pub(crate) fn doors(&self) -> Doors<'_> {
+        match self.hierarchy {
+            Hierarchy::Unified {} => Doors { directories: &[], file: c"cgroup.procs" },
+            Hierarchy::UnifiedByHand {} => Doors { directories: &self.directories, file: c"cgroup.procs" },
+            Hierarchy::Legacy {} => Doors { directories: &self.directories, file: c"tasks" },
+        }
     }
 
     /// Moves a process into the cgroup. One of version 2 that refuses, because its container has divided it,
@@ -38,7 +68,7 @@ impl Cgroup {
     pub(crate) fn place(&self, pid: i32, init: i32, proc: BorrowedFd<'_>) -> Result<()> {
         for directory in &self.directories {
             match write(directory.as_fd(), c"cgroup.procs", pid.to_string().as_bytes()) {
-                Err(error) if self.unified && init > 0 && refuses(error) => {
+                Err(error) if self.is_unified() && init > 0 && refuses(error) => {
                     let inner = inner(directory.as_fd(), init, proc).ok_or(error)?;
                     write(directory.as_fd(), &inner, pid.to_string().as_bytes())?;
                 }
@@ -70,7 +100,7 @@ impl Cgroup {
     }
 
     fn freeze(&self, state: &[u8]) {
-        for directory in self.directories.iter().filter(|_| !self.unified) {
+        for directory in self.directories.iter().filter(|_| !self.is_unified()) {
             // Only the freezer's directory has the file.
             let _ = write(directory.as_fd(), c"freezer.state", state);
         }
@@ -105,16 +135,6 @@ impl Cgroup {
             files.iter().filter_map(|name| value(&read(directory.as_fd(), name)?, "oom_kill"))
         });
         counts.max().unwrap_or(0)
-    }
-}
-
-/// Moves the calling process, whose only thread this is, into a cgroup. Version 1's `tasks` with a 0 spares the kernel
-/// the wait, of ten milliseconds and more, until no process of the machine is between its threads: the caller can't
-/// change meanwhile. Version 2 has no such file. Allocates nothing.
-pub(crate) fn enter(directory: BorrowedFd<'_>) -> Result<()> {
-    match write(directory, c"tasks", b"0") {
-        Err(error) if error.errno == libc::ENOENT => write(directory, c"cgroup.procs", b"0"),
-        result => result,
     }
 }
 

@@ -13,7 +13,7 @@ mod mounts;
 mod paths;
 mod streams;
 
-use crate::cgroup;
+use crate::cgroup::Doors;
 use crate::launch::prepared::Prepared;
 use crate::launch::report;
 use crate::launch::report::Kind;
@@ -47,8 +47,8 @@ pub(crate) struct Child<'a> {
     pub(crate) channel: BorrowedFd<'a>,
     /// `/proc` of the monitor's mount namespace.
     pub(crate) proc: BorrowedFd<'a>,
-    /// The cgroups of version 1 that it enters by itself.
-    pub(crate) enters: &'a [OwnedFd],
+    /// The cgroups that it enters by itself.
+    pub(crate) doors: Doors<'a>,
     /// Whether the monitor places the child in its cgroups and says when it has.
     pub(crate) placed_by_monitor: bool,
 }
@@ -107,9 +107,7 @@ impl Child<'_> {
         if self.placed_by_monitor {
             report::wait(self.channel)?;
         }
-        for directory in self.enters {
-            cgroup::enter(directory.as_fd())?;
-        }
+        self.doors.enter()?;
         for step in &self.prepared.plan.steps.0 {
             match step {
                 // In a user namespace, a process that can't be dumped may not write its own value.

@@ -98,7 +98,7 @@ impl Server {
         let dropped = container.log.dropped();
         container.streams.close();
         container.log = crate::log::Log::default();
-        container.cgroup = crate::cgroup::Cgroup::default();
+        container.cgroup.close();
         container.phase = Phase::Exited(exit.clone());
         container.unfiled = Some((0, exit_file::format(&exit, dropped)));
         self.file_exit(id);

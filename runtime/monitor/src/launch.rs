@@ -93,7 +93,7 @@ impl Launch {
             streams: order.streams,
             channel: theirs.as_fd(),
             proc: order.proc,
-            enters: order.cgroup.legacy(),
+            doors: order.cgroup.doors(),
             placed_by_monitor: false,
         };
         let mut side = process::clone3(flags, order.cgroup.unified());

@@ -1,6 +1,7 @@
 //! The pod monitor: parent of a pod's containers, executor of launch plans, owner of streams, logs and exit statuses.
 //!
-//! Standard input is the listening socket, standard error the daemon's log; everything else comes by the protocol.
+//! Standard input is the listening socket, standard output the cgroup to be in or nothing, standard error the daemon's
+//! log; everything else comes by the protocol.
 
 mod attach;
 mod cgroup;
@@ -34,7 +35,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());
-            ExitCode::FAILURE
+            // The error's number tells the daemon why there is no monitor.
+            u8::try_from(error.errno).map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
 }

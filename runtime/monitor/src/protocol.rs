@@ -176,6 +176,20 @@ wire! {
 }
 
 wire! {
+    /// What the directories of a cgroup are.
+    #[derive(Copy)]
+    pub enum Hierarchy {
+        /// Of version 1, one a hierarchy: a child writes itself into each `tasks`.
+        Legacy = 0 {},
+        /// Of version 2: a child is born there (`CLONE_INTO_CGROUP`), and all are killed at once (`cgroup.kill`).
+        Unified = 1 {},
+        /// Of version 2 where the kernel or the configuration denies that: a child writes itself into `cgroup.procs`, and
+        /// processes are killed one by one.
+        UnifiedByHand = 2 {},
+    }
+}
+
+wire! {
     /// A container to start. Descriptors, in this order: the plan as a sealed memfd; the log file if `log`; the cgroup
     /// directories, `cgroups` of them; then the plan's own, which the plan numbers from 0.
     pub struct Start {
@@ -183,10 +197,10 @@ wire! {
         pub container: String,
         /// Whether a log file comes along.
         pub log: bool,
-        /// One directory on cgroup v2 (`CLONE_INTO_CGROUP`); on v1 one for each controller.
+        /// One directory on cgroup v2; on v1 one for each hierarchy.
         pub cgroups: u16,
-        /// Whether those are of cgroup v2.
-        pub unified: bool,
+        /// What those are, and what may be done with them.
+        pub hierarchy: Hierarchy,
         /// Whether standard input stays open for attached clients.
         pub stdin: bool,
         /// Whether the first client's end of input closes it for good.

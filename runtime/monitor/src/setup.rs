@@ -1,8 +1,11 @@
 //! What the monitor does before it serves: its own process, and the pod that the daemon gives it.
 
+use crate::sys::process::Side;
 use crate::sys::{Error, Result, file, process, signal};
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+
+const PARENT: u64 = libc::CLONE_PARENT.cast_unsigned() as u64;
 
 /// The listening socket and the descriptor of signals.
 #[derive(Debug)]
@@ -20,6 +23,9 @@ pub(crate) fn begin() -> Result<Process> {
         // A container that executes this program through /proc has nothing to be served.
         return Err(Error { call: "listening socket", errno: libc::ENOTSOCK });
     }
+    // EPERM: it leads the process group by which the daemon knows it.
+    let _ = process::setsid();
+    enter_cgroup()?;
     let listener = file::duplicate(file::standard(0))?;
     file::set_nonblocking(listener.as_fd())?;
     let null = file::openat(file::here(), c"/dev/null", libc::O_RDWR, 0)?;
@@ -30,9 +36,22 @@ pub(crate) fn begin() -> Result<Process> {
     file::close_all_on_exec()?;
     file::umask(0);
     process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0)?;
-    // EPERM: it leads a session already.
-    let _ = process::setsid();
     Ok(Process { listener, signals: signal::block_all()? })
+}
+
+/// A standard output that is a directory is the cgroup of version 2 that the monitor is to be in. It goes on as a process
+/// that is born there, with the same parent; this one ends. To be moved instead would wait for a grace period of the
+/// kernel's, and for the daemon to be cloned would cost more: it is large and has threads.
+fn enter_cgroup() -> Result<()> {
+    let cgroup = file::standard(1);
+    if !file::fstat(cgroup)?.is(libc::S_IFDIR) {
+        return Ok(());
+    }
+    let into = |error: Error| Error { call: "clone3 into the cgroup of monitors", ..error };
+    match process::clone3(PARENT, Some(cgroup)).map_err(into)? {
+        Side::Child => Ok(()),
+        Side::Parent(_) => process::exit_now(0),
+    }
 }
 
 /// A pod.

@@ -46,16 +46,6 @@ pub(super) fn rejected(path: &Path, value: &str, source: std::io::Error) -> Erro
     Error::Kernel { call: format!("write {value:?} to {}", path.display()), source }
 }
 
-pub(super) fn write_at(directory: &OwnedFd, file: &str, value: &str) -> Result<()> {
-    let error = |source: rustix::io::Errno| Error::Kernel {
-        call: format!("write {value:?} to {file}"),
-        source: source.into(),
-    };
-    let file = rustix::fs::openat(directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(error)?;
-    rustix::io::write(&file, value.as_bytes()).map_err(error).map(drop)
-}
-
 /// Make a directory unless it is there.
 pub(super) fn make_directory(path: &Path) -> Result<()> {
     match std::fs::create_dir(path) {

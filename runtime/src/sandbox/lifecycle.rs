@@ -109,10 +109,9 @@ impl Shared {
     fn start_monitor(&self, pod: &Pod) -> Result<Connection> {
         let record = pod.record();
         let id = record.config.id.as_str();
-        let (child, connection) = self.program.start(id, &pod.state)?;
-        let pid = i32::try_from(child.id()).unwrap_or(0);
-        *lock(&pod.child) = Some(child);
-        self.cgroups.monitor_leaf()?.place(pid)?;
+        let place = self.cgroups.monitor_place(&self.features);
+        let (monitor, connection) = self.program.start(id, &pod.state, &place)?;
+        *lock(&pod.monitor) = Some(monitor);
         let directory = namespace::open(&pod.state)?;
         let descriptors = [directory.as_fd(), self.small.as_fd()];
         connection.order(&Request::Setup { pod: id.into() }, &descriptors)?;
@@ -253,11 +252,11 @@ impl Shared {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
-        if let Some(mut child) = lock(&pod.child).take() {
+        if let Some(monitor) = lock(&pod.monitor).take() {
             let end = Instant::now() + Duration::from_secs(2);
-            while matches!(child.try_wait(), Ok(None)) {
+            while !monitor.has_ended() {
                 if Instant::now() > end {
-                    let _ = child.kill();
+                    monitor.kill();
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }

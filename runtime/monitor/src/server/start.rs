@@ -54,7 +54,7 @@ impl Server {
             Prepared::read(parts.plan.as_fd(), parts.rest.len(), start.terminal).map_err(refused)?;
         let (streams, ends) =
             streams(start, &prepared).map_err(|error| refused(format!("make pipes: {error}")))?;
-        let cgroup = Cgroup::new(parts.cgroup, start.unified);
+        let cgroup = Cgroup::new(parts.cgroup, start.hierarchy);
         let order = Order {
             prepared: &prepared,
             descriptors: &parts.rest,

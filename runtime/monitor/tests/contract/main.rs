@@ -2,6 +2,8 @@
 //! a client that misbehaves can't do. Needs root; says so and passes without.
 
 #[cfg(test)]
+mod birth;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod places;

@@ -6,10 +6,12 @@ use crate::plans::{container_steps, exec_plan, plan, sealed};
 use rustix::fs::{CWD, OFlags};
 use rustix::mount::OpenTreeFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, WaitOptions};
 use slipway_monitor::plan::{Join, Step};
-use slipway_monitor::protocol::{Reply, Request, Start};
+use slipway_monitor::protocol::{Hierarchy, Reply, Request, Start};
 use slipway_monitor::wire::List;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -27,12 +29,24 @@ pub(crate) struct Options {
     pub(crate) pause_at: u8,
     pub(crate) namespaces: Option<Vec<OwnedFd>>,
     pub(crate) cgroup: Option<OwnedFd>,
-    pub(crate) unified: bool,
+    pub(crate) hierarchy: Hierarchy,
     /// Steps after the mounts.
     pub(crate) steps: Vec<Step>,
     /// Whether a detached mount of /dev/null comes along, as descriptor 1.
     pub(crate) null: bool,
     pub(crate) terminal: bool,
+}
+
+/// A new cgroup of version 2; none where there is none.
+pub(crate) fn make_unified(name: &str) -> Option<PathBuf> {
+    let base = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+    let base = base.into_iter().map(Path::new).find(|base| base.join("cgroup.procs").exists());
+    let path = base?.join(format!("slipway-monitor-{name}"));
+    if std::fs::create_dir(&path).is_err() {
+        eprintln!("skipped: no cgroup of version 2 can be made");
+        return None;
+    }
+    Some(path)
 }
 
 /// A script for busybox's shell.
@@ -43,7 +57,7 @@ pub(crate) fn shell(script: &str) -> Options {
         pause_at: 0,
         namespaces: None,
         cgroup: None,
-        unified: false,
+        hierarchy: Hierarchy::Legacy {},
         steps: Vec::new(),
         null: false,
         terminal: false,
@@ -65,6 +79,11 @@ impl Pod {
 
     /// The same with another /proc.
     pub(crate) fn with(proc: Proc) -> Option<Self> {
+        Self::started(proc, Stdio::null())
+    }
+
+    /// The same with this standard output: the cgroup that the monitor is to be in, or nothing.
+    pub(crate) fn started(proc: Proc, output: Stdio) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: a monitor needs root");
             return None;
@@ -81,7 +100,9 @@ impl Pod {
         rustix::net::bind(&listener, &address).unwrap();
         rustix::net::listen(&listener, 16).unwrap();
         let program = env!("CARGO_BIN_EXE_slipway-monitor");
-        let monitor = Command::new(program).stdin(Stdio::from(listener)).spawn().unwrap();
+        let mut command = Command::new(program);
+        let monitor = command.stdin(Stdio::from(listener)).stdout(output).process_group(0).spawn().unwrap();
+        drop(command);
         let pod = Self { directory, monitor, cgroups: Vec::new().into() };
         let small = pod.path("small");
         let namespace = std::thread::spawn(move || small_namespace(&small, proc)).join().unwrap();
@@ -135,7 +156,7 @@ impl Pod {
             container: container.into(),
             log: true,
             cgroups: u16::from(options.cgroup.is_some()),
-            unified: options.unified,
+            hierarchy: options.hierarchy,
             stdin: options.terminal,
             stdin_once: false,
             terminal: options.terminal,
@@ -234,13 +255,7 @@ impl Pod {
 
     /// A cgroup of version 2; none where there is none.
     pub(crate) fn unified_cgroup(&self) -> Option<OwnedFd> {
-        let base = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
-        let base = base.into_iter().map(Path::new).find(|base| base.join("cgroup.procs").exists());
-        let path = base?.join(format!("slipway-monitor-{}", self.monitor.id()));
-        if std::fs::create_dir(&path).is_err() {
-            eprintln!("skipped: no cgroup of version 2 can be made");
-            return None;
-        }
+        let path = make_unified(&self.monitor.id().to_string())?;
         self.cgroups.borrow_mut().push(path.clone());
         Some(open(&path, OFlags::PATH | OFlags::DIRECTORY))
     }
@@ -265,6 +280,8 @@ impl Drop for Pod {
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = self.monitor.wait();
+        // A monitor that was born in a cgroup is another process.
+        let _ = rustix::process::waitpgid(Pid::from_child(&self.monitor), WaitOptions::empty());
         for path in self.cgroups.get_mut() {
             let _ = std::fs::remove_dir(path);
         }

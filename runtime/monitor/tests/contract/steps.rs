@@ -3,7 +3,7 @@
 use crate::pod::{Options, Pod, shell};
 use slipway_monitor::exit_file;
 use slipway_monitor::plan::{Parameter, Step};
-use slipway_monitor::protocol::{IdRange, Reply, Request};
+use slipway_monitor::protocol::{Hierarchy, IdRange, Reply, Request};
 use slipway_monitor::wire::List;
 
 fn text(text: &str) -> std::ffi::CString {
@@ -150,12 +150,17 @@ fn a_session_in_a_user_namespace_has_a_terminal_of_the_container() {
 }
 
 #[test]
-fn a_container_is_born_in_its_cgroup_and_killed_by_it() {
+fn a_container_is_born_in_its_cgroup_or_enters_it_and_is_killed_by_it() {
+    for hierarchy in [Hierarchy::Unified {}, Hierarchy::UnifiedByHand {}] {
+        is_killed_by_its_cgroup(hierarchy);
+    }
+}
+
+fn is_killed_by_its_cgroup(hierarchy: Hierarchy) {
     let Some(pod) = Pod::new() else { return };
     let Some(cgroup) = pod.unified_cgroup() else { return };
     let daemon = pod.connect();
-    let options =
-        Options { cgroup: Some(cgroup), unified: true, ..shell("cat /proc/self/cgroup; sleep 1000") };
+    let options = Options { cgroup: Some(cgroup), hierarchy, ..shell("cat /proc/self/cgroup; sleep 1000") };
     let reply = pod.start(&daemon, "one", &options);
     assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
     pod.wait_for_text("one.log", "slipway-monitor-");
