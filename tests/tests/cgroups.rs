@@ -1,7 +1,8 @@
 //! Where the daemon and its containers are among the cgroups.
 
 use serde_json::json;
-use slipway_tests::{Need, Node, Output, Pod, Residue, folder, lacks, machine, monitor, node};
+use slipway_tests::fault::{Strace, stopped};
+use slipway_tests::{Need, Node, Output, Pod, Residue, folder, lacks, machine, monitor, node, wait};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -223,4 +224,29 @@ fn a_monitor_that_its_cgroup_refuses_is_told_by_the_cgroups_name_and_nothing_is_
         let pod = node.crictl(&["runp", &file]).ok().to_owned();
         let _ = node.crictl(&["rmp", "-f", &pod]).ok();
     }
+}
+
+/// The daemon is dead while the first process of a monitor is about to be born anew in its cgroup.
+#[test]
+fn a_monitor_ends_whose_daemon_died_before_it_was_in_its_cgroup() {
+    let mut node = Node::start();
+    let _ = node.crictl(&["version"]).ok();
+    let base = Residue::of(&node);
+    let file = node.pod_file("web", json!({}));
+    let record = node.path("calls");
+    let options = ["--inject=setsid:signal=SIGSTOP", "-o", &record.display().to_string()];
+    let strace = Strace::attach_to_all(node.pid(), &options);
+    let mut run = node.crictl_command(&["runp", &file]);
+    let mut run = run.stderr(Stdio::null()).spawn().expect("crictl starts");
+    wait("the monitor's stop", || stopped(&record).is_some());
+    let first = stopped(&record).and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().ok()?));
+    node.kill();
+    assert!(!run.wait().expect("crictl ends").success());
+    drop(strace);
+    let first = first.expect("a stopped monitor");
+    rustix::process::kill_process(first, rustix::process::Signal::CONT).expect("it goes on");
+    node.launch();
+    base.returns(&node, "a monitor without its daemon");
+    let pod = node.crictl(&["runp", &file]).ok().to_owned();
+    let _ = node.crictl(&["rmp", "-f", &pod]).ok();
 }
