@@ -118,6 +118,12 @@ impl AttachInput {
     pub fn close(&self) -> Result<()> {
         self.connection.send(&Request::Input { bytes: Vec::new() }, &[])
     }
+
+    /// Gives up what the container has not taken: a write that waits fails, and so do those to come.
+    pub fn abandon(&self) {
+        // A connection that is gone has no input.
+        let _ = shutdown(&self.connection, Shutdown::Both);
+    }
 }
 
 impl Shared {

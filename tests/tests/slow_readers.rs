@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
+use rustix::mount::MountFlags;
 use rustix::net::sockopt;
 use rustix::process::{Pid, Signal, kill_process};
 use slipway_proto::slipway::v1 as own;
@@ -60,6 +61,26 @@ fn a_run_is_read_whole_though_its_container_was_removed_before_its_reader_began(
     assert!(stdout == expected, "{} of {} bytes of output", stdout.len(), expected.len());
     let expected = numbers(300_000).repeat(4).into_bytes();
     assert!(stderr == expected, "{} of {} bytes of errors", stderr.len(), expected.len());
+}
+
+#[test]
+fn a_slow_reader_is_told_when_its_containers_log_is_not_whole() {
+    let mut node = Node::start();
+    node.kill();
+    let disk = node.path("lib");
+    rustix::mount::mount("tmpfs", &disk, "tmpfs", MountFlags::empty(), Some(c"size=24m")).expect("a disk");
+    node.launch();
+    node.build("busybox:1", "");
+    let arguments = ["run", "--name", "boat", "--network", "host", "busybox:1", "seq", "4000000"];
+    let mut run = spawn(&node, &arguments);
+    wait(&node, "the end", || node.slipway(&["ps", "-a", "-o", "json"]).stdout.contains("EXITED"));
+    let stderr = reading(run.stderr.take().expect("its errors"));
+    let stdout = reading(run.stdout.take().expect("its output")).join().expect("the reader");
+    let words = String::from_utf8(stderr.join().expect("the reader")).expect("words");
+    assert!(stdout.starts_with(b"1\n2\n3\n") && stdout.len() < numbers(4_000_000).len());
+    assert_eq!(run.wait().expect("slipway ends").code(), Some(1), "{words}");
+    assert!(words.contains("log is not whole") && words.lines().count() == 1, "{words}");
+    let _ = node.slipway(&["rm", "boat"]).ok();
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub(crate) async fn attach(
         from_start,
         told: [0; 2],
         log: Log::default(),
-        _input: input,
+        input,
         _guard: guard,
     };
     spawn("attach", move || follower.follow(session))?;
@@ -192,8 +192,8 @@ struct Follower {
     told: [u64; 2],
     /// Open from the first byte on, so that its removal does not matter.
     log: Log,
-    /// What the container has not taken of the input would be lost with it.
-    _input: Option<Arc<AttachInput>>,
+    /// Kept until the session is over, for what the container has not taken would be lost with it.
+    input: Option<Arc<AttachInput>>,
     /// What ends the container's pod waits for it.
     _guard: OwnedRwLockReadGuard<()>,
 }
@@ -208,6 +208,9 @@ impl Follower {
         };
         if let Some(last) = last {
             let _ = self.sender.blocking_send(last);
+        }
+        if let Some(input) = &self.input {
+            input.abandon();
         }
         // It holds the stream open.
         self.waking.abort();
