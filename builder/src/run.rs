@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
+use slipway_runtime::log::{LogReader, Streams, Waker};
 use slipway_runtime::spec::{Privilege, default_spec, mount_points};
 use slipway_runtime::{
-    AttachEvent, AttachSession, ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IpcMode,
-    Network, PidMode, RootFs, Runtime, SandboxConfig, SandboxId, Seccomp, User,
+    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IpcMode, Network, PidMode, RootFs,
+    Runtime, SandboxConfig, SandboxId, Seccomp, User,
 };
 
 use crate::cancel::Cancellation;
@@ -19,14 +17,14 @@ use crate::copy::Draft;
 use crate::error::{Error, Result};
 use crate::progress::Stream;
 
+/// How long one look for a command's end takes.
+const WAIT: Duration = Duration::from_secs(60);
+
 /// The prefix of all sandboxes of builds.
 pub(crate) const OWNER: &str = "build-";
 
-/// How many bytes of output wait for who is told of them.
-const BACKLOG: usize = 64 << 20;
-
 /// What is said where output was lost.
-const CUT: &[u8] = b"[the rest of the output is cut: it came faster than it was taken]\n";
+const LOST: &[u8] = b"[some of the output is lost: it could not be kept on the disk]\n";
 
 /// The sandbox of a build. Dropping it removes it with its containers.
 #[derive(Debug)]
@@ -83,42 +81,47 @@ impl Sandbox {
         let id = ContainerId::new(format!("{}-{}", self.id, self.containers))?;
         self.runtime.create_container(self.request(&id, process)?)?;
         self.last = Some(id.clone());
-        let mut session = self.runtime.attach(&id, false)?;
         cancel.check()?;
         self.runtime.start_container(&id)?;
         // One that was cancelled meanwhile ends with the sandbox.
         cancel.running(&self.runtime, &id)?;
-        let ended = self.follow(&id, &mut session, output);
+        let ended = self.follow(&id, output);
         cancel.ended();
         cancel.check()?;
         Ok((self.runtime.upper_dir(&id), ended?))
     }
 
-    fn follow(
-        &self,
-        id: &ContainerId,
-        session: &mut AttachSession,
-        output: &dyn Fn(Stream, Vec<u8>),
-    ) -> Result<i32> {
+    /// Reads the command's log to its end: it waits for nobody, and whoever is told of the output may be slow.
+    fn follow(&self, id: &ContainerId, output: &dyn Fn(Stream, Vec<u8>)) -> Result<i32> {
+        let waker = Waker::new()?;
+        let ended = |wait| {
+            // One that is not known any more has ended too.
+            self.runtime.wait(id, wait).map_or(true, |state| state.is_some())
+        };
         thread::scope(|scope| {
-            // The monitor waits for nobody, and whoever is told of the output may be slow.
-            let waiting = Arc::new(AtomicUsize::new(0));
-            let (sender, events) = mpsc::channel();
-            let listener = Listener { sender, waiting: waiting.clone() };
-            scope.spawn(move || listener.listen(session));
-            for event in events {
-                let (stream, bytes) = event?;
-                waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
-                output(stream, bytes);
-            }
-            Ok::<_, Error>(())
+            scope.spawn(|| {
+                while !ended(WAIT) {}
+                waker.wake();
+            });
+            let mut told = Streams::new(|is_stderr, bytes| {
+                output(if is_stderr { Stream::Stderr } else { Stream::Stdout }, bytes);
+                true
+            });
+            LogReader::new(&self.log(id)).follow(&waker, || ended(Duration::ZERO), &mut told)
         })?;
+        if self.runtime.log_writes_dropped(id)?.is_none_or(|dropped| dropped > 0) {
+            output(Stream::Stderr, LOST.to_vec());
+        }
         loop {
-            let state = self.runtime.wait(id, Duration::from_secs(60))?;
-            if let Some(ContainerState::Exited { code, .. }) = state {
+            if let Some(ContainerState::Exited { code, .. }) = self.runtime.wait(id, WAIT)? {
                 return Ok(code);
             }
         }
+    }
+
+    /// Beside the upper directory, so that it goes with the container.
+    fn log(&self, id: &ContainerId) -> PathBuf {
+        self.runtime.upper_dir(id).with_file_name("log")
     }
 
     /// Removes the container that ran last.
@@ -143,7 +146,7 @@ impl Sandbox {
             sandbox: self.id.clone(),
             spec,
             rootfs: RootFs { lowers: process.lowers.clone(), readonly: false, volatile: true },
-            log_path: None,
+            log_path: Some(self.log(id)),
             stdin: false,
             stdin_once: false,
             tty: false,
@@ -153,39 +156,6 @@ impl Sandbox {
             raw_env: Vec::new(),
             pid: ContainerPid::OfPod,
         })
-    }
-}
-
-/// Takes output from the monitor as fast as it comes.
-struct Listener {
-    sender: Sender<Result<(Stream, Vec<u8>)>>,
-    /// Bytes that wait for who is told of them.
-    waiting: Arc<AtomicUsize>,
-}
-
-impl Listener {
-    /// Passes output on until the command has ended, or nobody wants it any more.
-    fn listen(&self, session: &mut AttachSession) {
-        loop {
-            let (event, last) = match session.next_event() {
-                Ok(Some(AttachEvent::Stdout(bytes))) => (Ok((Stream::Stdout, bytes)), false),
-                Ok(Some(AttachEvent::Stderr(bytes))) => (Ok((Stream::Stderr, bytes)), false),
-                Ok(Some(AttachEvent::Exited(_))) => return,
-                Ok(None) => (Ok((Stream::Stderr, CUT.to_vec())), true),
-                Err(error) => (Err(error.into()), true),
-            };
-            let length = event.as_ref().map_or(0, |(_, bytes)| bytes.len());
-            let full = self.waiting.fetch_add(length, Ordering::Relaxed) > BACKLOG;
-            if self.sender.send(event).is_err() || last {
-                return;
-            }
-            if full {
-                self.waiting.fetch_add(CUT.len(), Ordering::Relaxed);
-                // Its receiver may be gone, which ends this as well.
-                let _ = self.sender.send(Ok((Stream::Stderr, CUT.to_vec())));
-                return;
-            }
-        }
     }
 }
 

@@ -3,8 +3,7 @@
 //!
 //! - `daemon`: the wiring, config -> build -> serve -> drain; `config`, `error`
 //! - `service`: one line an RPC; `images`, `sandbox`, `container`: what each one does
-//! - `log_line`, `log_watch`, `rfc3339`, `http2`: reading a log, waiting for one, and what both ends of a connection
-//!   agree on, for the command line too
+//! - `http2`: what both ends of a connection set, for the command line too
 //! - `spec`: a CRI request and an image's configuration become an OCI document
 //! - `node`: what the services share; `records`: what is kept on disk; `names`: who may create what; `recovery`
 
@@ -15,14 +14,11 @@ mod disk;
 mod error;
 pub mod http2;
 mod images;
-pub mod log_line;
-pub mod log_watch;
 mod names;
 mod node;
 mod own;
 mod records;
 mod recovery;
-pub mod rfc3339;
 mod sandbox;
 mod service;
 mod spec;

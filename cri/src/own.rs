@@ -3,7 +3,6 @@
 pub(crate) mod attach;
 pub(crate) mod build;
 pub(crate) mod housekeeping;
-pub(crate) mod log_reader;
 pub(crate) mod logs;
 pub(crate) mod ports;
 pub(crate) mod run;

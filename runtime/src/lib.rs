@@ -14,6 +14,7 @@ mod exec;
 mod features;
 mod id;
 mod launch;
+pub mod log;
 mod monitor_client;
 mod monitor_process;
 mod namespace;

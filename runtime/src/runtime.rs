@@ -261,6 +261,14 @@ impl Runtime {
         self.shared.container(id).map(|container| container.wait(timeout))
     }
 
+    /// How many writes to a container's log were lost, once it has ended; none when that is not known.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn log_writes_dropped(&self, id: &ContainerId) -> Result<Option<u64>> {
+        self.shared.container(id).map(|container| container.log_writes_dropped.get().copied())
+    }
+
     /// Ends of containers from now on.
     #[must_use]
     pub fn events(&self) -> mpsc::Receiver<ContainerEvent> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use slipway_proto::slipway::v1 as own;
 use slipway_proto::slipway::v1::attach_request::Message as Asked;
 use slipway_proto::slipway::v1::stream_output::Message;
+use slipway_runtime::log::{LogReader, Streams, Waker};
 use slipway_runtime::{AttachEnd, AttachEvent, AttachInput, AttachSession, ContainerState, ExitReason};
 use tokio::sync::OwnedRwLockReadGuard;
 use tokio::sync::mpsc::{Sender, WeakSender, channel};
@@ -19,17 +20,14 @@ use tonic::{Status, Streaming};
 
 use crate::container::view::{Life, life, life_of};
 use crate::error::{Error, Result};
-use crate::log_line::LogLine;
 use crate::node::{Container, Node};
-use crate::own::log_reader::{Listener, Log, Waker};
+use crate::own::logs::wake_at_end;
 use crate::own::streams::{BUFFER, Output, cells, message, spawn};
 use crate::own::transfer::Events;
 use crate::records::Owner;
 
 /// How long the daemon's watch of a monitor may lag behind a session's.
 const WATCH_DELAY: Duration = Duration::from_secs(5);
-/// About how many bytes of a log a message has.
-const CHUNK: usize = 32 << 10;
 
 /// Follows a container's streams, also before it starts.
 pub(crate) async fn attach(
@@ -57,9 +55,10 @@ pub(crate) async fn attach(
         asked: start.stdin,
         sender: sender.downgrade(),
     };
-    let waker = Waker::new()?;
-    let waking =
-        tokio::spawn(wake(row.clone(), sender.clone(), waker.clone(), session.ender().map_err(Error::from)?));
+    let waker = Waker::new().map_err(Error::from)?;
+    let ender = session.ender().map_err(Error::from)?;
+    let waking = tokio::spawn(wake(row.clone(), sender.clone(), waker.clone(), ender));
+    let log = row.record.log_path.as_deref().filter(|_| from_start).map(LogReader::new);
     let follower = Follower {
         node: node.clone(),
         row,
@@ -67,9 +66,8 @@ pub(crate) async fn attach(
         sender,
         waker,
         waking,
-        from_start,
-        told: [0; 2],
-        log: Log::default(),
+        told: Told::default(),
+        log,
         input,
         _guard: guard,
     };
@@ -97,7 +95,7 @@ async fn open(node: &Node, row: &Container, stdin: bool) -> Result<(AttachSessio
 /// Ends the session when its client is gone, and wakes who reads the log then and when the container has ended.
 async fn wake(row: Arc<Container>, sender: Output, waker: Waker, ender: AttachEnd) {
     let over = async {
-        waker.at_end_of(&row).await;
+        wake_at_end(&row, &waker).await;
         std::future::pending::<()>().await;
     };
     tokio::select! {
@@ -178,6 +176,29 @@ enum Heard {
     Nothing,
 }
 
+/// How many bytes of standard output and of standard error the client was sent, or would have been if it wanted them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told([u64; 2]);
+
+impl Told {
+    fn of(&mut self, is_stderr: bool) -> &mut u64 {
+        let Self([stdout, stderr]) = self;
+        if is_stderr { stderr } else { stdout }
+    }
+
+    fn add(&mut self, is_stderr: bool, bytes: &[u8]) {
+        *self.of(is_stderr) += u64::try_from(bytes.len()).unwrap_or_default();
+    }
+
+    /// Takes off the front of what a log says what was told before.
+    fn pass(&mut self, is_stderr: bool, bytes: &mut Vec<u8>) {
+        let told = self.of(is_stderr);
+        let passed = usize::try_from(*told).unwrap_or(usize::MAX).min(bytes.len());
+        *told -= u64::try_from(passed).unwrap_or_default();
+        bytes.drain(..passed);
+    }
+}
+
 /// The container's side of a session.
 struct Follower {
     node: Arc<Node>,
@@ -187,11 +208,9 @@ struct Follower {
     sender: Output,
     waker: Waker,
     waking: JoinHandle<()>,
-    from_start: bool,
-    /// Bytes of each stream that the client was sent, or that it does not want.
-    told: [u64; 2],
-    /// Open from the first byte on, so that its removal does not matter.
-    log: Log,
+    told: Told,
+    /// What to go on from when the session is cut. It is open from the first byte on, so that its removal does not matter.
+    log: Option<LogReader>,
     /// Kept until the session is over, for what the container has not taken would be lost with it.
     input: Option<Arc<AttachInput>>,
     /// What ends the container's pod waits for it.
@@ -218,95 +237,58 @@ impl Follower {
 
     fn listen(&mut self, session: &mut AttachSession) -> Result<Heard> {
         loop {
-            let (told, wanted, event, length) = match session.next_event()? {
-                Some(AttachEvent::Stdout(bytes)) => {
-                    let ([told, _], [wanted, _]) = (&mut self.told, self.wanted);
-                    let length = bytes.len();
-                    (told, wanted, Message::Stdout(bytes), length)
-                }
-                Some(AttachEvent::Stderr(bytes)) => {
-                    let ([_, told], [_, wanted]) = (&mut self.told, self.wanted);
-                    let length = bytes.len();
-                    (told, wanted, Message::Stderr(bytes), length)
-                }
+            let (is_stderr, bytes) = match session.next_event()? {
+                Some(AttachEvent::Stdout(bytes)) => (false, bytes),
+                Some(AttachEvent::Stderr(bytes)) => (true, bytes),
                 Some(AttachEvent::Exited(code)) => return Ok(Heard::Exit(code)),
                 None if self.sender.is_closed() => return Ok(Heard::Nothing),
                 None => return Ok(Heard::Cut),
             };
-            *told += u64::try_from(length).unwrap_or_default();
-            if let Some(path) = self.row.record.log_path.as_ref().filter(|_| self.from_start) {
-                self.log.open(path)?;
+            if let Some(Err(error)) = self.log.as_mut().map(LogReader::open) {
+                let error = Error::from(error);
+                tracing::warn!(container = self.row.id(), error = error.chain(), "a slow client will be cut");
+                self.log = None;
             }
-            if wanted && self.sender.blocking_send(Ok(message(event))).is_err() {
+            self.told.add(is_stderr, &bytes);
+            if !self.send(is_stderr, bytes) {
                 return Ok(Heard::Nothing);
             }
         }
     }
 
+    fn send(&self, is_stderr: bool, bytes: Vec<u8>) -> bool {
+        let [stdout, stderr] = self.wanted;
+        let wanted = if is_stderr { stderr } else { stdout };
+        let event = if is_stderr { Message::Stderr(bytes) } else { Message::Stdout(bytes) };
+        !wanted || self.sender.blocking_send(Ok(message(event))).is_ok()
+    }
+
     /// Goes on from the log; the last message, unless the client is gone.
     fn go_on(&mut self, session: &AttachSession) -> Result<Option<own::StreamOutput>, Status> {
         let cut = "the stream was cut: its reader is too slow";
-        let Some(path) = self.row.record.log_path.as_ref().filter(|_| self.from_start) else {
+        let Some(mut log) = self.log.take() else {
             return Err(Status::data_loss(format!("{cut}, read the logs")));
         };
-        let (sender, tasks) = (&self.sender, &self.node.tasks);
-        let is_over = || sender.is_closed() || session.wait(Duration::ZERO).is_some() || tasks.is_closed();
-        let mut rest =
-            Rest { sender, wanted: self.wanted, told: self.told, pending: Vec::new(), of_stderr: false };
-        if !self.log.follow(path, &self.waker, is_over, &mut rest)? || sender.is_closed() {
+        let mut told = std::mem::take(&mut self.told);
+        let mut rest = Streams::new(|is_stderr, mut bytes| {
+            told.pass(is_stderr, &mut bytes);
+            bytes.is_empty() || self.send(is_stderr, bytes)
+        });
+        let ended = || session.wait(Duration::ZERO);
+        let is_over = || self.sender.is_closed() || ended().is_some() || self.node.tasks.is_closed();
+        let listens = log.follow(&self.waker, is_over, &mut rest).map_err(Error::from)?;
+        if !listens || self.sender.is_closed() {
             return Ok(None);
         }
-        let life = match session.wait(Duration::ZERO) {
+        let life = match ended() {
             None => return Err(Status::unavailable("the daemon ends: the container goes on, read its logs")),
             Some(state @ ContainerState::Exited { reason: ExitReason::MonitorLost, .. }) => life_of(&state),
-            Some(state) if session.log_writes_dropped() == Some(0) && rest.told == [0; 2] => life_of(&state),
+            Some(state) if session.log_writes_dropped() == Some(0) && told == Told::default() => {
+                life_of(&state)
+            }
             Some(_) => return Err(Status::data_loss(format!("{cut}, and the container's log is not whole"))),
         };
         Ok(Some(exit(life)))
-    }
-}
-
-/// What a client has not been sent yet of a log.
-struct Rest<'a> {
-    sender: &'a Output,
-    wanted: [bool; 2],
-    /// How many bytes of each stream are still to be passed over.
-    told: [u64; 2],
-    pending: Vec<u8>,
-    of_stderr: bool,
-}
-
-impl Rest<'_> {
-    fn send(&mut self) -> bool {
-        let bytes = std::mem::take(&mut self.pending);
-        let event = if self.of_stderr { Message::Stderr } else { Message::Stdout };
-        bytes.is_empty() || self.sender.blocking_send(Ok(message(event(bytes)))).is_ok()
-    }
-}
-
-impl Listener for Rest<'_> {
-    fn line(&mut self, line: &LogLine<'_>) -> bool {
-        let (told, wanted) = match (&mut self.told, self.wanted) {
-            ([_, told], [_, wanted]) if line.is_stderr => (told, wanted),
-            ([told, _], [wanted, _]) => (told, wanted),
-        };
-        let written = line.written();
-        let passed = usize::try_from(*told).unwrap_or(usize::MAX).min(written.len());
-        *told -= u64::try_from(passed).unwrap_or_default();
-        let new = written.get(passed..).filter(|_| wanted).unwrap_or_default();
-        let other = !new.is_empty() && line.is_stderr != self.of_stderr;
-        if (other || self.pending.len() + new.len() > CHUNK) && !self.send() {
-            return false;
-        }
-        if other {
-            self.of_stderr = line.is_stderr;
-        }
-        self.pending.extend_from_slice(new);
-        true
-    }
-
-    fn pause(&mut self) -> bool {
-        self.send()
     }
 }
 
@@ -333,31 +315,17 @@ mod tests {
 
     #[test]
     fn what_was_told_is_passed_over_in_each_stream_by_itself() {
-        let (sender, mut receiver) = channel(BUFFER);
-        let mut rest = Rest {
-            sender: &sender,
-            wanted: [true, true],
-            told: [7, 2],
-            pending: Vec::new(),
-            of_stderr: false,
-        };
-        let lines: [&[u8]; 6] = [
-            b"t stdout F one",
-            b"t stderr F e",
-            b"t stdout F two\r\0\xff",
-            b"t stdout P three",
-            b"t stderr F two",
-            b"t stdout P ",
-        ];
-        assert!(lines.into_iter().all(|line| rest.line(&LogLine::parse(line).unwrap())) && rest.pause());
-        assert_eq!(rest.told, [0, 0]);
-        let mut told = Vec::new();
-        while let Ok(Ok(output)) = receiver.try_recv() {
-            told.extend(output.message);
+        let mut told = Told::default();
+        told.add(false, b"one\ntwo");
+        told.add(true, b"e");
+        let mut rest = Vec::new();
+        for (is_stderr, bytes) in [(false, "one\n"), (true, "err\n"), (false, "two\r\0\n"), (false, "three")]
+        {
+            let mut bytes = bytes.as_bytes().to_vec();
+            told.pass(is_stderr, &mut bytes);
+            rest.push(String::from_utf8(bytes).unwrap());
         }
-        let expected = [Message::Stdout(b"\r\0\xff\nthree".to_vec()), Message::Stderr(b"two\n".to_vec())];
-        assert_eq!(told, expected);
-        drop(receiver);
-        assert!(rest.line(&LogLine::parse(b"t stdout F x").unwrap()) && !rest.pause());
+        assert_eq!(rest, ["", "rr\n", "\r\0\n", "three"]);
+        assert_eq!(told, Told::default());
     }
 }

@@ -4,15 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use slipway_proto::slipway::v1 as own;
+use slipway_runtime::log::{Listener, LogLine, LogReader, Waker};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::container::view::life;
 use crate::error::{Error, Result};
-use crate::log_line::LogLine;
 use crate::node::{Container, Node};
-use crate::own::log_reader::{Listener, Log, Waker};
 use crate::own::transfer::Events;
 
 /// Messages that wait for the client.
@@ -32,7 +31,7 @@ pub(crate) fn logs(node: &Arc<Node>, request: own::LogsRequest) -> Result<Events
         let (row, sender, waker) = (row.clone(), sender.clone(), waker.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = waker.at_end_of(&row) => {}
+                () = wake_at_end(&row, &waker) => {}
                 () = sender.closed() => waker.wake(),
             }
         })
@@ -48,6 +47,12 @@ pub(crate) fn logs(node: &Arc<Node>, request: own::LogsRequest) -> Result<Events
         }
     });
     Ok(ReceiverStream::new(receiver))
+}
+
+/// Wakes a reader once the container has ended.
+pub(crate) async fn wake_at_end(row: &Container, waker: &Waker) {
+    row.over.notified().await;
+    waker.wake();
 }
 
 fn read(
@@ -74,7 +79,8 @@ fn read(
     let most = request.tail.map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
     let tail = most.map(|most| (most, VecDeque::new()));
     let mut batches = Batches { sender, since: request.since, tail, entries: Vec::new(), size: 0 };
-    Log::default().follow(path, waker, is_over, &mut batches).map(drop)
+    LogReader::new(path).follow(waker, is_over, &mut batches)?;
+    Ok(())
 }
 
 /// Entries on their way to a client, many in a message: one each would cost far more than what they say.

@@ -5,8 +5,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use slipway_cri::log_line::LogLine;
-use slipway_cri::log_watch::LogWatch;
+use slipway_runtime::log::{LogLine, LogWatch};
 
 use crate::error::{Error, Result};
 use crate::log_sink::Sink;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use slipway_cri::rfc3339;
+use slipway_runtime::log::time::parse as parse_rfc3339;
 
 pub(crate) const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400;
@@ -73,7 +73,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
 
 /// What `--since` means: a time, seconds since the epoch, or how long ago.
 pub(crate) fn parse_since(text: &str) -> Option<i64> {
-    if let Some(time) = rfc3339::parse(text) {
+    if let Some(time) = parse_rfc3339(text) {
         return Some(time);
     }
     if let Ok(seconds) = text.parse::<i64>() {
@@ -98,7 +98,7 @@ mod tests {
         ];
         for (nanos, text) in cases {
             assert_eq!(rfc3339(nanos), text);
-            assert_eq!(rfc3339::parse(text), Some(nanos));
+            assert_eq!(parse_rfc3339(text), Some(nanos));
         }
     }
 

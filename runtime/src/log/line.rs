@@ -1,7 +1,7 @@
 //! A line of a log in the CRI's format, `<RFC 3339 time> <stdout|stderr> <tags> <bytes>`: the first tag is `P` where the
 //! line goes on in the next one of its stream, and `F` where it ends.
 
-use crate::rfc3339;
+use super::time;
 
 /// What one line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl<'a> LogLine<'a> {
     /// Nanoseconds since the epoch; none for a time that can't be read.
     #[must_use]
     pub fn timestamp(&self) -> Option<i64> {
-        rfc3339::parse(self.time)
+        time::parse(self.time)
     }
 
     /// What the container wrote, its newline included.
