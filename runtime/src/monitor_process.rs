@@ -13,7 +13,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 static PROGRAM: &[u8] = include_bytes!(env!("SLIPWAY_MONITOR"));
 
@@ -38,21 +38,16 @@ impl MonitorProgram {
     ) -> Result<(Started, Connection)> {
         let mut first = self.spawn(sandbox, directory, place)?;
         let started = Started::of(&first);
-        let connected = Connection::open(sandbox, directory)
-            .and_then(|(connection, _)| settle(&mut first, place).map(|()| connection));
-        let error = match connected {
-            Ok(connection) => return Ok((started, connection)),
-            Err(error) => error,
-        };
-        started.kill();
-        let status = first.wait();
-        started.wait();
-        match (place, status.ok().and_then(|status| status.code())) {
-            (MonitorPlace::Born(leaf), Some(errno @ 1..)) => Err(Error::Kernel {
-                call: format!("start the monitor of sandbox {sandbox} in cgroup {}", leaf.path.display()),
-                source: std::io::Error::from_raw_os_error(errno),
-            }),
-            _ => Err(error),
+        let connected = Connection::open(sandbox, directory);
+        match connected.and_then(|(connection, _)| settle(&mut first, place).map(|()| connection)) {
+            Ok(connection) => Ok((started, connection)),
+            Err(error) => {
+                started.kill();
+                let status = first.wait();
+                started.wait();
+                let refused = status.ok().and_then(|status| refused(sandbox, place, status));
+                Err(refused.unwrap_or(error))
+            }
         }
     }
 
@@ -84,6 +79,16 @@ impl MonitorProgram {
         std::fs::set_permissions(&fresh, executable).map_err(failed)?;
         std::fs::rename(&fresh, path).map_err(failed)
     }
+}
+
+/// Why a monitor could not be born in its cgroup; none where that is not what ended its first process.
+fn refused(sandbox: &str, place: &MonitorPlace, status: ExitStatus) -> Option<Error> {
+    let MonitorPlace::Born(leaf) = place else { return None };
+    let errno = status.code().filter(|code| *code > 0)?;
+    Some(Error::Kernel {
+        call: format!("start the monitor of sandbox {sandbox} in cgroup {}", leaf.path.display()),
+        source: std::io::Error::from_raw_os_error(errno),
+    })
 }
 
 /// What is left to do once a monitor answers, for it to be where it belongs.

@@ -40,8 +40,8 @@ pub(crate) fn begin() -> Result<Process> {
 }
 
 /// A standard output that is a directory is the cgroup of version 2 that the monitor is to be in. It goes on as a process
-/// that is born there, with the same parent; this one ends. To be moved instead would wait for a grace period of the
-/// kernel's, and for the daemon to be cloned would cost more: it is large and has threads.
+/// that is born there, with the same parent; this one ends. To be moved would wait for a grace period of the kernel's, and to
+/// be born of the daemon would take milliseconds, for that is large and has threads; a clone of this small program is cheap.
 fn enter_cgroup() -> Result<()> {
     let cgroup = file::standard(1);
     if !file::fstat(cgroup)?.is(libc::S_IFDIR) {
