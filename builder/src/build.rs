@@ -190,7 +190,7 @@ impl Build<'_> {
                 Ok(value)
             }
             Err(error) => {
-                let told = crate::error::chain(&error);
+                let told = slipway_runtime::chain(&error);
                 (self.session.progress)(Progress::StepFailed { step, error: told, elapsed: begun.elapsed() });
                 Err(error)
             }

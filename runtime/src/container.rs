@@ -131,6 +131,8 @@ pub enum ContainerState {
         code: i32,
         /// Why.
         reason: ExitReason,
+        /// More of it, for people; empty unless its start has failed.
+        message: String,
     },
 }
 
@@ -145,6 +147,8 @@ pub enum ExitReason {
     OomKilled,
     /// Its monitor died and its status with it.
     MonitorLost,
+    /// It was to be started and could not be: it has never run and never will.
+    StartError,
 }
 
 /// An end of a container, as [`crate::Runtime::events`] tells it.

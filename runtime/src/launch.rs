@@ -4,13 +4,15 @@ mod gather;
 mod mounts;
 mod volumes;
 
-use crate::cgroup::{ContainerCgroup, Placement};
+use crate::cgroup::{ContainerCgroup, Placement, PodCgroup};
 use crate::monitor_client::Connection;
 use crate::monitor_process::{borrowed, sealed};
-use crate::pod::{Container, Pod, Stage, StartRecord, lock, now};
+use crate::pod::{Container, EndRecord, Pod, Stage, StartRecord, lock, now};
 use crate::runtime::Shared;
 use crate::sandbox::pause_program;
-use crate::{ContainerId, ContainerPid, ContainerState, Error, PidMode, Result, namespace, state};
+use crate::{
+    ContainerId, ContainerPid, ContainerRequest, ContainerState, Error, PidMode, Result, namespace, state,
+};
 pub(crate) use gather::{Descriptors, bits, process_input};
 use oci_spec::runtime::{LinuxResources, LinuxResourcesBuilder};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -47,23 +49,31 @@ impl Shared {
                 action: "start a container in",
             });
         };
-        let found = gather::Found::find(self, &pod, &container)?;
-        let spec = &container.record.request.spec;
+        self.begin(&pod, &cgroup, &container).inspect_err(|error| {
+            self.finish(&container, &EndRecord::not_started(error));
+            // Who attached is told that nothing comes. Without its monitor nobody is attached any more.
+            let _ = self.forget(&pod, id);
+        })
+    }
+
+    /// The start itself. What fails here is for good, but for the death of the daemon: then the next one finds a record
+    /// of a start without an end, and the container as it was created.
+    fn begin(&self, pod: &Pod, cgroup: &PodCgroup, container: &Container) -> Result<()> {
+        let found = gather::Found::find(self, pod, container)?;
+        let ContainerRequest { id, spec, .. } = &container.record.request;
         let resources = resources(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()));
         let planned = cgroup.plan(id.as_str())?;
         let identity = Some(found.identity.clone());
         let record = StartRecord { cgroup: planned.clone(), at: now(), identity: identity.clone() };
         state::write(&container.directory.join("started"), &record)?;
         container.runs_as(identity);
-        let started = cgroup
-            .container(id.as_str(), &resources)
-            .and_then(|cgroup| self.launch(&pod, &container, &cgroup, found));
-        if started.is_err() {
-            let _ = planned.kill(&self.features);
-            let _ = planned.remove();
-            let _ = std::fs::remove_file(container.directory.join("started"));
-        }
-        started
+        let started = cgroup.container(id.as_str(), &resources);
+        let started = started.and_then(|cgroup| self.launch(pod, container, &cgroup, found));
+        started.inspect_err(|_| {
+            if let Err(error) = planned.kill(&self.features) {
+                tracing::warn!(container = %id, %error, "what its failed start left is not killed");
+            }
+        })
     }
 
     fn launch(

@@ -37,7 +37,7 @@ pub use container::{
     ContainerEvent, ContainerPid, ContainerRequest, ContainerState, ExitReason, GroupsPolicy, RootFs,
     Seccomp, User,
 };
-pub use error::{Error, Result};
+pub use error::{Error, Result, chain};
 pub use exec::{Exec, ExecOutput, ExecSession};
 pub use features::Features;
 pub use id::{ContainerId, SandboxId};

@@ -1,6 +1,7 @@
 //! A sandbox and a container as the daemon holds them in memory, and their records.
 
 use crate::cgroup::{ContainerCgroup, PodCgroup};
+use crate::error::chain;
 use crate::monitor_process::Started;
 use crate::network::Attachment;
 use crate::rootfs::users::Identity;
@@ -9,7 +10,7 @@ use crate::{
     SandboxStatus, state,
 };
 use serde::{Deserialize, Serialize};
-use slipway_monitor::protocol::Exit;
+use slipway_monitor::protocol::{Exit, NEVER_RAN};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -140,7 +141,12 @@ pub(crate) struct EndRecord {
     pub(crate) finished_at: i64,
     pub(crate) code: i32,
     pub(crate) reason: ExitReason,
+    #[serde(default)]
+    pub(crate) message: String,
 }
+
+/// The longest message that is kept, in bytes: as much as kubelet shows.
+const LONGEST_MESSAGE: usize = 4096;
 
 impl EndRecord {
     /// What a monitor saw.
@@ -152,12 +158,22 @@ impl EndRecord {
             _ if exit.oom_kills > 0 => ExitReason::OomKilled,
             _ => ExitReason::Error,
         };
-        Self { started_at: exit.started_at, finished_at: exit.finished_at, code, reason }
+        let message = String::new();
+        Self { started_at: exit.started_at, finished_at: exit.finished_at, code, reason, message }
+    }
+
+    /// What is said when it could not be started.
+    pub(crate) fn not_started(error: &Error) -> Self {
+        let mut message = chain(error);
+        let end = (0..=LONGEST_MESSAGE).rev().find(|at| message.is_char_boundary(*at));
+        message.truncate(end.unwrap_or_default());
+        Self { started_at: 0, finished_at: now(), code: NEVER_RAN, reason: ExitReason::StartError, message }
     }
 
     /// What is said when nobody saw it.
     pub(crate) fn lost(started_at: i64) -> Self {
-        Self { started_at, finished_at: now(), code: 255, reason: ExitReason::MonitorLost }
+        let (code, reason, message) = (255, ExitReason::MonitorLost, String::new());
+        Self { started_at, finished_at: now(), code, reason, message }
     }
 
     pub(crate) fn state(&self) -> ContainerState {
@@ -166,6 +182,7 @@ impl EndRecord {
             finished_at: self.finished_at,
             code: self.code,
             reason: self.reason,
+            message: self.message.clone(),
         }
     }
 }
@@ -183,6 +200,8 @@ pub(crate) struct Container {
     pub(crate) log_writes_dropped: OnceLock<u64>,
     /// Held while it is started or removed.
     pub(crate) operation: Mutex<()>,
+    /// Held while its end is recorded.
+    pub(crate) ending: Mutex<()>,
 }
 
 impl Container {
@@ -195,6 +214,7 @@ impl Container {
             identity: Mutex::new(None),
             log_writes_dropped: OnceLock::new(),
             operation: Mutex::new(()),
+            ending: Mutex::new(()),
         }
     }
 
@@ -283,6 +303,20 @@ mod tests {
 
     fn exit(wait_status: i32, oom_kills: u64) -> Exit {
         Exit { wait_status, oom_kills, started_at: 1, finished_at: 2, timed_out: false }
+    }
+
+    #[test]
+    fn the_message_of_a_failed_start_is_the_error_with_its_cause_and_never_endless() {
+        let program = |name: &str| Error::Program {
+            id: "one".into(),
+            program: name.into(),
+            source: std::io::Error::from_raw_os_error(2),
+        };
+        let end = EndRecord::not_started(&program("/absent"));
+        assert!(end.message.starts_with("execute /absent in container one: No such file"), "{}", end.message);
+        assert_eq!((end.code, end.reason, end.started_at), (128, ExitReason::StartError, 0));
+        let end = EndRecord::not_started(&program(&"é".repeat(10_000)));
+        assert!((LONGEST_MESSAGE - 1..=LONGEST_MESSAGE).contains(&end.message.len()));
     }
 
     #[test]

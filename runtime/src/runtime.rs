@@ -190,7 +190,9 @@ impl Runtime {
         self.shared.create_container(request)
     }
 
-    /// Starts a created container and returns when its program runs. After an error it is still only created.
+    /// Starts a created container and returns when its program runs. After a failure it has ended, with code 128,
+    /// [`crate::ExitReason::StartError`] and the error as its message; one that can't be started at all
+    /// ([`Error::WrongState`], [`Error::NotFound`]) is as it was.
     ///
     /// # Errors
     /// [`Error::Program`] when the program can't be executed, [`Error::Start`] for a step before, and others.

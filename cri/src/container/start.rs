@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use slipway_proto::runtime::v1 as cri;
-use slipway_runtime::ContainerState;
+use slipway_runtime::{ContainerState, ExitReason};
 
 use crate::error::Result;
 use crate::node::{Container, Node};
@@ -15,7 +15,8 @@ pub(crate) async fn start(node: &Arc<Node>, id: &str) -> Result<cri::StartContai
     Ok(cri::StartContainerResponse {})
 }
 
-/// Starts a container of any owner, in a task of its own. Who asked while it was being started finds it started.
+/// Starts a container of any owner, in a task of its own. Who asked while it was being started finds it started, or is
+/// told as anyone later that it has ended without ever having run.
 pub(crate) async fn carry_out(node: &Arc<Node>, container: Arc<Container>) -> Result<()> {
     let work = {
         let node = node.clone();
@@ -25,6 +26,7 @@ pub(crate) async fn carry_out(node: &Arc<Node>, container: Arc<Container>) -> Re
             let _turn = container.turn.lock().await;
             let runtime = node.runtime.clone();
             node.blocking(move || match runtime.container_state(&id)? {
+                ContainerState::Exited { reason: ExitReason::StartError, .. } => runtime.start_container(&id),
                 ContainerState::Running { .. } | ContainerState::Exited { .. } if waited => Ok(()),
                 ContainerState::Created { .. }
                 | ContainerState::Running { .. }

@@ -86,12 +86,13 @@ pub(crate) fn life_of(state: &ContainerState) -> Life {
             started_at,
             ..Life::default()
         },
-        ContainerState::Exited { started_at, finished_at, code, reason } => Life {
+        ContainerState::Exited { started_at, finished_at, code, reason, ref message } => Life {
             state: cri::ContainerState::ContainerExited,
             started_at,
             finished_at,
             code,
             reason: word(reason),
+            message: message.clone(),
             ..Life::default()
         },
     }
@@ -103,6 +104,7 @@ fn word(reason: ExitReason) -> &'static str {
         ExitReason::Error => "Error",
         ExitReason::OomKilled => "OOMKilled",
         ExitReason::MonitorLost => "MonitorLost",
+        ExitReason::StartError => "StartError",
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::connection::{Connection, Role};
 use crate::log::Stream;
 use crate::server::Server;
-use slipway_monitor::protocol::{Reply, stream};
+use slipway_monitor::protocol::{Exit, NEVER_RAN, Reply, stream};
 use std::collections::BTreeMap;
 
 /// Copies output to every client that asked for it.
@@ -22,6 +22,18 @@ pub(crate) fn copy(connections: &mut BTreeMap<u64, Connection>, container: &str,
             for part in bytes.chunks(32 * 1024) {
                 connection.send(&Reply::Output { stream: bit, bytes: part.to_vec() }, Vec::new());
             }
+        }
+    }
+}
+
+/// Tells every client of a container that never ran that it never will.
+pub(crate) fn dismiss(connections: &mut BTreeMap<u64, Connection>, container: &str) {
+    let exit =
+        Exit { wait_status: NEVER_RAN << 8, oom_kills: 0, started_at: 0, finished_at: 0, timed_out: false };
+    let told = Reply::Exited { container: container.into(), exit };
+    for connection in connections.values_mut() {
+        if matches!(&connection.role, Role::Attached { container: its, .. } if its == container) {
+            connection.send(&told, Vec::new());
         }
     }
 }

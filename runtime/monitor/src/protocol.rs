@@ -159,7 +159,8 @@ wire! {
         List = 14 {},
         /// Send [`Reply::Exited`] on this connection for every exit from now on.
         Watch = 15 {},
-        /// Forget an exited container: its descriptors are closed, its exit file is left to the daemon.
+        /// Forget an exited container: its descriptors are closed, its exit file is left to the daemon. Of one that never
+        /// ran, those who are attached are told that it has ended, with code [`NEVER_RAN`].
         Forget = 16 {
             /// The container.
             container: String
@@ -211,6 +212,9 @@ wire! {
         pub kill_rest: bool,
     }
 }
+
+/// The exit code of a container that was forgotten before it ran.
+pub const NEVER_RAN: i32 = 128;
 
 wire! {
     /// How a container or a process ended.

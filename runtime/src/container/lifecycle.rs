@@ -100,10 +100,8 @@ impl Shared {
             started.cgroup.remove()?;
         }
         if let Some(pod) = self.find_pod(&container.record.request.sandbox) {
-            if let (Some(_), Ok(connection)) = (&started, self.connect(&pod)) {
-                // A monitor that does not know it has nothing to forget.
-                let _ = connection.order(&Request::Forget { container: id.to_string() }, &[]);
-            }
+            // Nothing is left to be forgotten by a monitor that has ended.
+            let _ = self.forget(&pod, id);
             for name in [exit_file::name(id.as_str()), exit_file::stop_name(id.as_str())] {
                 let _ = fs::remove_file(pod.state.join(name));
             }
@@ -113,6 +111,11 @@ impl Shared {
         state::remove_directory(&container.directory)?;
         lock(&self.containers).remove(id);
         Ok(())
+    }
+
+    /// The monitor lets go of what it has of a container: of one that never ran, those who wait for its streams.
+    pub(crate) fn forget(&self, pod: &Pod, id: &ContainerId) -> Result<()> {
+        self.connect(pod)?.order(&Request::Forget { container: id.to_string() }, &[])
     }
 
     pub(crate) fn reopen_log(&self, id: &ContainerId) -> Result<()> {
@@ -132,8 +135,12 @@ impl Shared {
         self.connect(&pod)?.order(&Request::Resize { container: id.to_string(), width, height }, &[])
     }
 
-    /// A container's end is known: it is recorded and told.
+    /// A container's end is known: it is recorded and told. The first end counts, on disk as in memory.
     pub(crate) fn finish(&self, container: &Container, end: &EndRecord) {
+        let _ending = lock(&container.ending);
+        if matches!(container.state(), ContainerState::Exited { .. }) {
+            return;
+        }
         if let Err(error) = state::write(&container.directory.join("ended"), end)
             && container.directory.exists()
         {

@@ -1,6 +1,7 @@
 //! What each request means.
 
 use super::{Server, boot_time};
+use crate::attach;
 use crate::connection::Role;
 use crate::container::{Container, Phase, is_valid_id};
 use crate::namespaces;
@@ -168,7 +169,10 @@ impl Server {
                 Reply::Done {}
             }
             Some(_) => refused(format!("container {container} has not exited")),
-            None => Reply::Done {},
+            None => {
+                attach::dismiss(&mut self.connections, container);
+                Reply::Done {}
+            }
         }
     }
 

@@ -20,7 +20,7 @@ mod proofs {
     use crate::places::Proc;
     use crate::pod::{Options, Pod, shell};
     use slipway_monitor::exit_file;
-    use slipway_monitor::protocol::{IdRange, Reply, Request, stream};
+    use slipway_monitor::protocol::{IdRange, NEVER_RAN, Reply, Request, stream};
     use slipway_monitor::wire::List;
     use std::time::{Duration, Instant};
 
@@ -149,6 +149,25 @@ mod proofs {
         let reply = pod.start(&daemon, "one", &options);
         assert!(matches!(&reply, Reply::StepFailed { what, errno: 2, .. } if what == "execve"), "{reply:?}");
         started(&pod.start(&daemon, "one", &shell("exit 0")));
+    }
+
+    #[test]
+    fn a_client_that_waits_for_a_container_that_never_runs_is_told_so_when_it_is_forgotten() {
+        let Some(pod) = Pod::new() else { return };
+        let (waiting, other) = (pod.connect(), pod.connect());
+        for (client, container) in [(&waiting, "one"), (&other, "two")] {
+            let attach = Request::Attach { container: container.into(), streams: stream::STDOUT };
+            assert_eq!(client.ask(&attach), Reply::Done {});
+        }
+        let daemon = pod.connect();
+        let options = Options { program: "/bin/absent".into(), ..shell("exit 0") };
+        assert!(matches!(pod.start(&daemon, "one", &options), Reply::StepFailed { .. }));
+        assert_eq!(daemon.ask(&Request::Forget { container: "one".into() }), Reply::Done {});
+        let Reply::Exited { container, exit } = waiting.next() else { panic!() };
+        assert_eq!((container.as_str(), exit.wait_status >> 8), ("one", NEVER_RAN));
+        started(&pod.start(&daemon, "two", &shell("exit 0")));
+        let Reply::Exited { exit, .. } = other.next() else { panic!() };
+        assert_eq!(exit.wait_status, 0);
     }
 
     /// Starts a script in a user namespace with its own network.

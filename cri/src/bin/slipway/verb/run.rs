@@ -10,6 +10,7 @@ use tonic::Code;
 
 pub(crate) use self::arguments::Args;
 use super::{attach, pull};
+use crate::args::Dialect;
 use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::output;
@@ -26,14 +27,14 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<u8> {
     match follow(&created.id, args.interactive, session).await {
         Ok(code) => {
             if args.removes() {
-                await_removal(&created.id, session).await?;
+                // The daemon removes it; once that is done, the name is free for the next one.
+                remove(&created.id, session).await?;
             }
             Ok(code)
         }
         Err(Failure::BeforeStart(error)) => {
-            let request = RemoveContainerRequest { container: created.id.clone(), force: true };
-            if let Err(status) = session.own().await?.remove_container(request).await {
-                output::note(format_args!("container {} is left: {}", created.id, status.message()));
+            if let Err(left) = remove(&created.id, session).await {
+                output::note(left.describe(Dialect::Slipway));
             }
             Err(error)
         }
@@ -57,8 +58,8 @@ async fn create(args: &Args, session: &Session) -> Result<RunContainerResponse> 
     }
 }
 
-/// The daemon removes it; this returns when that is done, so that the name is free for the next one.
-async fn await_removal(id: &str, session: &Session) -> Result<()> {
+/// Removes it, unless the daemon has done so by itself.
+async fn remove(id: &str, session: &Session) -> Result<()> {
     let request = RemoveContainerRequest { container: id.to_owned(), force: true };
     match session.own().await?.remove_container(request).await {
         Err(status) if status.code() != Code::NotFound => {

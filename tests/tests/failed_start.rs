@@ -1,0 +1,136 @@
+//! A start that fails is the container's end, as kubelet expects of a runtime: it sees an exited container with the reason
+//! `StartError` and backs off. One that was not even tried leaves the container as it was created.
+
+use serde_json::{Value, json};
+use slipway_proto::runtime::v1 as cri;
+use slipway_proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
+use slipway_tests::{Node, Pod, Residue, grpc, monitor, wait};
+use std::process::Stdio;
+
+async fn status(node: &Node, container: &str) -> cri::ContainerStatus {
+    let mut client = RuntimeServiceClient::new(grpc::channel(node).await);
+    let request = cri::ContainerStatusRequest { container_id: container.into(), verbose: false };
+    let answer = client.container_status(request).await.expect("the container's status");
+    answer.into_inner().status.expect("a status")
+}
+
+/// What a container fails to start by, and what its error names.
+fn failures(node: &Node) -> Vec<(&'static str, Value, &'static str)> {
+    let silent = json!({"host_path": node.path("absent"), "container_path": "/x"});
+    let onto = json!({"host_path": node.path("file"), "container_path": "/etc"});
+    vec![
+        ("missing", json!({"command": ["/no/such/program"]}), "/no/such/program"),
+        ("plain", json!({"command": ["/plain"]}), "/plain"),
+        ("source", json!({"mounts": [silent]}), "absent"),
+        ("place", json!({"mounts": [onto]}), "/etc"),
+        ("user", json!({"linux": {"security_context": {"run_as_username": "stranger"}}}), "stranger"),
+        ("directory", json!({"working_dir": "/plain/x"}), "/plain"),
+    ]
+}
+
+#[tokio::test]
+async fn a_start_that_fails_is_the_end_of_the_container_over_restarts_too() {
+    let mut node = Node::start();
+    node.build("busybox:1", "RUN echo text >/plain\n");
+    std::fs::write(node.path("file"), "").expect("a file");
+    let pod = Pod::start(&node, "web", json!({}));
+    let pod_id = pod.id.clone();
+    let base = Residue::of(&node);
+    let mut ended = Vec::new();
+    for (name, more, named) in failures(&node) {
+        let id = pod.create(name, "exit 0", more).ok().to_owned();
+        let error = node.crictl(&["start", &id]).error().to_owned();
+        assert!(error.contains(named), "{name}: {error}");
+        let status = status(&node, &id).await;
+        assert_eq!(status.state(), cri::ContainerState::ContainerExited, "{name}: {status:#?}");
+        assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"), "{name}");
+        assert_eq!(status.started_at, 0, "{name}");
+        assert!(status.finished_at >= status.created_at, "{name}: {status:#?}");
+        // crictl quotes what it was told.
+        assert!(error.replace('\\', "").contains(&status.message), "{name}: {error}: {status:#?}");
+        assert!(status.message.contains(named), "{name}: {status:#?}");
+        ended.push((id, status));
+    }
+    let kept = |line: &String| !line.contains("/containers/") || line.starts_with("mount");
+    let left: Vec<_> = Residue::of(&node).beyond(&base).into_iter().filter(kept).collect();
+    assert!(left.is_empty(), "{left:#?}");
+    node.kill();
+    node.launch();
+    for (id, before) in &ended {
+        assert_eq!(status(&node, id).await, *before);
+        let again = node.crictl(&["start", id]);
+        assert!(again.error().contains("exited"), "{again:#?}");
+        assert_eq!(status(&node, id).await, *before, "a second start changes nothing");
+        assert!(node.crictl(&["exec", "-s", id, "true"]).error().contains("exited"));
+        let _ = node.crictl(&["stop", id]).ok();
+        let _ = node.crictl(&["rm", id]).ok();
+    }
+    let _ = std::fs::remove_dir_all(node.path("logs"));
+    base.returns(&node, "their removal");
+    // The pod is none the worse for it.
+    let fine = node.container(&pod_id, "web", "fine", "exit 3");
+    assert_eq!(node.exited(&fine)["exitCode"], 3);
+}
+
+#[test]
+fn a_start_that_is_not_tried_leaves_the_container_created() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let pod = Pod::start(&node, "web", json!({}));
+    let id = pod.create("main", "exit 0", json!({})).ok().to_owned();
+    let _ = node.crictl(&["stopp", &pod.id]).ok();
+    assert!(node.crictl(&["start", &id]).error().contains("not ready"));
+    assert_eq!(node.status(&id)["state"], "CONTAINER_CREATED");
+    let _ = node.crictl(&["rm", &id]).ok();
+}
+
+/// Who asks while another's start is under way is told that it failed, not that the container is there.
+#[test]
+fn of_two_starts_at_once_that_fail_neither_is_told_of_success() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let pod = Pod::start(&node, "web", json!({}));
+    let id = pod.create("main", "", json!({"command": ["/no/such/program"]})).ok().to_owned();
+    let start = || {
+        let mut command = node.crictl_command(&["start", &id]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("crictl starts")
+    };
+    let mut starts = [start(), start(), start()];
+    assert!(starts.iter_mut().all(|start| !start.wait().expect("crictl ends").success()));
+    assert_eq!(node.status(&id)["reason"], "StartError");
+}
+
+#[test]
+fn who_is_attached_to_a_container_that_can_not_be_started_is_told_so() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let pod = Pod::start(&node, "web", json!({}));
+    let id = pod.create("main", "", json!({"command": ["/no/such/program"], "stdin": true})).ok().to_owned();
+    let monitor = format!("/proc/{}/fd", monitor(&node, &pod.id));
+    let connections = || std::fs::read_dir(&monitor).expect("the monitor's descriptors").count();
+    let before = connections();
+    let mut attach = node.command();
+    attach.args(["attach", &id]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let attach = attach.spawn().expect("slipway starts");
+    wait("the client", || connections() > before);
+    assert!(node.crictl(&["start", &id]).error().contains("/no/such/program"));
+    let told = attach.wait_with_output().expect("slipway ends");
+    let words = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert_eq!(told.status.code(), Some(128), "{words}");
+    assert!(words.contains("StartError") && words.contains("/no/such/program"), "{words}");
+}
+
+#[test]
+fn a_run_that_fails_to_start_says_why_once_and_leaves_nothing() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let base = Residue::of(&node);
+    for flags in [&[][..], &["--rm"], &["-d"], &["-d", "--rm"]] {
+        let arguments = [&["run", "--name", "boat"], flags, &["busybox:1", "/no/such/program"]].concat();
+        let ran = node.slipway(&arguments);
+        assert_eq!((ran.status, ran.stderr.lines().count()), (1, 1), "{flags:?}: {ran:#?}");
+        assert!(ran.stderr.contains("/no/such/program"), "{flags:?}: {ran:#?}");
+        assert_eq!(node.slipway(&["ps", "-a", "-q"]).ok(), "", "{flags:?}");
+        base.returns(&node, &format!("{flags:?}"));
+    }
+}
