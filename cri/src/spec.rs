@@ -2,7 +2,7 @@
 
 mod mounts;
 mod process;
-mod resources;
+pub(crate) mod resources;
 mod security;
 pub(crate) mod signal;
 

@@ -186,6 +186,11 @@ impl PodCgroup {
         Ok(ContainerCgroup { location: self.location.child(name(id, "container")?) })
     }
 
+    /// Where the files of a controller are, if the pod has it.
+    pub(crate) fn controller(&self, name: &str) -> Option<&Path> {
+        self.location.controller(name)
+    }
+
     /// Make a container's cgroup and limit it. One of the same name is replaced when it is empty.
     pub fn container(&self, id: &str, resources: &LinuxResources) -> Result<ContainerCgroup> {
         let container = self.plan(id)?;

@@ -8,6 +8,7 @@ pub mod capabilities;
 pub mod cgroup;
 mod config;
 mod container;
+mod cpuset;
 mod dismantle;
 mod error;
 mod exec;
@@ -37,6 +38,7 @@ pub use container::{
     ContainerEvent, ContainerPid, ContainerRequest, ContainerState, ExitReason, GroupsPolicy, RootFs,
     Seccomp, User,
 };
+pub use cpuset::{Bound, Numbers};
 pub use error::{Error, Result, chain};
 pub use exec::{Exec, ExecOutput, ExecSession};
 pub use features::Features;

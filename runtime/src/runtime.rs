@@ -5,9 +5,9 @@ use crate::container::check_signal;
 use crate::monitor_process::MonitorProgram;
 use crate::pod::{Container, Pod, lock};
 use crate::{
-    AttachSession, ContainerEvent, ContainerId, ContainerRequest, ContainerState, Error, Exec, ExecOutput,
-    ExecSession, Features, Identity, Result, RuntimeConfig, SandboxConfig, SandboxId, SandboxStatus,
-    dismantle, namespace, network, recovery, state,
+    AttachSession, Bound, ContainerEvent, ContainerId, ContainerRequest, ContainerState, Error, Exec,
+    ExecOutput, ExecSession, Features, Identity, Numbers, Result, RuntimeConfig, SandboxConfig, SandboxId,
+    SandboxStatus, dismantle, namespace, network, recovery, state,
 };
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -180,6 +180,14 @@ impl Runtime {
     #[must_use]
     pub fn sandboxes(&self) -> Vec<SandboxStatus> {
         lock(&self.shared.pods).values().map(|pod| pod.status()).collect()
+    }
+
+    /// The processors or memory nodes that containers of a sandbox can be bound to.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or when the kernel does not say.
+    pub fn numbers(&self, id: &SandboxId, bound: Bound) -> Result<Numbers> {
+        self.shared.numbers(id, bound)
     }
 
     /// Records a container: no process, no mount.

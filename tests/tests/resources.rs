@@ -68,8 +68,13 @@ fn a_cpuset_is_the_kernel_s() {
     let found = pod.exec(&id, &read(&[("cpuset.cpus", "cpuset.cpus"), ("cpuset.mems", "cpuset.mems")]));
     assert_eq!(found, "0\n0");
     assert_eq!(pod.exec(&id, "grep Cpus_allowed_list /proc/1/status | cut -f2"), "0");
-    let error = pod.refuses("far", "true", resources(&json!({"cpuset_cpus": "4096"})));
-    assert!(error.contains("4096") && error.contains("cpuset.cpus"), "{error}");
+    let nodes = std::fs::read_to_string("/sys/devices/system/node/online").unwrap_or_else(|_| "0".into());
+    for (field, there) in [("cpuset_cpus", None), ("cpuset_mems", Some(nodes.trim()))] {
+        let created = pod.create(field, "true", resources(&json!({field: "0,4096"})));
+        let error = created.error();
+        assert!(error.contains("InvalidArgument") && error.contains(field), "{error}");
+        assert!(error.contains("asks for 4096") && error.contains(there.unwrap_or("0")), "{error}");
+    }
 }
 
 #[test]
@@ -105,7 +110,9 @@ fn limits_that_can_t_be_are_refused_by_their_names() {
         ),
         (json!({"cpu_period": 10}), "cpu period 10"),
         (json!({"cpu_shares": -1}), "cpu_shares"),
-        (json!({"cpuset_cpus": "zero"}), "zero"),
+        (json!({"cpuset_cpus": "zero"}), "cpuset_cpus"),
+        (json!({"cpuset_cpus": "1-"}), "cpuset_cpus"),
+        (json!({"cpuset_mems": "1-0"}), "cpuset_mems"),
         (json!({"hugepage_limits": [{"page_size": "huge", "limit": 1}]}), "huge"),
         (json!({"unified": {"../memory.max": "1"}}), "../memory.max"),
     ]

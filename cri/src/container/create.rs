@@ -113,6 +113,7 @@ fn bring_up(node: &Node, draft: &Draft, request: cri::CreateContainerRequest) ->
     if !sandbox::view::is_ready(node, &draft.pod) {
         return Err(not_ready(&draft.pod));
     }
+    spec::resources::check_sets(node, &draft.pod.record.id, &draft.config)?;
     let (image, lease, snapshot) = image(node, &draft.config)?;
     let log_path = log_path(node, draft)?;
     let compiled = spec::compile(

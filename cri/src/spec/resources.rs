@@ -5,8 +5,10 @@ use oci_spec::runtime::{
     Spec,
 };
 use slipway_proto::runtime::v1 as cri;
+use slipway_runtime::{Bound, Numbers, SandboxId};
 
 use crate::error::{Error, Result};
+use crate::node::Node;
 
 const AT: &str = "config.linux.resources";
 
@@ -50,6 +52,37 @@ fn cpu(wanted: &cri::LinuxContainerResources) -> Result<LinuxCpu> {
     cpu.set_cpus(Some(wanted.cpuset_cpus.clone()).filter(|set| !set.is_empty()));
     cpu.set_mems(Some(wanted.cpuset_mems.clone()).filter(|set| !set.is_empty()));
     Ok(cpu)
+}
+
+/// Refuses processors and memory nodes that are no list, or that the pod does not have.
+pub(crate) fn check_sets(node: &Node, pod: &SandboxId, config: &cri::ContainerConfig) -> Result<()> {
+    let Some(wanted) = config.linux.as_ref().and_then(|linux| linux.resources.as_ref()) else {
+        return Ok(());
+    };
+    for (name, text, bound) in
+        [("cpuset_cpus", &wanted.cpuset_cpus, Bound::Cpus), ("cpuset_mems", &wanted.cpuset_mems, Bound::Mems)]
+    {
+        if !text.is_empty() {
+            check_set(&format!("{AT}.{name}"), text, || node.runtime.numbers(pod, bound))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_set<E>(field: &str, text: &str, there: impl FnOnce() -> Result<Numbers, E>) -> Result<()>
+where
+    Error: From<E>,
+{
+    let wanted: Numbers =
+        text.parse().map_err(|error: slipway_runtime::Error| Error::invalid(field, error.to_string()))?;
+    let there = there()?;
+    match wanted.first_beyond(&there) {
+        Some(beyond) => {
+            let reason = format!("{text:?} asks for {beyond}, and its pod can have {there}");
+            Err(Error::invalid(field, reason))
+        }
+        None => Ok(()),
+    }
 }
 
 fn memory(wanted: &cri::LinuxContainerResources) -> LinuxMemory {
@@ -102,6 +135,23 @@ mod tests {
         let resources = spec.unwrap().linux().clone().unwrap().resources().clone().unwrap();
         assert!(resources.hugepage_limits().is_none());
         assert_eq!(resources.memory().and_then(|memory| memory.limit()), None);
+    }
+
+    #[test]
+    fn a_set_that_is_no_list_or_that_the_pod_does_not_have_is_named() {
+        let said = |text: &str| {
+            let there = || "0-3".parse();
+            check_set::<slipway_runtime::Error>("f", text, there).err().map(|error| error.to_string())
+        };
+        assert_eq!(said("0-1,3"), None);
+        assert_eq!(
+            said("2-6").as_deref(),
+            Some("field f is invalid: \"2-6\" asks for 4, and its pod can have 0-3")
+        );
+        assert_eq!(
+            said("2-").as_deref(),
+            Some("field f is invalid: \"2-\" is not a list of numbers such as 0-3,7")
+        );
     }
 
     #[test]
