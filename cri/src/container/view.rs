@@ -9,6 +9,7 @@ use slipway_runtime::{ContainerState, ExitReason};
 use crate::error::{Error, Result};
 use crate::images;
 use crate::node::{Container, Node};
+use crate::records::Phase;
 use crate::sandbox::view::matches;
 use crate::spec;
 
@@ -22,7 +23,8 @@ pub(crate) async fn list(
         .blocking(move || {
             let filter = request.filter.unwrap_or_default();
             let rows = node_too.containers.cri();
-            let items = rows.iter().filter(|row| wanted(row, &filter)).map(|row| item(&node_too, row));
+            let items = rows.iter().filter(|row| wanted(row, &filter));
+            let items = items.filter_map(|row| item(&node_too, row));
             let state = filter.state.map(|state| state.state);
             Ok::<_, Error>(items.filter(|item| state.is_none_or(|state| state == item.state)).collect())
         })
@@ -38,8 +40,9 @@ pub(crate) async fn status(
     let container = node.containers.find_cri(&request.container_id)?;
     let node_too = node.clone();
     node.blocking(move || {
+        let absent = || Error::NotFound { kind: "container", id: request.container_id };
         Ok::<_, Error>(cri::ContainerStatusResponse {
-            status: Some(described(&node_too, &container)?),
+            status: Some(described(&node_too, &container).ok_or_else(absent)?),
             info: if request.verbose { info(&node_too, &container) } else { BTreeMap::new() },
         })
     })
@@ -114,33 +117,42 @@ fn wanted(container: &Container, filter: &cri::ContainerFilter) -> bool {
         && matches(&filter.label_selector, &config(container).labels)
 }
 
-fn item(node: &Node, container: &Container) -> cri::Container {
+/// As [`life`], of a container that is there: none where a removal has taken it away since it was looked up.
+fn present(node: &Node, container: &Container) -> Option<Life> {
+    let life = life(node, container);
+    // A removal says so before it begins.
+    let removed = life.state == cri::ContainerState::ContainerUnknown && container.phase() == Phase::Removing;
+    (!removed).then_some(life)
+}
+
+fn item(node: &Node, container: &Container) -> Option<cri::Container> {
     let config = config(container);
     let record = &container.record;
-    cri::Container {
+    let life = present(node, container)?;
+    Some(cri::Container {
         id: container.id().to_owned(),
         pod_sandbox_id: record.pod.to_string(),
         metadata: config.metadata.clone(),
         image: Some(config.image.clone().unwrap_or_default()),
         image_ref: record.image_id.to_string(),
-        state: life(node, container).state.into(),
+        state: life.state.into(),
         created_at: record.created_at,
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
         image_id: record.image_id.to_string(),
-    }
+    })
 }
 
-/// A container in full.
-pub(crate) fn described(node: &Node, container: &Container) -> Result<cri::ContainerStatus> {
+/// A container in full; none where a removal has taken it away. What can't be found out is said in its state and message.
+pub(crate) fn described(node: &Node, container: &Container) -> Option<cri::ContainerStatus> {
     let config = config(container);
     let record = &container.record;
-    let life = life(node, container);
+    let life = present(node, container)?;
     let asked = config.image.clone().unwrap_or_default();
     let image = images::known_as(node, &record.image_id, &asked.image);
     let resources = config.linux.as_ref().and_then(|linux| linux.resources.clone());
     let signal = spec::signal::to_cri(record.stop_signal);
-    Ok(cri::ContainerStatus {
+    Some(cri::ContainerStatus {
         id: container.id().to_owned(),
         metadata: config.metadata.clone(),
         state: life.state.into(),

@@ -39,7 +39,7 @@ pub(crate) async fn status(
     node.blocking(move || {
         let rows = node_too.containers.all();
         let of_pod = rows.iter().filter(|row| row.record.pod == pod.record.id);
-        let containers_statuses = of_pod.filter_map(|row| container::view::described(&node_too, row).ok());
+        let containers_statuses = of_pod.filter_map(|row| container::view::described(&node_too, row));
         Ok::<_, Error>(cri::PodSandboxStatusResponse {
             containers_statuses: containers_statuses.collect(),
             info: if request.verbose { info(&node_too, &pod) } else { BTreeMap::new() },
