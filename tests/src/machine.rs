@@ -14,6 +14,8 @@ pub enum Need {
     Cpuset,
     /// The hugetlb controller.
     HugePages,
+    /// The kernel's side of file systems in user space.
+    Fuse,
     /// Controllers of cgroup v2.
     CgroupV2,
     /// Controllers of cgroup v1.
@@ -27,6 +29,7 @@ impl Need {
             Self::LegacyIptables => "iptables-legacy",
             Self::Cpuset => "the cpuset controller",
             Self::HugePages => "the hugetlb controller",
+            Self::Fuse => "/dev/fuse",
             Self::CgroupV2 => "cgroup v2",
             Self::CgroupV1 => "cgroup v1",
         }
@@ -40,6 +43,7 @@ impl Need {
             Self::LegacyIptables => legacy_iptables(),
             Self::Cpuset => controller("cpuset"),
             Self::HugePages => controller("hugetlb"),
+            Self::Fuse => Path::new("/dev/fuse").exists(),
             Self::CgroupV2 => unified(),
             Self::CgroupV1 => !unified(),
         }

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 use slipway_tests::fault::{Strace, kill};
-use slipway_tests::{Node, Registry, Residue, residue, wait};
+use slipway_tests::{Need, Node, Registry, Residue, lacks, residue, wait};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -199,9 +199,8 @@ fn a_container_that_is_created_while_its_pod_is_removed_leaves_nothing() {
 
 #[test]
 fn a_bind_whose_file_system_is_silent_is_given_up_and_holds_nobody_else() {
-    if !Path::new("/dev/fuse").exists() {
-        let test = "a_bind_whose_file_system_is_silent_is_given_up_and_holds_nobody_else";
-        return slipway_tests::skip(test, "file systems in user space");
+    if lacks("a_bind_whose_file_system_is_silent_is_given_up_and_holds_nobody_else", &[Need::Fuse]) {
+        return;
     }
     let node = node();
     let silent = node.path("silent");
