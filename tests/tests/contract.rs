@@ -72,6 +72,8 @@ fn a_stop_whose_daemon_dies_and_stays_dead_still_ends_the_container() {
     node.launch();
     let status = node.status(&container);
     assert_eq!(status["exitCode"], 137, "{status:#}");
+    let time = |name: &str| status[name].as_str().expect("a time");
+    assert!(time("finishedAt") > time("startedAt"), "{status:#}");
     assert!(!deadline.exists());
 }
 

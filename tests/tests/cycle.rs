@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use slipway_tests::registry::{PASSWORD, USER};
-use slipway_tests::{Need, Node, Registry, lacks, wait};
+use slipway_tests::{Need, Node, Registry, lacks};
 
 #[test]
 fn a_daemon_answers_version_and_status() {
@@ -111,54 +111,6 @@ fn fetch(url: &str) -> String {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     String::from("nothing")
-}
-
-#[test]
-fn a_container_outlives_the_daemon_and_its_exit_is_known_exactly() {
-    let mut node = Node::start();
-    node.build("busybox:1", "");
-    let pod = node.pod("web", json!({}));
-    let container = node.container(
-        &pod,
-        "web",
-        "main",
-        "for i in 1 2 3 4 5 6 7 8 9; do echo line $i; sleep 0.1; done; exit 42",
-    );
-    node.kill();
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    node.launch();
-    let status = node.exited(&container);
-    assert_eq!(status["exitCode"], 42, "{status:#}");
-    assert_eq!(node.crictl(&["logs", &container]).ok().lines().count(), 9);
-}
-
-#[test]
-fn a_stop_whose_daemon_dies_still_ends_the_container() {
-    let mut node = Node::start();
-    node.build("busybox:1", "");
-    let pod = node.pod("web", json!({}));
-    let container =
-        node.container(&pod, "web", "main", "trap 'echo told' TERM; echo ready; while :; do sleep 0.1; done");
-    let log = node.path("logs/web/main.log");
-    let says = |word: &str| std::fs::read_to_string(&log).is_ok_and(|text| text.contains(word));
-    wait("the trap", || says("ready"));
-    let pid = node.crictl(&["inspect", &container]).json()["info"]["pid"].clone();
-    let mut stop = std::process::Command::new(slipway_tests::folder("SLIPWAY_PEERS").join("crictl"))
-        .args(["--config", "/dev/null", "--runtime-endpoint", &format!("unix://{}", node.socket().display())])
-        .args(["stop", "-t", "2", &container])
-        .stderr(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .expect("crictl starts");
-    wait("the signal", || says("told"));
-    node.kill();
-    let _ = stop.wait();
-    wait("the end without a daemon", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
-    node.launch();
-    let status = node.exited(&container);
-    assert_eq!(status["exitCode"], 137, "{status:#}");
-    let last = status["finishedAt"].as_str().expect("a time").to_owned();
-    assert!(!last.starts_with("1970"), "{status:#}");
 }
 
 #[test]
