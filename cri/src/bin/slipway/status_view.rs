@@ -34,20 +34,73 @@ pub(crate) fn with_readable_times(mut status: Value, names: &[&str]) -> Value {
     status
 }
 
-/// One alone, or all in an array; nothing for none.
-pub(crate) fn print(format: Format, mut views: Vec<Value>) -> Result<()> {
-    match (views.len(), views.pop()) {
-        (_, None) => Ok(()),
-        (1, Some(only)) => output::value(format, &only),
-        (_, Some(last)) => {
-            views.push(last);
-            output::value(format, &Value::Array(views))
+/// How states are to be shown, as typed.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct How {
+    /// Output format: json, yaml or table
+    #[arg(short, long, default_value = "json")]
+    pub(crate) output: Format,
+    /// Leave the runtime's verbose texts out
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// States on their way to be shown: a table is printed at once, objects together when all are there.
+#[derive(Debug)]
+pub(crate) struct States {
+    how: How,
+    objects: Vec<Value>,
+}
+
+impl States {
+    pub(crate) fn new(how: How) -> Self {
+        Self { how, objects: Vec::new() }
+    }
+
+    /// Whether the runtime is to be asked for its verbose texts.
+    pub(crate) fn verbose(&self) -> bool {
+        !self.how.quiet
+    }
+
+    pub(crate) fn are_tables(&self) -> bool {
+        self.how.output == Format::Table
+    }
+
+    /// Shows a state, in whichever of its two forms is asked for, with the runtime's verbose texts.
+    pub(crate) fn show(
+        &mut self,
+        info: &BTreeMap<String, String>,
+        table: impl FnOnce() -> Result<()>,
+        object: impl FnOnce() -> Result<Value>,
+    ) -> Result<()> {
+        if !self.are_tables() {
+            self.push(with_info(object()?, info));
+            return Ok(());
+        }
+        table()?;
+        if self.verbose() { output::line(info_line(info)) } else { Ok(()) }
+    }
+
+    pub(crate) fn push(&mut self, object: Value) {
+        self.objects.push(object);
+    }
+
+    /// One object alone, or all in an array; nothing for none.
+    pub(crate) fn print(mut self) -> Result<()> {
+        match (self.objects.len(), self.objects.pop()) {
+            (_, None) => Ok(()),
+            (1, Some(only)) => output::value(self.how.output, &only),
+            (_, Some(last)) => {
+                self.objects.push(last);
+                output::value(self.how.output, &Value::Array(self.objects))
+            }
         }
     }
 }
 
 /// The runtime's verbose texts on one line, as crictl's tables have them.
-pub(crate) fn info_line(info: &BTreeMap<String, String>) -> String {
+fn info_line(info: &BTreeMap<String, String>) -> String {
     let texts: Vec<String> = info.iter().map(|(name, text)| format!("{name}:{text}")).collect();
     format!("Info: map[{}]", texts.join(" "))
 }

@@ -6,7 +6,7 @@ use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::protojson::Registry;
-use crate::{output, status_view, units};
+use crate::{output, units};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -23,7 +23,7 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
         return print("Image", &answer.image_filesystems);
     }
     let status = Registry::load()?.to_json("runtime.v1.ImageFsInfoResponse", &answer)?;
-    status_view::print(args.output, vec![serde_json::json!({ "status": status })])
+    output::value(args.output, &serde_json::json!({ "status": status }))
 }
 
 fn print(kind: &str, filesystems: &[FilesystemUsage]) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::protojson::Registry;
-use crate::status_view;
+use crate::{output, status_view};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -39,5 +39,5 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
             object.insert("features".to_owned(), registry.compact("runtime.v1.RuntimeFeatures", features)?);
         }
     }
-    status_view::print(args.output, vec![view])
+    output::value(args.output, &view)
 }

@@ -5,22 +5,18 @@ use slipway_proto::runtime::v1::{ContainerStatus, ContainerStatusRequest};
 use slipway_proto::slipway::v1 as own;
 
 use super::ps;
-use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::protojson::Registry;
+use crate::status_view::{How, States};
 use crate::{output, status_view, units};
 
 const TIMES: [&str; 3] = ["createdAt", "startedAt", "finishedAt"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Output format: json, yaml or table
-    #[arg(short, long, default_value = "json")]
-    output: Format,
-    /// Leave the runtime's verbose texts out
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    how: How,
     #[command(flatten)]
     which: ps::Which,
     /// Ids (or names, when called slipway); without any, those that the filters find
@@ -35,34 +31,29 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
         args.containers
     };
     let registry = Registry::load()?;
-    let mut views = Vec::new();
+    let mut states = States::new(args.how);
     for id in ids {
-        if session.speaks_own() && args.output != Format::Table {
+        if session.speaks_own() && !states.are_tables() {
             match own_view(&id, &registry, session).await {
                 Err(error) if error.is_unimplemented() => {}
                 result => {
-                    views.push(result?);
+                    states.push(result?);
                     continue;
                 }
             }
         }
-        let request = ContainerStatusRequest { container_id: id.clone(), verbose: !args.quiet };
+        let request = ContainerStatusRequest { container_id: id.clone(), verbose: states.verbose() };
         let answer = session.runtime().await?.container_status(request).await;
         let answer = answer.map_err(Error::call(format!("inspect container {id}")))?.into_inner();
         let found = answer.status.unwrap_or_default();
-        if args.output == Format::Table {
-            print_table(&found)?;
-            if !args.quiet {
-                output::line(status_view::info_line(&answer.info))?;
-            }
-            continue;
-        }
-        let name = "runtime.v1.ContainerStatus";
-        let status = registry.with_nulls(name, registry.to_json(name, &found)?);
-        let status = status_view::with_readable_times(status, &TIMES);
-        views.push(status_view::with_info(status, &answer.info));
+        let object = || {
+            let name = "runtime.v1.ContainerStatus";
+            let status = registry.with_nulls(name, registry.to_json(name, &found)?);
+            Ok(status_view::with_readable_times(status, &TIMES))
+        };
+        states.show(&answer.info, || print_table(&found), object)?;
     }
-    status_view::print(args.output, views)
+    states.print()
 }
 
 fn print_table(container: &ContainerStatus) -> Result<()> {

@@ -3,20 +3,16 @@
 use slipway_proto::runtime::v1::{Image, ImageSpec, ImageStatusRequest};
 
 use super::images;
-use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::protojson::Registry;
-use crate::{output, status_view, units};
+use crate::status_view::{How, States};
+use crate::{output, units};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Output format: json, yaml or table
-    #[arg(short, long, default_value = "json")]
-    output: Format,
-    /// Leave the runtime's verbose texts out
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    how: How,
     /// Those of these names, when no id is given
     #[arg(long)]
     name: Option<String>,
@@ -34,24 +30,17 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
     }
     let mut client = session.images().await?;
     let registry = Registry::load()?;
-    let mut views = Vec::new();
+    let mut states = States::new(args.how);
     for name in names {
         let image = Some(ImageSpec { image: name.clone(), ..ImageSpec::default() });
-        let request = ImageStatusRequest { image, verbose: !args.quiet };
+        let request = ImageStatusRequest { image, verbose: states.verbose() };
         let answer = client.image_status(request).await;
         let answer = answer.map_err(Error::call(format!("inspect image {name}")))?.into_inner();
         let image = answer.image.ok_or_else(|| Error::Refused(format!("no such image {name:?} present")))?;
-        if args.output == Format::Table {
-            print_table(&image)?;
-            if !args.quiet {
-                output::line(status_view::info_line(&answer.info))?;
-            }
-            continue;
-        }
-        let status = registry.to_json("runtime.v1.Image", &image)?;
-        views.push(status_view::with_info(status, &answer.info));
+        let object = || registry.to_json("runtime.v1.Image", &image);
+        states.show(&answer.info, || print_table(&image), object)?;
     }
-    status_view::print(args.output, views)
+    states.print()
 }
 
 async fn found(args: &Args, session: &Session) -> Result<Vec<String>> {

@@ -3,20 +3,16 @@
 use slipway_proto::runtime::v1::{PodSandboxStatus, PodSandboxStatusRequest};
 
 use super::pods;
-use crate::args::Format;
 use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::protojson::Registry;
+use crate::status_view::{How, States};
 use crate::{output, status_view, time};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Output format: json, yaml or table
-    #[arg(short, long, default_value = "json")]
-    output: Format,
-    /// Leave the runtime's verbose texts out
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    how: How,
     #[command(flatten)]
     which: pods::Which,
     /// Ids; without any, those that the filters find
@@ -31,24 +27,19 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
     };
     let mut client = session.runtime().await?;
     let registry = Registry::load()?;
-    let mut views = Vec::new();
+    let mut states = States::new(args.how);
     for id in ids {
-        let request = PodSandboxStatusRequest { pod_sandbox_id: id.clone(), verbose: !args.quiet };
+        let request = PodSandboxStatusRequest { pod_sandbox_id: id.clone(), verbose: states.verbose() };
         let answer = client.pod_sandbox_status(request).await;
         let answer = answer.map_err(Error::call(format!("inspect pod {id}")))?.into_inner();
         let found = answer.status.unwrap_or_default();
-        if args.output == Format::Table {
-            print_table(&found)?;
-            if !args.quiet {
-                output::line(status_view::info_line(&answer.info))?;
-            }
-            continue;
-        }
-        let status = registry.to_json("runtime.v1.PodSandboxStatus", &found)?;
-        let status = status_view::with_readable_times(status, &["createdAt"]);
-        views.push(status_view::with_info(status, &answer.info));
+        let object = || {
+            let status = registry.to_json("runtime.v1.PodSandboxStatus", &found)?;
+            Ok(status_view::with_readable_times(status, &["createdAt"]))
+        };
+        states.show(&answer.info, || print_table(&found), object)?;
     }
-    status_view::print(args.output, views)
+    states.print()
 }
 
 fn print_table(pod: &PodSandboxStatus) -> Result<()> {
