@@ -88,8 +88,9 @@ pub async fn serve(
 ) -> Result<()> {
     let socket = config.socket();
     let node = Arc::new(build(config).await?);
-    node.tasks.spawn(recovery::resume(node.clone()));
+    // Ends are heard of before it is decided what those that were not heard of ask for.
     watch_ends(&node)?;
+    node.tasks.spawn(recovery::resume(node.clone()));
     tracing::info!(socket = %socket.display(), "serving");
     let server = http2::server()
         .add_service(

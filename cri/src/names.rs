@@ -26,6 +26,11 @@ impl Fingerprint {
     pub(crate) fn of(message: &impl prost::Message) -> Self {
         Self(Sha256::digest(message.encode_to_vec()).into())
     }
+
+    /// Of a request that is like no other: a fresh id is.
+    pub(crate) fn of_fresh(id: &str) -> Self {
+        Self(Sha256::digest(id).into())
+    }
 }
 
 #[derive(Debug)]
@@ -61,7 +66,7 @@ impl Names {
         }
     }
 
-    /// Marks a name as held, at start.
+    /// Marks a name as held: at start, and by its maker before others can find and remove what holds it.
     pub(crate) fn hold(&self, name: &str, id: &str) {
         self.lock().insert(name.to_owned(), Entry::Held { id: id.to_owned() });
     }
@@ -118,20 +123,29 @@ struct Flight {
 impl Flight {
     fn settle(mut self, result: Result<String>) {
         self.settled = true;
-        let mut table = self.names.lock();
-        match &result {
-            Ok(id) => table.insert(self.name.clone(), Entry::Held { id: id.clone() }),
-            Err(_) => table.remove(&self.name),
-        };
-        drop(table);
+        self.leave(result.as_ref().ok());
         self.sender.send_replace(Some(result.map_err(Arc::new)));
+    }
+
+    /// Gives the name to an id or back, unless it is another's by now: what was made may have been removed already.
+    fn leave(&self, holder: Option<&String>) {
+        let mut table = self.names.lock();
+        let ours = matches!(
+            table.get(&self.name),
+            Some(Entry::InFlight { outcome, .. }) if outcome.same_channel(&self.sender.subscribe())
+        );
+        match holder {
+            Some(id) if ours => drop(table.insert(self.name.clone(), Entry::Held { id: id.clone() })),
+            None if ours => drop(table.remove(&self.name)),
+            Some(_) | None => {}
+        }
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
         if !self.settled {
-            self.names.lock().remove(&self.name);
+            self.leave(None);
         }
     }
 }
@@ -193,6 +207,26 @@ mod tests {
         let fail = async { panic!("on purpose") };
         assert!(matches!(names.create("a", request("1"), fail).await, Err(Error::Lost { .. })));
         assert!(names.create("a", request("1"), async { Ok("id".to_owned()) }).await.is_ok());
+    }
+
+    /// A removal that came between the making of a thing and the end of its creation left the name taken for good.
+    #[tokio::test]
+    async fn a_thing_that_is_removed_before_its_creation_has_ended_leaves_its_name_free() {
+        for ends_well in [true, false] {
+            let names = names();
+            let work = {
+                let names = names.clone();
+                async move {
+                    names.hold("a", "1");
+                    names.release("a", "1");
+                    drop(names.claim("a", request("2"), std::future::pending()));
+                    if ends_well { Ok("1".to_owned()) } else { Err(Error::Lost { what: "it".to_owned() }) }
+                }
+            };
+            assert_eq!(names.create("a", request("1"), work).await.is_ok(), ends_well);
+            let third = names.claim("a", request("3"), async { Ok("3".to_owned()) });
+            assert!(matches!(third, Err(Error::InFlight { .. })), "the second has the name");
+        }
     }
 
     #[tokio::test]

@@ -231,16 +231,14 @@ impl<T: Owned> Table<T> {
         }
     }
 
-    /// Any owner's row of this id, unique prefix of one, or name.
+    /// Any owner's row of this id, name, or unique prefix of an id: a name may be the beginning of another's id.
     pub(crate) fn find(&self, id: &str) -> Result<Arc<T>> {
-        match self.find_by(id, |_| true) {
-            Err(Error::NotFound { .. }) => self
-                .all()
-                .into_iter()
-                .find(|row| row.owner() != Owner::Cri && row.name() == id)
-                .ok_or_else(|| self.absent(id)),
-            found => found,
-        }
+        let named = {
+            let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+            let named = || rows.values().find(|row| row.owner() != Owner::Cri && row.name() == id);
+            rows.get(id).or_else(named).cloned()
+        };
+        named.map_or_else(|| self.find_by(id, |_| true), Ok)
     }
 
     fn find_by(&self, id: &str, wanted: impl Fn(&T) -> bool) -> Result<Arc<T>> {

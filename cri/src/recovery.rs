@@ -103,10 +103,20 @@ pub(crate) fn resume(node: Arc<Node>) -> impl Future<Output = ()> + Send {
     }
     filled.extend(kept.iter().map(|row| row.record.pod.clone()));
     let empty = move |pod: &Pod| pod.record.owner == Owner::Run && !filled.contains(&pod.record.id);
+    // What ended while no daemon saw it: its pod goes down with it, as at any other time.
+    let over: BTreeSet<SandboxId> = kept
+        .iter()
+        .filter(|row| row.record.owner == Owner::Run && container::view::life(&node, row).finished_at != 0)
+        .map(|row| row.record.pod.clone())
+        .collect();
     let pods: Vec<_> = pods
         .into_iter()
         .filter_map(|pod| {
-            let phase = if empty(&pod) { Phase::Removing } else { pod.phase() };
+            let phase = match pod.phase() {
+                _ if empty(&pod) => Phase::Removing,
+                Phase::Live if over.contains(&pod.record.id) => Phase::Stopping,
+                phase => phase,
+            };
             (phase != Phase::Live).then_some((pod, phase))
         })
         .collect();

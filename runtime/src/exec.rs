@@ -124,12 +124,15 @@ impl ExecSession {
         }
     }
 
-    /// Reads both outputs until the process has ended and nothing is left in them.
-    pub(crate) fn collect(mut self) -> Result<ExecOutput> {
+    /// Reads both outputs until the process has ended and nothing is left in them, or nobody wants them any more.
+    pub(crate) fn collect(mut self, client: &OwnedFd) -> Result<ExecOutput> {
         let mut outputs = [Output::new(self.stdout.take()), Output::new(self.stderr.take())];
         loop {
             let ended = {
-                let mut polled = vec![PollFd::new(&self.connection, PollFlags::IN)];
+                let mut polled = vec![
+                    PollFd::new(&self.connection, PollFlags::IN),
+                    PollFd::new(client, PollFlags::empty()),
+                ];
                 polled.extend(
                     outputs
                         .iter()
@@ -140,7 +143,16 @@ impl ExecSession {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(errno) => return Err(Error::Kernel { call: "poll".into(), source: errno.into() }),
                 }
-                polled.first().is_some_and(|connection| !connection.revents().is_empty())
+                let told =
+                    |at: usize| polled.get(at).is_some_and(|one: &PollFd<'_>| !one.revents().is_empty());
+                if told(1) {
+                    // The end of this session kills the process.
+                    return Err(Error::Kernel {
+                        call: "wait for a process that nobody waits for".into(),
+                        source: ErrorKind::BrokenPipe.into(),
+                    });
+                }
+                told(0)
             };
             if ended {
                 break;

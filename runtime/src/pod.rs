@@ -255,15 +255,15 @@ impl Container {
         })
     }
 
-    /// Waits for the end.
+    /// Waits for the end; beyond what a clock can count, for as long as it takes.
     pub(crate) fn wait(&self, timeout: Duration) -> Option<ContainerState> {
-        let end = Instant::now() + timeout;
+        let end = Instant::now().checked_add(timeout);
         let mut state = lock(&self.state);
         loop {
             if matches!(*state, ContainerState::Exited { .. }) {
                 return Some(state.clone());
             }
-            let left = end.saturating_duration_since(Instant::now());
+            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return None;
             }

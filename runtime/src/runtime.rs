@@ -287,13 +287,14 @@ impl Runtime {
         receiver
     }
 
-    /// Runs a process to its end and collects what it writes.
+    /// Runs a process to its end and collects what it writes. It is killed when the other end of the pipe `client` is
+    /// closed.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::WrongState`], [`Error::Program`], and others.
-    pub fn exec_sync(&self, id: &ContainerId, exec: &Exec) -> Result<ExecOutput> {
+    pub fn exec_sync(&self, id: &ContainerId, exec: &Exec, client: &OwnedFd) -> Result<ExecOutput> {
         let exec = Exec { stdin: false, tty: false, ..exec.clone() };
-        self.shared.exec(id, &exec)?.collect()
+        self.shared.exec(id, &exec)?.collect(client)
     }
 
     /// Runs a process whose streams are the caller's.

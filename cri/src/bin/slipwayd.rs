@@ -10,6 +10,10 @@ use slipway_cri::{Error, Result, daemon};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// How many calls may wait in the kernel at once. A stop waits for its container's grace, an ExecSync for its process: a
+/// node that is drained has one for each container, and the lists that kubelet judges the node by come after them.
+const WAITING: usize = 16 << 10;
+
 fn main() -> ExitCode {
     slipway_runtime::keep_heap_small();
     match run(&Arguments::parse()) {
@@ -39,6 +43,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     raise_open_files();
     let threads = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(WAITING)
         .build()
         .map_err(|source| Error::Io { action: "start", path: "threads".into(), source })?;
     let outcome = threads.block_on(serve(config));

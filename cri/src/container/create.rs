@@ -51,7 +51,7 @@ pub(crate) async fn make(
     let fingerprint = Fingerprint::of(&request);
     let id = ContainerId::new(fresh_id()?)?;
     let draft = Draft { id, name: name.clone(), pod, config, extra };
-    let work = carry_out(node.clone(), draft, request);
+    let work = Box::pin(carry_out(node.clone(), draft, request));
     node.container_names.create(&name, fingerprint, work).await
 }
 
@@ -83,6 +83,7 @@ async fn carry_out(node: Arc<Node>, draft: Draft, request: cri::CreateContainerR
     };
     match made.map_err(|_| Error::Lost { what: "creation of a container".to_owned() })? {
         Ok(container) => {
+            node.container_names.hold(&container.record.name, id.as_str());
             let row = node.containers.insert(id.as_str(), container);
             // A removal of the pod says so before it looks for containers: it has seen this one, or is seen here.
             if pod.phase() == Phase::Removing {

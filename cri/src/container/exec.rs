@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::pipe::{PipeFlags, pipe_with};
 use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::Exec;
 
@@ -22,7 +23,9 @@ pub(crate) async fn exec_sync(
     let timeout = Some(Duration::from_secs(seconds)).filter(|timeout| !timeout.is_zero());
     let exec = Exec { argv: request.cmd, timeout, ..Exec::default() };
     let (runtime, id) = (node.runtime.clone(), container.record.id.clone());
-    let output = node.blocking(move || runtime.exec_sync(&id, &exec)).await?;
+    // The process ends with the call, as by a client that gives up: this end is closed then.
+    let (client, _waiting) = pipe_with(PipeFlags::CLOEXEC).map_err(Error::io("make", "a pipe"))?;
+    let output = node.blocking(move || runtime.exec_sync(&id, &exec, &client)).await?;
     if output.timed_out {
         return Err(Error::TimedOut { what: format!("command in container {}", container.id()), seconds });
     }

@@ -7,6 +7,7 @@ use slipway_proto::runtime::v1 as cri;
 use slipway_proto::slipway::v1 as own;
 use slipway_runtime::spec::{Privilege, default_spec};
 use slipway_runtime::{ContainerEvent, ContainerState};
+use tokio::sync::oneshot;
 
 use crate::container::create::{self, Extra};
 use crate::error::{Error, Result};
@@ -20,11 +21,30 @@ const PORT_ATTEMPTS: u32 = 5;
 /// How long attached clients have to read the end of what a container wrote.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Makes a container in a pod of its own, and starts it when the client does not attach first.
+/// Makes a container in a pod of its own, and starts it when the client does not attach first. What nobody waits for any
+/// more when it is there is removed: its name would be taken, by what nobody knows of.
 pub(crate) async fn run(
     node: &Arc<Node>,
     request: own::RunContainerRequest,
 ) -> Result<own::RunContainerResponse> {
+    let (answer, outcome) = oneshot::channel();
+    let work = {
+        let node = node.clone();
+        async move {
+            let outcome = Box::pin(carry_out(&node, request)).await;
+            let Err(Ok(unheard)) = answer.send(outcome) else { return };
+            let Ok(row) = node.containers.find(&unheard.id) else { return };
+            if let Err(error) = remove_both(&node, row).await {
+                let container = unheard.id;
+                tracing::warn!(container, error = error.chain(), "what nobody waits for stays");
+            }
+        }
+    };
+    node.tasks.spawn(work);
+    outcome.await.map_err(|_| Error::Lost { what: "run of a container".to_owned() })?
+}
+
+async fn carry_out(node: &Arc<Node>, request: own::RunContainerRequest) -> Result<own::RunContainerResponse> {
     let name = name(node, &request.name)?;
     node.store.resolve(&request.image)?;
     let pod = make_pod(node, &name, &request).await?;

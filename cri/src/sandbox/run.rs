@@ -28,8 +28,12 @@ pub(crate) async fn make(
 ) -> Result<String> {
     let name = validate::name(request.config.as_ref().and_then(|config| config.metadata.as_ref()))?;
     let config = validate::config(SandboxId::new(fresh_id()?)?, &request)?;
+    let fingerprint = match owner {
+        Owner::Cri => Fingerprint::of(&request),
+        // The pod is one container's: who joined its making would take it away when that container is another's.
+        Owner::Run => Fingerprint::of_fresh(config.id.as_str()),
+    };
     let draft = Draft { name: name.clone(), owner, config };
-    let fingerprint = Fingerprint::of(&request);
     let work = carry_out(node.clone(), draft, request);
     node.pod_names.create(&name, fingerprint, work).await
 }
@@ -44,6 +48,7 @@ async fn carry_out(node: Arc<Node>, draft: Draft, request: cri::RunPodSandboxReq
     let id = draft.config.id.clone();
     match bring_up(&node, draft, request).await {
         Ok(pod) => {
+            node.pod_names.hold(&pod.record.name, id.as_str());
             let row = node.pods.insert(id.as_str(), pod);
             tracing::info!(pod = row.id(), name = row.record.name, "pod is ready");
             Ok(id.to_string())
