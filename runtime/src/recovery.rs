@@ -81,11 +81,21 @@ fn load_containers(shared: &Shared) -> Result<()> {
 }
 
 fn load_container(path: PathBuf, loaded: Loaded<ContainerRecord>) -> Result<Container> {
-    let ended = state::read::<EndRecord>(&path.join("ended")).unwrap_or_default();
-    let started = state::read::<StartRecord>(&path.join("started")).unwrap_or_default();
+    let ended = match state::read::<EndRecord>(&path.join("ended")) {
+        Ok(ended) => ended.map(|loaded| loaded.value),
+        Err(error) => {
+            // It has ended, and is not to be started once more.
+            tracing::error!(%error, "how a container has ended is not known any more");
+            Some(EndRecord::lost(0))
+        }
+    };
+    let started = state::read::<StartRecord>(&path.join("started")).unwrap_or_else(|error| {
+        tracing::error!(%error, "what a container was started with is not known any more");
+        None
+    });
     let identity = started.as_ref().and_then(|started| started.value.identity.clone());
     let state = match (ended, started) {
-        (Some(end), _) => end.value.state(),
+        (Some(end), _) => end.state(),
         (None, Some(started)) if !loaded.this_boot => {
             let end = EndRecord::lost(started.value.at);
             state::write(&path.join("ended"), &end)?;

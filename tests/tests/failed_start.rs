@@ -84,6 +84,29 @@ fn a_start_that_is_not_tried_leaves_the_container_created() {
     let _ = node.crictl(&["rm", &id]).ok();
 }
 
+#[test]
+fn a_container_whose_end_can_not_be_read_is_reported_and_not_started_once_more() {
+    let mut node = Node::start();
+    node.build("busybox:1", "");
+    let pod = Pod::start(&node, "web", json!({}));
+    let id = pod.create("main", "", json!({"command": ["/no/such/program"]})).ok().to_owned();
+    assert!(node.crictl(&["start", &id]).error().contains("/no/such/program"));
+    let record = node.path(format!("lib/containers/{id}/ended"));
+    node.kill();
+    let mut bytes = std::fs::read(&record).expect("the end's record");
+    *bytes.last_mut().expect("a byte") ^= 1;
+    std::fs::write(&record, bytes).expect("the record is damaged");
+    node.launch();
+    let status = node.status(&id);
+    assert_eq!(
+        (&status["state"], &status["reason"]),
+        (&json!("CONTAINER_EXITED"), &json!("MonitorLost")),
+        "{status:#}"
+    );
+    assert!(node.log().contains(&record.display().to_string()), "{}", node.log());
+    let _ = node.crictl(&["rm", &id]).ok();
+}
+
 /// Who asks while another's start is under way is told that it failed, not that the container is there.
 #[test]
 fn of_two_starts_at_once_that_fail_neither_is_told_of_success() {
