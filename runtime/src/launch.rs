@@ -229,9 +229,11 @@ pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -
     let record = pod.record();
     let Some(cgroup) = record.cgroup else { return Ok(()) };
     let resources = LinuxResourcesBuilder::default().build().unwrap_or_default();
-    let planned = cgroup.plan("pause")?;
+    // Pods may have one parent, and each its own first process.
+    let name = format!("pause-{}", record.config.id);
+    let planned = cgroup.plan(&name)?;
     pod.update(|record| record.pause = Some(planned))?;
-    let cgroup = cgroup.container("pause", &self::resources(Some(&resources)))?;
+    let cgroup = cgroup.container(&name, &self::resources(Some(&resources)))?;
     let mut descriptors = Descriptors::default();
     let program = pause_program(&shared.config.root)?;
     let root = namespace::tmpfs(&[("mode", "0755"), ("size", "64k")], MountAttrFlags::empty())?;

@@ -61,7 +61,8 @@ pub fn skip(test: &str, why: &str) {
     let path = folder("SLIPWAY_SKIPS");
     let mut list =
         std::fs::OpenOptions::new().append(true).create(true).open(path).expect("the list of skips opens");
-    writeln!(list, "{test}: {why}").expect("the list of skips is written");
+    // In one piece, for other tests write to it at the same time.
+    list.write_all(format!("{test}: {why}\n").as_bytes()).expect("the list of skips is written");
 }
 
 /// Waits until something is so.

@@ -21,6 +21,29 @@ fn a_limit_of_huge_pages_is_the_kernel_s() {
     let id = pod.run("main", "exec sleep 1000", asked);
     let file = if machine::unified() { "hugetlb.2MB.max" } else { "hugetlb/hugetlb.2MB.limit_in_bytes" };
     assert_eq!(pod.exec(&id, &format!("cat /sys/fs/cgroup/{file}")), "4194304");
+    let none = json!({"linux": {"resources": {"hugepage_limits": [{"page_size": "2MB", "limit": 0}]}}});
+    let id = pod.run("none", "exec sleep 1000", none);
+    assert_eq!(pod.exec(&id, &format!("cat /sys/fs/cgroup/{file}")), "0");
+}
+
+/// The first processes of two pods had one cgroup where the pods had one parent, so that the second pod did not start and, in
+/// going, ended the first one's.
+#[test]
+fn pods_of_one_cgroup_parent_share_nothing_else() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let more = json!({"linux": {
+        "cgroup_parent": format!("{}/parent", node.cgroup()),
+        "security_context": {"namespace_options": {"network": 2, "pid": 0}},
+    }});
+    let first = Pod::start(&node, "first", more.clone());
+    let id = first.run("main", "exec sleep 1000", json!({}));
+    let second = Pod::start(&node, "second", more);
+    assert_eq!(second.says("main", "cat /proc/1/comm", json!({})), "pause\n");
+    let _ = node.crictl(&["rmp", "-f", &second.id]).ok();
+    assert_eq!(first.exec(&id, "cat /proc/1/comm"), "pause");
+    assert_eq!(node.status(&id)["state"], "CONTAINER_RUNNING");
+    let _ = node.crictl(&["rmp", "-f", &first.id]).ok();
 }
 
 /// A daemon that is not a [`Node`]'s: it is put into a cgroup, as an init system does it.

@@ -92,10 +92,10 @@ fn memory(wanted: &cri::LinuxContainerResources) -> LinuxMemory {
     memory
 }
 
-/// kubelet sends a limit of 0 for every size of the node: that wishes nothing of a node without the controller.
+/// kubelet sends a limit of 0 for every size of the node, which the runtime leaves out where huge pages can't be limited.
 fn hugepages(limits: &[cri::HugepageLimit]) -> Result<Vec<LinuxHugepageLimit>> {
-    let wished = limits.iter().filter(|limit| limit.limit != 0);
-    wished
+    limits
+        .iter()
         .map(|limit| {
             let bad = |reason: String| Error::invalid(format!("{AT}.hugepage_limits"), reason);
             let bytes =
@@ -128,12 +128,16 @@ mod tests {
     }
 
     #[test]
-    fn hugepage_limits_of_0_wish_nothing() {
+    fn a_hugepage_limit_of_0_is_a_limit() {
         let limit = cri::HugepageLimit { page_size: "2MB".into(), limit: 0 };
         let spec =
             filled(cri::LinuxContainerResources { hugepage_limits: vec![limit], ..Default::default() });
         let resources = spec.unwrap().linux().clone().unwrap().resources().clone().unwrap();
-        assert!(resources.hugepage_limits().is_none());
+        let limits = resources.hugepage_limits().clone().unwrap();
+        assert_eq!(
+            limits.iter().map(|limit| (limit.page_size().as_str(), limit.limit())).collect::<Vec<_>>(),
+            [("2MB", 0)]
+        );
         assert_eq!(resources.memory().and_then(|memory| memory.limit()), None);
     }
 
