@@ -10,6 +10,10 @@ use tonic::{Code, Status};
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The metadata of a gRPC status that tells of a program which did not become a process: the exit status that a shell has
+/// for that, 126 or 127.
+pub const PROGRAM_STATUS: &str = "slipway-program-status";
+
 /// A failure of the daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -214,6 +218,17 @@ impl Error {
         slipway_runtime::chain(self)
     }
 
+    /// The exit status by which shells tell that a program can't be executed (126) or does not exist (127).
+    fn program_status(&self) -> Option<u16> {
+        match self {
+            Self::Runtime(slipway_runtime::Error::Program { source, .. }) => {
+                Some(if source.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
+            }
+            Self::Joined(error) => error.program_status(),
+            _ => None,
+        }
+    }
+
     fn prefix(&self) -> &'static str {
         match self {
             // kubelet looks for these words to tell the user what a pull needs.
@@ -285,7 +300,11 @@ fn io_code(error: &io::Error) -> Code {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        Self::new(error.code(), format!("{}{}", error.prefix(), error.chain()))
+        let mut status = Self::new(error.code(), format!("{}{}", error.prefix(), error.chain()));
+        if let Some(number) = error.program_status() {
+            status.metadata_mut().insert(PROGRAM_STATUS, number.into());
+        }
+        status
     }
 }
 
@@ -301,6 +320,21 @@ mod tests {
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(status.message().matches("No space left").count(), 1, "{}", status.message());
         assert!(status.message().starts_with("write /x: "), "{}", status.message());
+    }
+
+    #[test]
+    fn a_program_that_does_not_run_has_the_status_that_shells_give_it() {
+        let told = |errno| {
+            let source = io::Error::from_raw_os_error(errno);
+            let error = slipway_runtime::Error::Program { id: "c".into(), program: "p".into(), source };
+            let status = Status::from(Error::Joined(Arc::new(error.into())));
+            status.metadata().get(PROGRAM_STATUS).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        assert_eq!(told(2).as_deref(), Some("127"), "ENOENT");
+        assert_eq!(told(13).as_deref(), Some("126"), "EACCES");
+        assert_eq!(told(8).as_deref(), Some("126"), "ENOEXEC");
+        let other = Status::from(Error::invalid("name", "it is empty"));
+        assert!(other.metadata().is_empty(), "{other:?}");
     }
 
     #[test]

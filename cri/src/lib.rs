@@ -24,4 +24,4 @@ mod service;
 mod spec;
 mod status;
 
-pub use error::{Error, Result};
+pub use error::{Error, PROGRAM_STATUS, Result};

@@ -48,6 +48,60 @@ fn an_interrupt_stops_an_attached_run() {
 }
 
 #[test]
+fn a_run_that_fails_by_itself_has_a_status_apart_from_the_programs() {
+    let node = Node::start();
+    let made = "RUN echo text >/plain && printf '#!/absent\\n' >/script && chmod 755 /script\n";
+    node.build("busybox:1", made);
+    let sleep = ["run", "-d", "--name", "boat", "--network", "host", "busybox:1", "sleep", "1000"];
+    let _ = node.slipway(&sleep).ok();
+    for (words, status, says) in [
+        (&["busybox:1", "sh", "-c", "exit 1"][..], 1, ""),
+        (&["busybox:1", "sh", "-c", "exit 125"], 125, ""),
+        (&["busybox:1", "/absent"], 127, "/absent"),
+        (&["busybox:1", "absent"], 127, "absent"),
+        (&["busybox:1", "/script"], 127, "/script"),
+        (&["busybox:1", "/plain"], 126, "/plain"),
+        (&["busybox:1", "/etc"], 126, "/etc"),
+        (&["--no-pull", "absent:1"], 125, "absent:1"),
+        (&["--name", "boat", "busybox:1", "true"], 125, "boat"),
+        (&["--name", "a b", "busybox:1", "true"], 125, "a b"),
+        (&["-v", "/absent:/b", "busybox:1", "true"], 125, "/absent"),
+        (&["--user", "stranger", "busybox:1", "true"], 125, "stranger"),
+        (&["--network", "mars", "busybox:1"], 1, "mars"),
+    ] {
+        let ran = node.slipway(&[&["run", "--rm"], words].concat());
+        assert_eq!((ran.status, ran.stdout.as_str()), (status, ""), "{ran:#?}");
+        assert!(ran.stderr.lines().count() == usize::from(!says.is_empty()), "{ran:#?}");
+        assert!(ran.stderr.contains(says), "{ran:#?}");
+    }
+    assert_eq!(node.slipway(&["run", "-d", "--network", "host", "busybox:1", "/absent"]).status, 127);
+    assert_eq!(node.slipway(&["run", "-d", "--network", "host", "busybox:1", "/plain"]).status, 126);
+    assert_eq!(node.slipway(&["exec", "boat", "/absent"]).status, 1, "other verbs have one status");
+    assert_eq!(node.slipway(&["ps", "-a", "-q"]).ok().lines().count(), 1);
+}
+
+#[test]
+fn a_run_that_loses_the_daemon_or_finds_none_says_so_by_its_status() {
+    let mut node = Node::start();
+    node.build("busybox:1", "");
+    let script = "echo ready; exec sleep 1000";
+    let mut run = node.command();
+    run.args(["run", "--network", "host", "busybox:1", "sh", "-c", script]);
+    let mut run =
+        run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("slipway");
+    let mut line = String::new();
+    let stdout = run.stdout.as_mut().expect("its output");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    node.kill();
+    let lost = run.wait_with_output().expect("slipway ends");
+    assert_eq!(lost.status.code(), Some(125), "{lost:?}");
+    let none = node.slipway(&["run", "busybox:1", "true"]);
+    assert!(none.status == 125 && none.stderr.contains("connect"), "{none:#?}");
+    assert_eq!(node.slipway(&["ps"]).status, 1, "other verbs have one status");
+}
+
+#[test]
 fn a_detached_run_is_listed_executed_in_stopped_and_removed() {
     let node = Node::start();
     node.build("busybox:1", "");

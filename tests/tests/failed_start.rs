@@ -151,7 +151,7 @@ fn a_run_that_fails_to_start_says_why_once_and_leaves_nothing() {
     for flags in [&[][..], &["--rm"], &["-d"], &["-d", "--rm"]] {
         let arguments = [&["run", "--name", "boat"], flags, &["busybox:1", "/no/such/program"]].concat();
         let ran = node.slipway(&arguments);
-        assert_eq!((ran.status, ran.stderr.lines().count()), (1, 1), "{flags:?}: {ran:#?}");
+        assert_eq!((ran.status, ran.stderr.lines().count()), (127, 1), "{flags:?}: {ran:#?}");
         assert!(ran.stderr.contains("/no/such/program"), "{flags:?}: {ran:#?}");
         assert_eq!(node.slipway(&["ps", "-a", "-q"]).ok(), "", "{flags:?}");
         base.returns(&node, &format!("{flags:?}"));

@@ -143,10 +143,18 @@ pub(crate) enum PodCommand {
     Rmp(verb::rmp::Args),
 }
 
+const RUN_STATUS: &str = "\
+Exit status:
+  that of the command, or 128 and the signal that ended it
+  125 when slipway fails: no such image, a name or port in use, the daemon lost
+  126 when the program can't be executed
+  127 when there is no such program";
+
 /// The verbs of `slipway` alone.
 #[derive(Debug, Subcommand)]
 pub(crate) enum OwnCommand {
     /// Run a command in a new container
+    #[command(after_help = RUN_STATUS)]
     Run(Box<verb::run::Args>),
     /// Run a command in a container
     Exec(verb::exec::Args),

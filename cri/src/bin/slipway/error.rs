@@ -4,7 +4,14 @@ use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
+use slipway_cri::PROGRAM_STATUS;
+
 use crate::args::Dialect;
+
+/// The exit status for what was typed wrong.
+pub(crate) const USAGE: u8 = 1;
+/// The exit status of a `run` for which there is no better.
+const RUN_FAILED: u8 = 125;
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
@@ -35,6 +42,8 @@ pub(crate) enum Error {
     /// Some of several things went wrong; each has been told.
     #[error("{failed} of {total} failed")]
     Several { failed: usize, total: usize },
+    #[error("set the modes of the terminal")]
+    Terminal(#[source] io::Error),
     #[error("write to standard output")]
     Output(#[source] io::Error),
 }
@@ -49,6 +58,28 @@ impl Error {
     /// The socket's server does not know the call.
     pub(crate) fn is_unimplemented(&self) -> bool {
         matches!(self, Self::Call { status, .. } if status.code() == tonic::Code::Unimplemented)
+    }
+
+    /// Whoever read what is printed has gone, and needs no word about it.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(cause) if cause.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The exit status of a `run` that failed by itself, apart from what its program may end with: 126 when the program
+    /// can't be executed, 127 when there is none, 125 for the rest, as docker and podman have it.
+    pub(crate) fn status_of_run(&self) -> u8 {
+        match self {
+            Self::Usage(_) => USAGE,
+            Self::Call { status, .. } => {
+                let told = status.metadata().get(PROGRAM_STATUS).and_then(|value| value.to_str().ok());
+                match told {
+                    Some("126") => 126,
+                    Some("127") => 127,
+                    _ => RUN_FAILED,
+                }
+            }
+            _ => RUN_FAILED,
+        }
     }
 
     /// The error and its causes in one line.

@@ -16,6 +16,7 @@ mod refusal;
 mod status_view;
 mod streams;
 mod table;
+mod terminal;
 mod time;
 mod units;
 mod verb;
@@ -23,7 +24,7 @@ mod yaml;
 
 use std::process::ExitCode;
 
-use crate::args::{Dialect, Invocation};
+use crate::args::{Command, Dialect, Invocation, OwnCommand};
 use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::refusal::Refusal;
@@ -41,12 +42,14 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    let runs = matches!(invocation.command, Command::Own(OwnCommand::Run(_)));
     match perform(dialect, invocation) {
         Ok(code) => ExitCode::from(code),
-        Err(Error::Output(cause)) if cause.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(error) => {
-            output::note(format_args!("{}: {}", dialect.name(), error.describe(dialect)));
-            ExitCode::FAILURE
+            if !error.is_broken_pipe() {
+                output::note(format_args!("{}: {}", dialect.name(), error.describe(dialect)));
+            }
+            if runs { ExitCode::from(error.status_of_run()) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -6,6 +6,7 @@ use clap::CommandFactory;
 use clap::error::ErrorKind;
 
 use crate::args::Dialect;
+use crate::error::USAGE;
 
 /// crictl's verbs that this program does not have.
 const ABSENT: [&str; 16] = [
@@ -64,7 +65,7 @@ impl Refusal {
     fn line(error: &clap::Error, dialect: Dialect, verb: Option<&str>) -> Self {
         let program = dialect.name();
         let verb = verb.map(|verb| format!(" {verb}")).unwrap_or_default();
-        Self::Line(format!("{}: see {program}{verb} --help", line(error)), 1)
+        Self::Line(format!("{}: see {program}{verb} --help", line(error)), USAGE)
     }
 }
 
@@ -84,7 +85,7 @@ fn unknown(said: &str) -> Refusal {
     if ABSENT.contains(&verb) {
         return Refusal::Line(
             format!("the verb {verb} is not served yet: use the original crictl for it"),
-            1,
+            USAGE,
         );
     }
     Refusal::Line(format!("no help topic for {verb:?}: see crictl --help"), 3)

@@ -72,12 +72,20 @@ pub(crate) fn forward_stdin<M: Send + 'static>(sender: mpsc::Sender<M>, chunk: f
 pub(crate) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Interrupts {
     pub(crate) fn listen() -> Result<Self> {
         let listen = |kind| signal(kind).map_err(Error::Start);
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+        let interrupt = listen(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: listen(SignalKind::terminate())?, hangup: None })
+    }
+
+    /// SIGHUP too, for who has the modes of a terminal to give back. Others leave it to nohup(1).
+    pub(crate) fn with_hangup(mut self) -> Result<Self> {
+        self.hangup = Some(signal(SignalKind::hangup()).map_err(Error::Start)?);
+        Ok(self)
     }
 
     /// Waits for the next one; its number is returned.
@@ -85,6 +93,14 @@ impl Interrupts {
         tokio::select! {
             _ = self.interrupt.recv() => 2,
             _ = self.terminate.recv() => 15,
+            () = hangup(&mut self.hangup) => 1,
         }
+    }
+}
+
+async fn hangup(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -10,6 +10,7 @@ use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::output;
 use crate::streams::{self, Interrupts, Next};
+use crate::terminal::{self, Raw};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -22,7 +23,7 @@ pub(crate) struct Args {
     /// Send standard input to the command
     #[arg(short, long)]
     interactive: bool,
-    /// Give the command a terminal
+    /// Give the command a terminal; with --interactive it is this one
     #[arg(short, long)]
     tty: bool,
     /// Environment of the command
@@ -41,7 +42,29 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
+impl Args {
+    /// Whether this program's own terminal becomes the command's.
+    fn takes_terminal(&self) -> bool {
+        self.tty && self.interactive
+    }
+
+    fn start(&self) -> ExecStart {
+        ExecStart {
+            container: self.container.clone(),
+            command: self.command.clone(),
+            env: self.env.clone(),
+            working_dir: self.workdir.clone(),
+            user: self.user.clone(),
+            stdin: self.interactive,
+            tty: self.tty,
+        }
+    }
+}
+
 pub(crate) async fn perform(args: Args, session: &Session) -> Result<u8> {
+    if args.takes_terminal() {
+        terminal::required()?;
+    }
     if session.speaks_own() && args.timeout == 0 {
         match own(&args, session).await {
             Err(error) if error.is_unimplemented() => {}
@@ -72,23 +95,20 @@ async fn cri(args: Args, session: &Session) -> Result<u8> {
 
 async fn own(args: &Args, session: &Session) -> Result<u8> {
     let action = format!("exec in container {}", args.container);
-    let start = ExecStart {
-        container: args.container.clone(),
-        command: args.command.clone(),
-        env: args.env.clone(),
-        working_dir: args.workdir.clone(),
-        user: args.user.clone(),
-        stdin: args.interactive,
-        tty: args.tty,
-    };
     let mut interrupts = Interrupts::listen()?;
+    if args.takes_terminal() {
+        interrupts = interrupts.with_hangup()?;
+    }
     let (sender, receiver) = mpsc::channel(8);
-    let start = ExecRequest { message: Some(Message::Start(start)) };
     // The receiver is held here, so that there is room.
-    let _ = sender.send(start).await;
+    let _ = sender.send(ExecRequest { message: Some(Message::Start(args.start())) }).await;
+    if args.tty {
+        terminal::follow_size(sender.clone(), |size| ExecRequest { message: Some(Message::Resize(size)) })?;
+    }
     let answer = session.own().await?.exec(ReceiverStream::new(receiver)).await;
     let mut stream = answer.map_err(Error::call(action.as_str()))?.into_inner();
     streams::ready(&mut stream, &action).await?;
+    let raw = if args.takes_terminal() { Some(Raw::enter()?) } else { None };
     if args.interactive {
         let chunk = |data| ExecRequest { message: Some(Message::Stdin(data)) };
         let end = ExecRequest { message: Some(Message::StdinEnd(StdinEnd {})) };
@@ -100,6 +120,8 @@ async fn own(args: &Args, session: &Session) -> Result<u8> {
             number = interrupts.next() => return Ok(128 + number),
             next = streams::next(&mut stream, &action) => {
                 if let Next::Exit(exit) = next? {
+                    // What may be said of the end is for a terminal that begins lines on the left.
+                    drop(raw);
                     return Ok(streams::status(&exit));
                 }
             }
