@@ -1,4 +1,4 @@
-//! `slipway exec` at a terminal: a real one, whose other side is the test's. The client leads a session there, as it would
+//! `slipway exec` and `slipway run` at a terminal: a real one, whose other side is the test's. The client leads a session there, as it would
 //! below a shell.
 
 use std::fs::File;
@@ -143,6 +143,37 @@ fn a_command_has_the_size_and_the_keys_of_the_clients_terminal() {
     terminal.shows("read <end>", 1);
     assert_eq!(status(client), Some(7), "{:?}", terminal.text());
     assert!(terminal.is_as_before(), "{:?}", terminal.text());
+}
+
+#[test]
+fn a_run_has_the_terminal_until_it_ends() {
+    let node = boat();
+    let mut terminal = Terminal::open(91, 37);
+    let run = ["run", "-it", "--rm", "--name", "shell", "--network", "host", "busybox:1", "sh", "-c", SAYS];
+    let client = terminal.start(&node, &run);
+    terminal.shows("begun", 1);
+    terminal.types("ahoy\r");
+    terminal.shows("read <ahoy>", 1);
+    assert_eq!(terminal.text().matches("ahoy").count(), 2, "one echo: {:?}", terminal.text());
+    terminal.types("\x03");
+    terminal.shows("interrupted", 1);
+    terminal.resize(100, 40);
+    terminal.shows("now 40 100", 1);
+    terminal.types("end\r");
+    assert_eq!(status(client), Some(7), "{:?}", terminal.text());
+    assert!(terminal.is_as_before(), "{:?}", terminal.text());
+    let script = "trap 'exit 3' TERM; echo afloat; read -r line";
+    for (way, times) in [(Signal::TERM, 1), (Signal::HUP, 2)] {
+        let client = terminal.start(&node, &[&run[..8], &["sh", "-c", script]].concat());
+        terminal.shows("afloat", times);
+        assert!(!terminal.is_as_before());
+        signal(&client, way);
+        assert_eq!(status(client), Some(3), "it is stopped: {:?}", terminal.text());
+        assert!(terminal.is_as_before(), "{way:?}: {:?}", terminal.text());
+    }
+    let refused = node.slipway(&run);
+    assert_eq!((refused.status, refused.error()), (1, "slipway: input is not a terminal"), "{refused:#?}");
+    assert_eq!(node.slipway(&["ps", "-a", "-q"]).ok().lines().count(), 1, "the first one alone is left");
 }
 
 /// Starts a command at the terminal that does not end by itself.

@@ -10,6 +10,7 @@ use tonic::Streaming;
 use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::streams::{self, Interrupts, Next};
+use crate::terminal;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -37,6 +38,12 @@ impl Attached {
             let end = AttachRequest { message: Some(Message::StdinEnd(StdinEnd {})) };
             streams::forward_stdin(self.sender.clone(), chunk, end);
         }
+    }
+
+    /// Makes the size of the process's terminal that of this program's own, now and whenever it changes.
+    pub(super) fn follow_size(&self) -> Result<()> {
+        let message = |size| AttachRequest { message: Some(Message::Resize(size)) };
+        terminal::follow_size(self.sender.clone(), message)
     }
 }
 

@@ -1,10 +1,10 @@
 //! slipway's `run`: a command in a new container. Attached, its streams are connected before it starts, so that no line
-//! is lost; Ctrl-C stops it, a second one kills it.
+//! is lost; Ctrl-C stops it, a second one kills it. With -i and -t what is typed is the container's, Ctrl-C too.
 
 mod arguments;
 
 use slipway_proto::slipway::v1::{
-    RemoveContainerRequest, RunContainerResponse, StartContainerRequest, StopContainerRequest,
+    Exit, RemoveContainerRequest, RunContainerResponse, StartContainerRequest, StopContainerRequest,
 };
 use tonic::Code;
 
@@ -15,16 +15,20 @@ use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::output;
 use crate::streams::{self, Interrupts, Next};
+use crate::terminal::{self, Raw};
 
 /// How long the first Ctrl-C leaves the container to end by itself.
 const STOP_SECONDS: u32 = 10;
 
 pub(crate) async fn perform(args: Args, session: &Session) -> Result<u8> {
+    if args.takes_terminal() {
+        terminal::required()?;
+    }
     let created = create(&args, session).await?;
     if args.detach {
         return output::line(created.id).map(|()| 0);
     }
-    match follow(&created.id, args.interactive, session).await {
+    match follow(&created.id, &args, session).await {
         Ok(code) => {
             if args.removes() {
                 // The daemon removes it; once that is done, the name is free for the next one.
@@ -75,14 +79,23 @@ enum Failure {
     AfterStart(Error),
 }
 
-async fn follow(id: &str, interactive: bool, session: &Session) -> std::result::Result<u8, Failure> {
+async fn follow(id: &str, args: &Args, session: &Session) -> std::result::Result<u8, Failure> {
     let mut interrupts = Interrupts::listen().map_err(Failure::BeforeStart)?;
-    let attached = attach::open(id, interactive, session).await.map_err(Failure::BeforeStart)?;
+    if args.takes_terminal() {
+        interrupts = interrupts.with_hangup().map_err(Failure::BeforeStart)?;
+    }
+    let attached = attach::open(id, args.interactive, session).await.map_err(Failure::BeforeStart)?;
     let mut client = session.own().await.map_err(Failure::BeforeStart)?;
     let request = StartContainerRequest { container: id.to_owned() };
     let started = client.start_container(request).await;
     started.map_err(|status| Failure::BeforeStart(Error::call(format!("start container {id}"))(status)))?;
-    pump(id, attached, &mut interrupts, session).await.map_err(Failure::AfterStart)
+    if args.tty {
+        attached.follow_size().map_err(Failure::AfterStart)?;
+    }
+    let raw = if args.takes_terminal() { Some(Raw::enter().map_err(Failure::AfterStart)?) } else { None };
+    let exit = pump(id, attached, &mut interrupts, session).await;
+    drop(raw);
+    exit.map(|exit| streams::status(&exit)).map_err(Failure::AfterStart)
 }
 
 async fn pump(
@@ -90,7 +103,7 @@ async fn pump(
     mut attached: attach::Attached,
     interrupts: &mut Interrupts,
     session: &Session,
-) -> Result<u8> {
+) -> Result<Exit> {
     attached.send_input();
     let action = format!("follow container {id}");
     let mut timeout = STOP_SECONDS;
@@ -102,7 +115,7 @@ async fn pump(
             }
             next = streams::next(&mut attached.stream, &action) => {
                 if let Next::Exit(exit) = next? {
-                    return Ok(streams::status(&exit));
+                    return Ok(exit);
                 }
             }
         }

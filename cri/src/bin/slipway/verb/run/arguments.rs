@@ -15,9 +15,9 @@ pub(crate) struct Args {
     /// Send standard input to it
     #[arg(short, long, conflicts_with = "detach")]
     pub(super) interactive: bool,
-    /// Give it a terminal
+    /// Give it a terminal; with --interactive it is this one
     #[arg(short, long)]
-    tty: bool,
+    pub(super) tty: bool,
     /// Its name
     #[arg(long, default_value = "", hide_default_value = true)]
     name: String,
@@ -70,6 +70,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Whether this program's own terminal becomes the container's.
+    pub(super) fn takes_terminal(&self) -> bool {
+        self.tty && self.interactive
+    }
+
     pub(super) fn removes(&self) -> bool {
         self.rm
     }
