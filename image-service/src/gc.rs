@@ -54,11 +54,15 @@ fn layers(shared: &Shared) -> Result<u64> {
 /// Removes a layer's directory, recorded or not, unless something reaches it by now.
 fn layer(shared: &Shared, key: LayerKey, path: &Path) -> Result<u64> {
     let placing = shared.placing();
-    if shared.index().reachable().contains(&Held::Layer(key)) || fs::symlink_metadata(path).is_err() {
+    if fs::symlink_metadata(path).is_err() {
         return Ok(0);
     }
     let known = {
+        // It is forgotten in the same moment: who takes a lease after this does not find it any more.
         let mut index = shared.index();
+        if index.reachable().contains(&Held::Layer(key)) {
+            return Ok(0);
+        }
         index.placed.remove(&key);
         index.layers.remove(&key)
     };

@@ -60,10 +60,15 @@ fn sorted(value: Value) -> Value {
     }
 }
 
-/// Writes a small object; one that is here already is left as it is.
+/// Writes a small object that the caller has a lease on; one that is here already is left as it is.
 pub(crate) fn write_blob(shared: &Shared, digest: &Digest, bytes: &[u8]) -> Result<()> {
     let path = shared.places.blob(digest);
-    match std::fs::read(&path) {
+    let present = {
+        // A collection that looked before the lease was taken removes it before this looks.
+        let _placing = shared.placing();
+        std::fs::read(&path)
+    };
+    match present {
         Ok(present) if Digest::of(&present) == *digest => Ok(()),
         _ => durable::write(&path, bytes),
     }
