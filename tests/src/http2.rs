@@ -9,6 +9,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const ACK: u8 = 1;
@@ -76,6 +77,8 @@ impl Http2 {
         called.send(PREFACE);
         called.send(&frame(SETTINGS, 0, 0, &[]));
         called.await_kind(SETTINGS);
+        // The connection's window; before that it is smaller than a stream's.
+        called.await_kind(WINDOW_UPDATE);
         called.send(&frame(HEADERS, END_HEADERS, STREAM, &headers.concat()));
         called
     }

@@ -41,7 +41,7 @@ impl<'a> Pod<'a> {
     #[track_caller]
     pub fn run(&self, name: &str, script: &str, more: Value) -> String {
         let id = self.create(name, script, more).ok().to_owned();
-        let _ = self.node.crictl(&["start", &id]).ok();
+        self.node.start_script(&id, script);
         id
     }
 

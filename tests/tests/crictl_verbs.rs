@@ -27,11 +27,16 @@ fn ours(node: &Node, arguments: &[&str]) -> Output {
 fn same(node: &Node, arguments: &[&str]) {
     for attempt in 0..5 {
         let (theirs, ours) = (node.crictl(arguments), ours(node, arguments));
-        if (theirs.status, &theirs.stdout) == (ours.status, &ours.stdout) {
+        if (theirs.status, one_space(&theirs.stdout)) == (ours.status, one_space(&ours.stdout)) {
             return;
         }
         assert!(attempt < 4, "crictl:\n{theirs:#?}\nslipway:\n{ours:#?}");
     }
+}
+
+/// With one space after each colon: Go's protojson writes two in some builds of a program, so that nobody relies on it.
+fn one_space(json: &str) -> String {
+    json.replace("\":  ", "\": ")
 }
 
 /// Asserts that both refuse with the same status, and ours in one line that names the thing.
@@ -64,7 +69,7 @@ fn fleet() -> Fleet {
         let container = node.container_file(name, "busybox:1", script, more);
         let pod_file = node.path("web.pod.json").display().to_string();
         let id = node.crictl(&["create", &pod, &container, &pod_file]).ok().to_owned();
-        let _ = node.crictl(&["start", &id]).ok();
+        node.start_script(&id, script);
         id
     };
     let running = create("main", "echo out; echo err >&2; exec sleep 1000", names.clone());

@@ -4,7 +4,7 @@ use serde_json::json;
 use slipway_proto::runtime::v1 as cri;
 use slipway_proto::runtime::v1::image_service_client::ImageServiceClient;
 use slipway_proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
-use slipway_tests::{Node, Output, grpc};
+use slipway_tests::{Node, Output, grpc, node};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
@@ -141,8 +141,11 @@ fn a_wrong_configuration_is_told_by_its_file_and_key() {
 fn the_socket_is_where_the_arguments_say() {
     let folder = tempfile::tempdir().expect("a folder");
     let [root, state, socket] = ["root", "state", "there/cri.sock"].map(|name| folder.path().join(name));
+    let (config, cgroups) = (folder.path().join("slipwayd.toml"), node::cgroup_root(997));
+    std::fs::write(&config, format!("[runtime]\ncgroup_root = \"{cgroups}\"\n")).expect("a configuration");
     let mut daemon = Command::new(slipway_tests::folder("SLIPWAY_PROGRAMS").join("slipwayd"))
-        .args(["--config", "/dev/null"])
+        .arg("--config")
+        .arg(&config)
         .arg("--root")
         .arg(&root)
         .arg("--state")
@@ -166,5 +169,6 @@ fn the_socket_is_where_the_arguments_say() {
     let pid = rustix::process::Pid::from_child(&daemon);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the signal is sent");
     assert!(daemon.wait().expect("the daemon is reaped").success());
+    node::remove_cgroups(&cgroups);
     assert!(version.ok().contains("slipway"), "{version:#?}");
 }

@@ -193,7 +193,8 @@ fn a_client_attaches_later_and_an_interrupt_leaves_the_container() {
     assert_eq!(first.wait().expect("slipway ends").code(), Some(130));
     let mut second = spawn(&node, &["attach", "clock"]);
     let _ = reads(&mut second, "tick");
-    assert_eq!(node.slipway(&["exec", "clock", "touch", "/stop"]).status, 0);
+    // The end that it asks for may overtake its own.
+    let _ = node.slipway(&["exec", "clock", "touch", "/stop"]);
     assert_eq!(
         second.wait_with_output().expect("slipway ends").status.code(),
         Some(4),

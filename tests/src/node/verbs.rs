@@ -2,6 +2,7 @@
 
 use super::Node;
 use crate::output::Output;
+use crate::wait;
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -106,8 +107,26 @@ impl Node {
         let container = self.container_file(name, "busybox:1", script, json!({}));
         let pod_file = self.path(format!("{pod_name}.pod.json")).display().to_string();
         let id = self.crictl(&["create", pod, &container, &pod_file]).ok().to_owned();
-        let _ = self.crictl(&["start", &id]).ok();
+        self.start_script(&id, script);
         id
+    }
+
+    /// Starts a container whose command is this shell script. One that ends in `exec sleep` has done all else by then.
+    ///
+    /// # Panics
+    /// When it does not start, or does not get there.
+    #[track_caller]
+    pub fn start_script(&self, container: &str, script: &str) {
+        let _ = self.crictl(&["start", container]).ok();
+        if !script.contains("exec sleep ") {
+            return;
+        }
+        let info = self.crictl(&["inspect", container]).json()["info"].clone();
+        let process = format!("/proc/{}/cmdline", info["pid"]);
+        wait("the end of the container's script", || {
+            // What has ended already says more by itself.
+            std::fs::read(&process).map_or(true, |line| line.is_empty() || line.starts_with(b"sleep\0"))
+        });
     }
 
     /// A container's `status` as crictl inspects it.
