@@ -37,7 +37,7 @@ use addresses::{Addresses, Lease};
 pub use cidr::Cidr;
 pub use config::NetworkConfig;
 use config::check_id;
-use firewall::Firewall;
+use firewall::{Firewall, Found};
 use hostport::Forward;
 pub use hostport::{PortMapping, Protocol};
 pub use netns::in_netns;
@@ -205,7 +205,23 @@ impl Network {
         drop(node);
         outcome?;
         self.addresses.sweep()?;
-        if self.addresses.all().is_empty() { Ok(()) } else { self.prepare(false).map(drop) }
+        if self.addresses.all().is_empty() { self.close_strays() } else { self.prepare(false).map(drop) }
+    }
+
+    /// A daemon that died between a port's end in the record and its end in the table has left it there, also when its
+    /// pod was the last.
+    fn close_strays(&self) -> Result<()> {
+        let mut node = self.node();
+        if matches!(node.nftables, Nftables::Unknown) {
+            node.nftables = self.probe();
+        }
+        if matches!(node.nftables, Nftables::Missing(_)) {
+            return Ok(());
+        }
+        match self.firewall.examine(|| Ok(Vec::new()))? {
+            Found::Changed => self.firewall.build(&[]),
+            Found::Whole | Found::Absent | Found::Foreign(_) => Ok(()),
+        }
     }
 
     fn release_strays(&self, live: &[&str]) -> Result<()> {

@@ -1,8 +1,9 @@
 //! What the bridge's network is made of, from its beginning to its end: addresses, links, rules; what others do to them.
 
 use slipway_tests::bridge::tcp;
+use slipway_tests::fault::{Moment, Strace};
 use slipway_tests::sockets::{Server, ask_tcp};
-use slipway_tests::{Need, Node, World, lacks, netns};
+use slipway_tests::{Need, Node, World, lacks, netns, wait};
 use std::collections::BTreeSet;
 
 const BOTH: [&str; 2] = ["10.92.0.0/24", "fd92::/64"];
@@ -87,6 +88,28 @@ fn a_stopped_pod_has_given_everything_back() {
     node.await_addresses(0);
     assert_eq!(world.node.sh("ip -o link").matches(" slw").count(), 0);
     assert!(node.crictl(&["pods"]).ok().contains("NotReady"));
+}
+
+/// With its last pod gone the next daemon had no reason to look at the table, and the port led nowhere until one came.
+#[test]
+fn a_port_whose_end_a_killed_daemon_has_begun_is_closed_by_the_next() {
+    if lacks("a_port_whose_end_a_killed_daemon_has_begun_is_closed_by_the_next", &[Need::Nat]) {
+        return;
+    }
+    let world = World::new();
+    let mut node = Node::inside(world.node.path(), &BOTH, "");
+    let pod = node.bridge_pod("one", &[tcp(8080, 80)]);
+    let rules = world.node.sh(&format!("nft list table inet {}", node.table()));
+    assert!(rules.contains("elements"), "{rules}");
+    // The first message to the kernel is the one that closes the port: the record has forgotten it by then.
+    let strace = Strace::kill_at(node.pid(), &Moment { call: "sendto".into(), nth: 1 });
+    let _ = node.crictl(&["stopp", &pod.id]);
+    wait("the daemon's death", || node.has_died());
+    drop(strace);
+    node.launch();
+    let list = format!("nft list table inet {}", node.table());
+    wait("the port's end", || !world.node.sh(&list).contains("elements"));
+    node.remove_pod(&pod.id);
 }
 
 #[test]
