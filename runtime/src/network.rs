@@ -212,10 +212,7 @@ impl Network {
     /// pod was the last.
     fn close_strays(&self) -> Result<()> {
         let mut node = self.node();
-        if matches!(node.nftables, Nftables::Unknown) {
-            node.nftables = self.probe();
-        }
-        if matches!(node.nftables, Nftables::Missing(_)) {
+        if !self.has_nftables(&mut node) {
             return Ok(());
         }
         match self.firewall.examine(|| Ok(Vec::new()))? {
@@ -244,13 +241,7 @@ impl Network {
             return Err(Error::InUse(format!("the network still has pod {}; remove it first", lease.pod)));
         }
         let mut node = self.node();
-        if matches!(node.nftables, Nftables::Unknown) {
-            node.nftables = self.probe();
-        }
-        let removed = match node.nftables {
-            Nftables::Missing(_) => Ok(()),
-            _ => self.firewall.remove(),
-        };
+        let removed = if self.has_nftables(&mut node) { self.firewall.remove() } else { Ok(()) };
         (node.nftables, node.bridge) = (Nftables::Unknown, None);
         link::remove(&mut node.route, &self.config.bridge).and(removed)
     }

@@ -141,12 +141,17 @@ impl Network {
         Ok(index)
     }
 
-    /// Loads the table if it is not there or not as it should be; a kernel that has no nftables is remembered.
-    fn load(&self, node: &mut Node) -> Result<()> {
+    /// Whether there can be a table; a kernel that has no nftables is remembered.
+    pub(super) fn has_nftables(&self, node: &mut Node) -> bool {
         if matches!(node.nftables, Nftables::Unknown) {
             node.nftables = self.probe();
         }
-        if matches!(node.nftables, Nftables::Missing(_)) {
+        !matches!(node.nftables, Nftables::Missing(_))
+    }
+
+    /// Loads the table if it is not there or not as it should be.
+    fn load(&self, node: &mut Node) -> Result<()> {
+        if !self.has_nftables(node) {
             return Ok(());
         }
         let found = self.firewall.examine(|| self.forwards())?;
