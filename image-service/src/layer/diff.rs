@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -100,6 +101,10 @@ impl Writer {
         if kind.is_char_device() && stat.rdev() == 0 {
             let parent = path.strip_suffix(name).unwrap_or_default();
             self.raw(&encode::marker(&[parent, b".wh.", name].concat()))?;
+            let parent = self.path(parent);
+            File::open(&parent)
+                .and_then(|directory| Ok(root::mark_whiteouts(directory.as_fd())?))
+                .map_err(Error::io("mark", &parent))?;
             return Ok(false);
         }
         if kind.is_socket() {

@@ -126,6 +126,19 @@ pub(crate) fn opaque_name() -> &'static str {
     if rustix::process::geteuid().is_root() { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
 }
 
+/// Has overlayfs hide a directory's whiteouts in listings of it, also where no other layer has the directory: it lists
+/// such a directory as it is, whiteouts included, unless the directory says that it was copied up (ovl_get_inode and
+/// ovl_dir_is_real, Linux 4.15). An empty value means that its origin is not known.
+pub(crate) fn mark_whiteouts(directory: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let name =
+        if rustix::process::geteuid().is_root() { "trusted.overlay.origin" } else { "user.overlay.origin" };
+    match rustix::fs::fsetxattr(directory, name, b"", rustix::fs::XattrFlags::empty()) {
+        // A file system without attributes can't be overlayfs' upper or hold an opaque directory either.
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        set => set,
+    }
+}
+
 /// Whether overlayfs owns this attribute.
 pub(crate) fn is_overlay(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")

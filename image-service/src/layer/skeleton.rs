@@ -7,9 +7,10 @@
 //!        | 'M' length:u32le path number:u64le                  what was at path until here is now kept/number
 //! ```
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::root::Root;
@@ -138,7 +139,7 @@ impl SkeletonReader {
 pub(crate) fn rebuild(layer: &Path, kept: u64, output: &mut dyn Write) -> Result<()> {
     let skeleton = layer.join("skeleton");
     let corrupt = |error: io::Error| Error::Corrupt { path: skeleton.clone(), reason: error.to_string() };
-    let moved = if kept > 0 { moved_data(&skeleton).map_err(corrupt)? } else { HashMap::new() };
+    let moved = if kept > 0 { moved_data(&skeleton).map_err(corrupt)? } else { BTreeMap::new() };
     let (files, keep) = (Root::open(&layer.join("fs"))?, layer.join("kept"));
     let mut reader = SkeletonReader::open(&skeleton).map_err(corrupt)?;
     let mut ordinal = 0_u64;
@@ -147,9 +148,11 @@ pub(crate) fn rebuild(layer: &Path, kept: u64, output: &mut dyn Write) -> Result
             Record::Raw(bytes) => output.write_all(&bytes).map_err(Error::io("write the tar of", layer))?,
             Record::Moved { .. } => {}
             Record::Data { path, offset, count } => {
-                let file = match moved.get(&ordinal) {
-                    Some(kept_path) => Root::open(&keep)?.open_file(kept_path)?,
-                    None => files.open_file(&path)?,
+                let file = match moved.range(..=ordinal).next_back() {
+                    Some((_, (end, kept_path))) if ordinal < *end => {
+                        Root::open(&keep)?.open_file(kept_path)?
+                    }
+                    _ => files.open_file(&path)?,
                 };
                 copy(file, (offset, count), output).map_err(|error| Error::Corrupt {
                     path: layer.to_path_buf(),
@@ -170,25 +173,30 @@ fn copy(mut file: File, (offset, count): (u64, u64), output: &mut dyn Write) -> 
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than its tar says"))
 }
 
-/// Of which data record (by its ordinal) the file was moved, and where to.
-fn moved_data(skeleton: &Path) -> io::Result<HashMap<u64, Vec<u8>>> {
+/// The data records of files that were moved: by the first one's ordinal the end of theirs, and where the file is now. One
+/// file has many where it is sparse.
+fn moved_data(skeleton: &Path) -> io::Result<BTreeMap<u64, (u64, Vec<u8>)>> {
     let moves = moves(skeleton)?;
     let touched = |path: &[u8]| moves.iter().any(|moved| below(path, moved).is_some());
     let mut reader = SkeletonReader::open(skeleton)?;
-    let (mut pending, mut moved, mut ordinal) = (Vec::<(u64, Vec<u8>)>::new(), HashMap::new(), 0_u64);
+    let (mut pending, mut moved, mut ordinal) = (Vec::<(Range<u64>, Vec<u8>)>::new(), BTreeMap::new(), 0_u64);
     while let Some(record) = reader.next()? {
         match record {
             Record::Raw(_) => {}
             Record::Data { path, .. } => {
                 if touched(&path) {
-                    pending.push((ordinal, path));
+                    match pending.last_mut() {
+                        Some((range, last)) if range.end == ordinal && *last == path => range.end += 1,
+                        _ => pending.push((ordinal..ordinal + 1, path)),
+                    }
                 }
                 ordinal += 1;
             }
-            Record::Moved { path, number } => pending.retain(|(ordinal, data)| match below(data, &path) {
+            Record::Moved { path, number } => pending.retain(|(range, data)| match below(data, &path) {
                 None => true,
                 Some(rest) => {
-                    moved.insert(*ordinal, [number.to_string().as_bytes(), rest].concat());
+                    let kept = [number.to_string().as_bytes(), rest].concat();
+                    moved.insert(range.start, (range.end, kept));
                     false
                 }
             }),

@@ -8,6 +8,9 @@ use super::skeleton::SkeletonWriter;
 
 mod header;
 mod pax;
+mod sparse;
+
+pub(crate) use sparse::{Segment, SparseMap};
 
 pub(crate) const BLOCK: usize = 512;
 /// A PAX or long-name header is never longer.
@@ -36,7 +39,10 @@ pub(crate) struct Entry {
     pub(crate) gid: u32,
     pub(crate) mtime: (i64, u32),
     pub(crate) device: (u32, u32),
+    /// Bytes of data that the tar holds.
     pub(crate) size: u64,
+    /// For a sparse file, where its data goes.
+    pub(crate) sparse: Option<SparseMap>,
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -54,6 +60,8 @@ pub(crate) struct TarReader<R> {
     bounds: Bounds,
     entries: u64,
     bytes: u64,
+    /// Bytes of holes in sparse files, which count as unpacked though they take no room.
+    holes: u64,
     /// Data of the current entry that was not read yet, and the padding after it.
     left: u64,
     padding: usize,
@@ -62,7 +70,7 @@ pub(crate) struct TarReader<R> {
 
 impl<R: Read> TarReader<R> {
     pub(crate) fn new(input: R, skeleton: SkeletonWriter, bounds: Bounds) -> Self {
-        Self { input, skeleton, bounds, entries: 0, bytes: 0, left: 0, padding: 0, offset: 0 }
+        Self { input, skeleton, bounds, entries: 0, bytes: 0, holes: 0, left: 0, padding: 0, offset: 0 }
     }
 
     /// The skeleton, for what only the writer of the files knows.
@@ -89,15 +97,46 @@ impl<R: Read> TarReader<R> {
                 b'g' => pax::check_global(&pax::parse(&self.meta_data(header.size)?)?)?,
                 b'L' => meta.long_path = Some(pax::long_name(self.meta_data(header.size)?)),
                 b'K' => meta.long_link = Some(pax::long_name(self.meta_data(header.size)?)),
-                _ => {
-                    let entry = meta.complete(header)?;
+                kind => {
+                    let old = if kind == b'S' { Some(self.old_gnu_map(&block)?) } else { None };
+                    let mut entry = meta.complete(header)?;
+                    entry.sparse = entry.sparse.or(old);
                     self.left = entry.size;
                     self.padding = padding(entry.size);
                     self.offset = 0;
+                    self.place_data(&mut entry)?;
                     return Ok(Some(entry));
                 }
             }
         }
+    }
+
+    /// The map of a sparse file in the old GNU form, with the blocks that continue it.
+    fn old_gnu_map(&mut self, header: &[u8; BLOCK]) -> Result<SparseMap, Failure> {
+        let mut map = sparse::old_gnu(header)?;
+        while map.continues {
+            let block = self.block(false)?.ok_or_else(|| broken("it ends within a sparse file's map"))?;
+            map.extend(&block)?;
+        }
+        Ok(map)
+    }
+
+    /// Reads the map of a sparse file that precedes its data (PAX 1.0), and checks that the data fits the map.
+    fn place_data(&mut self, entry: &mut Entry) -> Result<(), Failure> {
+        let Some(map) = &mut entry.sparse else { return Ok(()) };
+        let mut text = map.text();
+        while text.wants_more() {
+            self.left = self
+                .left
+                .checked_sub(BLOCK as u64)
+                .ok_or_else(|| broken("a sparse file has less data than its map"))?;
+            let block = self.block(false)?.ok_or_else(|| broken("it ends within a sparse file's map"))?;
+            text.read(&block, map)?;
+        }
+        entry.size = self.left;
+        map.check(entry.size)?;
+        self.holes = self.holes.saturating_add(map.size - entry.size);
+        self.count_bytes(0)
     }
 
     /// Copies some of the entry's data; 0 at its end.
@@ -194,7 +233,7 @@ impl<R: Read> TarReader<R> {
 
     fn count_bytes(&mut self, count: u64) -> Result<(), Failure> {
         self.bytes = self.bytes.saturating_add(count);
-        if self.bytes > self.bounds.bytes {
+        if self.bytes.saturating_add(self.holes) > self.bounds.bytes {
             let most = self.bounds.bytes;
             return Err(broken(&format!("it unpacks to more than {most} bytes, the configured limit")));
         }

@@ -91,6 +91,7 @@ pub(super) fn refused(entry: &Entry, what: &str, errno: Errno, path: &Path) -> F
         | Errno::NAMETOOLONG
         | Errno::NOENT
         | Errno::MLINK
+        | Errno::FBIG
         | Errno::OVERFLOW => {
             let cause = std::io::Error::from(errno);
             Failure::entry(&entry.path, &format!("it can't {what}: {cause}"))

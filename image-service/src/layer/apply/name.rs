@@ -5,11 +5,9 @@ use super::Failure;
 const PATH_MAX: usize = 4095;
 const NAME_MAX: usize = 255;
 
-/// Drops empty and `.` components; what would leave the root is refused.
+/// Drops empty and `.` components and resolves `..` against the name before it, as the other runtimes do. An absolute
+/// path begins at the layer's root, whose parent is itself; a relative path that leaves the root is refused.
 pub(super) fn normalise(path: &[u8]) -> Result<Vec<u8>, Failure> {
-    if path.starts_with(b"/") && path.iter().any(|byte| !matches!(byte, b'/' | b'.')) {
-        return Err(Failure::entry(path, "its path is absolute"));
-    }
     if path.len() > PATH_MAX {
         return Err(Failure::Rejected(format!(
             "an entry's path has {} bytes, more than {PATH_MAX}",
@@ -20,7 +18,14 @@ pub(super) fn normalise(path: &[u8]) -> Result<Vec<u8>, Failure> {
     for component in path.split(|byte| *byte == b'/') {
         match component {
             b"" | b"." => continue,
-            b".." => return Err(Failure::entry(path, "its path leaves the root")),
+            b".." => match split(&normal).map(|(parent, _)| parent.len()) {
+                Some(parent) => {
+                    normal.truncate(parent);
+                    continue;
+                }
+                None if path.starts_with(b"/") => continue,
+                None => return Err(Failure::entry(path, "its path leaves the root")),
+            },
             long if long.len() > NAME_MAX => {
                 return Err(Failure::Rejected(format!(
                     "an entry's name has {} bytes, more than {NAME_MAX}",
@@ -61,11 +66,25 @@ mod tests {
 
     #[test]
     fn what_leaves_the_root_is_refused() {
-        for path in [&b"../x"[..], b"a/../../x", b"a/..", b"/etc/passwd", b"//x", b".."] {
+        for path in [&b"../x"[..], b"a/../../x", b"..", b"./../x", b"a/b/../../.."] {
             assert!(normalise(path).is_err(), "{path:?}");
         }
-        assert_eq!(normalise(b"./a//b/./c/").ok().as_deref(), Some(&b"a/b/c"[..]));
-        assert_eq!(normalise(b"./").ok().as_deref(), Some(&b""[..]));
+    }
+
+    #[test]
+    fn what_stays_within_the_root_is_taken_from_it() {
+        for (path, normal) in [
+            (&b"./a//b/./c/"[..], &b"a/b/c"[..]),
+            (b"./", b""),
+            (b"a/..", b""),
+            (b"a/../b", b"b"),
+            (b"a/b/../c", b"a/c"),
+            (b"/etc/passwd", b"etc/passwd"),
+            (b"//x", b"x"),
+            (b"/../x", b"x"),
+        ] {
+            assert_eq!(normalise(path).ok().as_deref(), Some(normal), "{path:?}");
+        }
     }
 
     proptest! {

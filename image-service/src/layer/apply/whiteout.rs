@@ -43,7 +43,10 @@ impl Applier<'_> {
             Mode::empty(),
             0,
         ) {
-            Ok(()) => self.contents.inodes += 1,
+            Ok(()) => {
+                self.contents.inodes += 1;
+                root::mark_whiteouts(place.parent).map_err(Error::io("mark", self.path(&real)))?;
+            }
             // The layer's own file stays: a whiteout hides what lies below. Its own directory hides it by being opaque.
             Err(Errno::EXIST) => {
                 let stat = root::stat(place.parent, hidden).map_err(Error::io("read", self.path(&real)))?;

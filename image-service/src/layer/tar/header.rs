@@ -51,7 +51,7 @@ impl Header {
     }
 }
 
-fn field(block: &[u8; BLOCK], at: usize, length: usize) -> &[u8] {
+pub(super) fn field(block: &[u8; BLOCK], at: usize, length: usize) -> &[u8] {
     block.get(at..at + length).unwrap_or_default()
 }
 
@@ -71,7 +71,8 @@ fn check_sum(block: &[u8; BLOCK]) -> Result<(), Failure> {
     if stored == unsigned || stored == signed { Ok(()) } else { Err(broken("a header's checksum is wrong")) }
 }
 
-fn number(field: &[u8], what: &str) -> Result<i64, Failure> {
+/// A number in octal digits or base-256 (GNU).
+pub(super) fn number(field: &[u8], what: &str) -> Result<i64, Failure> {
     let invalid = || broken(&format!("a header's {what} is no number"));
     if field.first().is_some_and(|byte| byte & 0x80 != 0) {
         return base256(field).ok_or_else(invalid);

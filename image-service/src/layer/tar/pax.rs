@@ -2,9 +2,11 @@
 
 use super::super::Failure;
 use super::header::Header;
+use super::sparse::SparseRecords;
 use super::{Entry, Kind, broken};
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
+const SPARSE: &[u8] = b"GNU.sparse.";
 
 /// PAX records in their order; of two of one key the last wins.
 pub(super) type Records = Vec<(Vec<u8>, Vec<u8>)>;
@@ -35,12 +37,24 @@ impl Meta {
             mtime: (header.mtime, 0),
             device: header.device,
             size: header.size,
+            sparse: None,
             xattrs: Vec::new(),
         };
+        let mut sparse = SparseRecords::default();
         for (key, value) in self.local {
-            override_field(&mut entry, &key, value)?;
+            match key.strip_prefix(SPARSE) {
+                Some(key) => sparse.take(key, &value)?,
+                None => override_field(&mut entry, &key, value)?,
+            }
+        }
+        if let Some((name, map)) = sparse.finish()? {
+            entry.path = name.unwrap_or(entry.path);
+            entry.sparse = Some(map);
         }
         if kind != Kind::File {
+            if entry.sparse.is_some() {
+                return Err(broken("what is no file has the map of a sparse file"));
+            }
             entry.size = 0;
         }
         if entry.path.contains(&0) || entry.link.contains(&0) {
@@ -55,9 +69,6 @@ fn override_field(entry: &mut Entry, key: &[u8], value: Vec<u8>) -> Result<(), F
         entry.xattrs.retain(|(other, _)| other != name);
         entry.xattrs.push((name.to_vec(), value));
         return Ok(());
-    }
-    if key.starts_with(b"GNU.sparse.") {
-        return Err(broken("it has a sparse file, which is not supported: make the image with plain files"));
     }
     if value.is_empty() {
         return Ok(());
@@ -77,18 +88,13 @@ fn override_field(entry: &mut Entry, key: &[u8], value: Vec<u8>) -> Result<(), F
 fn kind(flag: u8, path: &[u8]) -> Result<Kind, Failure> {
     Ok(match flag {
         0 if path.ends_with(b"/") => Kind::Directory,
-        0 | b'0' | b'7' => Kind::File,
+        0 | b'0' | b'7' | b'S' => Kind::File,
         b'1' => Kind::HardLink,
         b'2' => Kind::Symlink,
         b'3' => Kind::Character,
         b'4' => Kind::Block,
         b'5' => Kind::Directory,
         b'6' => Kind::Fifo,
-        b'S' => {
-            return Err(broken(
-                "it has a sparse file, which is not supported: make the image with plain files",
-            ));
-        }
         other => return Err(broken(&format!("an entry of the unknown type {:?}", char::from(other)))),
     })
 }
@@ -116,7 +122,9 @@ pub(super) fn parse(mut data: &[u8]) -> Result<Records, Failure> {
 
 /// Readers disagree on whether a global record changes an entry; so one that would is refused.
 pub(super) fn check_global(records: &Records) -> Result<(), Failure> {
-    let changes = |key: &[u8]| matches!(key, b"path" | b"linkpath" | b"size") || key.starts_with(XATTR);
+    let changes = |key: &[u8]| {
+        matches!(key, b"path" | b"linkpath" | b"size") || key.starts_with(XATTR) || key.starts_with(SPARSE)
+    };
     if records.iter().any(|(key, _)| changes(key)) {
         return Err(broken("a global PAX header changes names, sizes or attributes"));
     }
@@ -131,7 +139,7 @@ pub(super) fn long_name(mut data: Vec<u8>) -> Vec<u8> {
     data
 }
 
-fn decimal(text: &[u8]) -> Result<u64, Failure> {
+pub(super) fn decimal(text: &[u8]) -> Result<u64, Failure> {
     let digits = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| broken("a PAX number is malformed"))
 }
