@@ -1,6 +1,7 @@
 //! The daemon's configuration: one TOML file, a struct a section, and what the command line sets over it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
 use serde::{Deserialize, Serialize};
@@ -57,8 +58,9 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImageConfig {
-    /// Registry hosts and mirrors in containerd's `certs.d` layout.
-    pub hosts_dir: Option<PathBuf>,
+    /// One folder or several of registry hosts and mirrors in containerd's `certs.d` layout; the first that has a
+    /// registry counts. By default `/etc/slipway/certs.d`, then `/etc/containerd/certs.d`.
+    pub hosts_dir: OneOrMore,
     /// Keep compressed layers after they are unpacked.
     pub keep_blobs: bool,
     /// The most entries that a layer may have.
@@ -69,6 +71,27 @@ pub struct ImageConfig {
     pub parallel_layers: usize,
     /// Speak plain HTTP to registries on loopback addresses.
     pub plain_http_loopback: bool,
+    /// For how many seconds a registry or mirror may send nothing before it is given up.
+    pub registry_silence_seconds: u64,
+}
+
+/// A path, or a list of them.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    /// One.
+    One(PathBuf),
+    /// Several, in order; none for an empty list.
+    More(Vec<PathBuf>),
+}
+
+impl OneOrMore {
+    fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Self::One(path) => vec![path.clone()],
+            Self::More(paths) => paths.clone(),
+        }
+    }
 }
 
 /// Containers.
@@ -102,12 +125,13 @@ impl Default for ImageConfig {
     fn default() -> Self {
         let store = StoreConfig::new("");
         Self {
-            hosts_dir: None,
+            hosts_dir: OneOrMore::More(vec!["/etc/slipway/certs.d".into(), "/etc/containerd/certs.d".into()]),
             keep_blobs: store.keep_blobs,
             max_layer_entries: store.limits.max_entries,
             max_layer_bytes: store.limits.max_bytes,
             parallel_layers: store.parallel_layers,
             plain_http_loopback: store.plain_http_loopback,
+            registry_silence_seconds: store.registry_silence.as_secs(),
         }
     }
 }
@@ -169,11 +193,13 @@ impl Config {
                 reason: "it is the same directory as root".to_owned(),
             });
         }
-        if self.image.parallel_layers == 0 {
-            return Err(Error::Setting {
-                key: "image.parallel_layers",
-                reason: "it must be 1 or more".to_owned(),
-            });
+        for (key, value) in [
+            ("image.parallel_layers", self.image.parallel_layers as u64),
+            ("image.registry_silence_seconds", self.image.registry_silence_seconds),
+        ] {
+            if value == 0 {
+                return Err(Error::Setting { key, reason: "it must be 1 or more".to_owned() });
+            }
         }
         Ok(())
     }
@@ -188,7 +214,7 @@ impl Config {
 
     pub(crate) fn store(&self) -> StoreConfig {
         StoreConfig {
-            hosts_dir: self.image.hosts_dir.clone(),
+            hosts_dirs: self.image.hosts_dir.paths(),
             keep_blobs: self.image.keep_blobs,
             limits: Limits {
                 max_entries: self.image.max_layer_entries,
@@ -196,6 +222,7 @@ impl Config {
             },
             parallel_layers: self.image.parallel_layers,
             plain_http_loopback: self.image.plain_http_loopback,
+            registry_silence: Duration::from_secs(self.image.registry_silence_seconds),
             ..StoreConfig::new(&self.root)
         }
     }

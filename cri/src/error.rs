@@ -232,7 +232,11 @@ impl Error {
     fn prefix(&self) -> &'static str {
         match self {
             // kubelet looks for these words to tell the user what a pull needs.
-            Self::Image(slipway_image::Error::RegistryUnavailable { .. }) => "RegistryUnavailable: ",
+            Self::Image(error)
+                if matches!(error.cause(), slipway_image::Error::RegistryUnavailable { .. }) =>
+            {
+                "RegistryUnavailable: "
+            }
             Self::Unsupported { field } if field.ends_with("recursive_read_only") => "RROUnsupported: ",
             Self::Joined(error) => error.prefix(),
             _ => "",
@@ -242,7 +246,8 @@ impl Error {
 
 fn image_code(error: &slipway_image::Error) -> Code {
     use slipway_image::Error as Image;
-    match error {
+    match error.cause() {
+        Image::Of { .. } => Code::Internal,
         Image::InvalidReference { .. } | Image::InvalidDigest { .. } | Image::AmbiguousId { .. } => {
             Code::InvalidArgument
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
+use crate::reference::Reference;
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -12,6 +13,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// An error of the image service. It is `Clone`, for everyone who waits for one piece of work gets it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
+    /// What went wrong with an image or layer: the error is the source.
+    #[error("{subject}")]
+    Of {
+        /// `image <reference>` or `layer <digest>`.
+        subject: String,
+        /// The error, which does not name it again.
+        source: Box<Self>,
+    },
     /// The text is no image reference.
     #[error("invalid image reference {reference:?}: {reason}")]
     InvalidReference {
@@ -81,7 +90,7 @@ pub enum Error {
         reason: String,
     },
     /// The registry does not have it.
-    #[error("registry {host} has no {object}: check the name and the tag")]
+    #[error("registry {host} does not have {object}: check the name and the tag")]
     NotFoundInRegistry {
         /// The registry.
         host: String,
@@ -150,13 +159,35 @@ impl Error {
     /// Whether it is about the image itself, so that asking again changes nothing: what was fetched of it is dropped.
     pub(crate) fn is_final(&self) -> bool {
         matches!(
-            self,
+            self.cause(),
             Self::DigestMismatch { .. }
                 | Self::ManifestRejected { .. }
                 | Self::LayerRejected { .. }
                 | Self::NotFoundInRegistry { .. }
                 | Self::Unauthorized { .. }
         )
+    }
+
+    /// What went wrong, without the image and the layer that it went wrong with.
+    pub fn cause(&self) -> &Self {
+        let mut error = self;
+        while let Self::Of { source, .. } = error {
+            error = source;
+        }
+        error
+    }
+
+    /// The error of a pull or push of this image.
+    pub(crate) fn of_image(self, reference: &Reference) -> Self {
+        Self::Of { subject: format!("image {reference}"), source: Box::new(self) }
+    }
+
+    /// The error of a layer of the image.
+    pub(crate) fn of_layer(self, layer: impl std::fmt::Display) -> Self {
+        match self {
+            named @ (Self::LayerRejected { .. } | Self::LayerMissing { .. }) => named,
+            other => Self::Of { subject: format!("layer {layer}"), source: Box::new(other) },
+        }
     }
 
     /// Makes a closure for `map_err` that says what was done to which path.

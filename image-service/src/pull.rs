@@ -16,11 +16,14 @@ use crate::lease::Lease;
 use crate::once::Once;
 use crate::records::{Compressed, ImageRecord, LayerKey, ManifestRecord, VERSION};
 use crate::reference::Reference;
-use crate::registry::{Access, Descriptor, Document, Manifest, Session, manifest};
+use crate::registry::{Access, Descriptor, Manifest, Session};
 use crate::store::Shared;
 use crate::{gc, images};
 
+mod choose;
 mod layer;
+
+use choose::Chosen;
 
 pub(crate) use layer::Outcome;
 
@@ -66,32 +69,38 @@ struct Plan {
     diff_ids: Vec<DiffId>,
 }
 
-/// Pulls an image.
+/// Pulls an image. Every error names the image first, then the layer where it is one layer's.
 pub(crate) async fn pull(
     shared: &Arc<Shared>,
     reference: &Reference,
     credentials: &Credentials,
     progress: &(dyn Fn(PullProgress) + Sync),
 ) -> Result<Image> {
-    let hosts = (shared.config.hosts_dir.as_deref(), shared.config.plain_http_loopback);
-    let session = Arc::new(Session::new(reference, credentials, Access::Pull, hosts)?);
-    let object = reference.to_string();
-    let fetched = session.manifest(&reference.selector(), &object).await?;
+    let pulled = join(shared, reference, credentials, progress).await;
+    pulled.map_err(|error| error.of_image(reference))
+}
+
+async fn join(
+    shared: &Arc<Shared>,
+    reference: &Reference,
+    credentials: &Credentials,
+    progress: &(dyn Fn(PullProgress) + Sync),
+) -> Result<Image> {
+    let session = Arc::new(Session::new(reference, credentials, Access::Pull, &shared.config)?);
+    let fetched = session.manifest(&reference.selector(), "its manifest").await?;
     let key = (reference.name(), fetched.digest);
     let mut seat = shared.pulls.images.join(&key, Meter::new(), |meter| {
         let work = Work {
             shared: Arc::clone(shared),
             session,
             name: reference.name(),
-            object: object.clone(),
             meter,
             refused: Arc::default(),
         };
         async move { work.run(fetched).await }
     });
-    let (id, _lease) = wait(&mut seat, progress)
-        .await
-        .ok_or(Error::Cancelled { what: format!("the pull of {object}") })??;
+    let (id, _lease) =
+        wait(&mut seat, progress).await.ok_or(Error::Cancelled { what: "its pull".into() })??;
     let (shared, reference) = (Arc::clone(shared), reference.clone());
     blocking(move || {
         if reference.digest().is_none() {
@@ -139,8 +148,6 @@ struct Work {
     session: Arc<Session>,
     /// The repository.
     name: String,
-    /// The reference, for messages.
-    object: String,
     meter: Meter,
     /// The image was refused: what its layers' fetches still hold is dropped.
     refused: Arc<AtomicBool>,
@@ -189,28 +196,9 @@ impl Work {
 
     /// Finds the manifest and the configuration; nothing is written yet.
     async fn plan(&self, fetched: crate::registry::session::Fetched) -> Result<Plan> {
-        let rejected = |reason: String| Error::ManifestRejected { object: self.object.clone(), reason };
-        let target = fetched.digest;
-        let mut objects = vec![(fetched.digest, fetched.bytes.clone())];
-        let mut document = fetched;
-        let mut read =
-            manifest::parse(&document.bytes, document.content_type.as_deref()).map_err(rejected)?;
-        if let Document::Index(chosen) = &read {
-            document = self.session.manifest(&chosen.digest.to_string(), &self.object).await?;
-            if document.bytes.len() as u64 != chosen.size {
-                return Err(rejected(format!(
-                    "its manifest has not the {} bytes that the index says",
-                    chosen.size
-                )));
-            }
-            objects.push((document.digest, document.bytes.clone()));
-            read = manifest::parse(&document.bytes, document.content_type.as_deref()).map_err(rejected)?;
-        }
-        let Document::Manifest(manifest) = read else {
-            return Err(rejected("its index leads to another index".into()));
-        };
-        let config =
-            self.session.small_blob(&manifest.config, &format!("configuration of {}", self.object)).await?;
+        let rejected = |reason: String| Error::ManifestRejected { object: "its manifest".into(), reason };
+        let Chosen { target, digest, manifest, config, mut objects } =
+            choose::choose(&self.session, fetched).await?;
         let diff_ids = diff_ids(&config.bytes).map_err(rejected)?;
         let most = self.shared.config.limits.max_bytes;
         if let Some(layer) = manifest.layers.iter().find(|layer| layer.size > most) {
@@ -224,7 +212,7 @@ impl Work {
             return Err(rejected(format!("it has {layers} layers, but its configuration names {said}")));
         }
         objects.push((config.digest, config.bytes));
-        Ok(Plan { target, digest: document.digest, manifest, objects, diff_ids })
+        Ok(Plan { target, digest, manifest, objects, diff_ids })
     }
 
     /// Fetches every missing layer at once, then those that lean on what lies below, in order.
@@ -312,9 +300,11 @@ impl Work {
             };
             async move { fetch.run().await }
         });
+        let digest = descriptor.digest;
         async move {
-            let cancelled = || Error::Cancelled { what: format!("the pull of layer {diff_id}") };
-            seat.wait().await.unwrap_or_else(|| Err(cancelled()))
+            let cancelled = || Error::Cancelled { what: "its pull".into() };
+            let outcome = seat.wait().await.unwrap_or_else(|| Err(cancelled()));
+            outcome.map_err(|error| error.of_layer(digest))
         }
     }
 }

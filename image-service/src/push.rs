@@ -28,7 +28,7 @@ use crate::registry::manifest::{OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST};
 use crate::registry::{Access, Descriptor, Document, Manifest, Session, manifest};
 use crate::store::Shared;
 
-/// Pushes the image of a tag.
+/// Pushes the image of a tag. Every error names the image first, then the layer where it is one layer's.
 pub(crate) async fn push(
     shared: &Arc<Shared>,
     reference: &Reference,
@@ -36,17 +36,27 @@ pub(crate) async fn push(
     progress: &(dyn Fn(PullProgress) + Sync),
 ) -> Result<Digest> {
     let image = find(shared, reference)?;
+    let pushed = push_image(shared, &image, (reference, credentials), progress).await;
+    pushed.map_err(|error| error.of_image(reference))
+}
+
+async fn push_image(
+    shared: &Arc<Shared>,
+    image: &Image,
+    (reference, credentials): (&Reference, &Credentials),
+    progress: &(dyn Fn(PullProgress) + Sync),
+) -> Result<Digest> {
     let mut held = layers::held(&image.layers);
     held.extend([Held::Image(image.id), Held::Blob(image.id.0)]);
     let _lease = Lease::take(shared, held);
-    let hosts = (shared.config.hosts_dir.as_deref(), shared.config.plain_http_loopback);
-    let session = Session::new(reference, credentials, Access::Push, hosts)?;
+    let session = Session::new(reference, credentials, Access::Push, &shared.config)?;
     let keys = shared.index().keys(&image.layers)?;
     let mut now = PullProgress { layers: keys.len(), ..PullProgress::default() };
     let mut descriptors = Vec::new();
     for (diff_id, key) in image.layers.iter().zip(&keys) {
         progress(now);
-        let descriptor = layer(shared, &session, &reference.name(), (diff_id, key)).await?;
+        let descriptor = layer(shared, &session, &reference.name(), (diff_id, key)).await;
+        let descriptor = descriptor.map_err(|error| error.of_layer(diff_id))?;
         now.layers_done += 1;
         now.bytes += descriptor.size;
         now.bytes_done = now.bytes;
@@ -61,13 +71,13 @@ pub(crate) async fn push(
         layers: descriptors,
     };
     let (media_type, bytes) =
-        known_manifest(shared, &image, &manifest).map_or_else(|| encode(&manifest), Ok)?;
+        known_manifest(shared, image, &manifest).map_or_else(|| encode(&manifest), Ok)?;
     if !session.has_blob(&image.id.0).await? {
         session.upload(&manifest.config, Content::Bytes(config.into())).await?;
     }
     let digest = session.upload_manifest(&reference.selector(), &media_type, bytes.clone()).await?;
     progress(now);
-    remember(shared, &image, (reference.name(), digest), bytes).await?;
+    remember(shared, image, (reference.name(), digest), bytes).await?;
     Ok(digest)
 }
 

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -29,8 +30,8 @@ use crate::{check, gc, images, layers, pull, push};
 pub struct StoreConfig {
     /// The root, `/var/lib/slipway`.
     pub root: PathBuf,
-    /// Registry hosts and mirrors in containerd's `certs.d` layout.
-    pub hosts_dir: Option<PathBuf>,
+    /// Folders of registry hosts and mirrors in containerd's `certs.d` layout; the first that has a registry counts.
+    pub hosts_dirs: Vec<PathBuf>,
     /// Keep compressed layers after they are unpacked.
     pub keep_blobs: bool,
     /// What a layer may be.
@@ -39,6 +40,8 @@ pub struct StoreConfig {
     pub parallel_layers: usize,
     /// Speak plain HTTP to registries on loopback addresses.
     pub plain_http_loopback: bool,
+    /// For how long a registry or mirror may send nothing before it is given up.
+    pub registry_silence: Duration,
 }
 
 impl StoreConfig {
@@ -46,11 +49,12 @@ impl StoreConfig {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
-            hosts_dir: None,
+            hosts_dirs: Vec::new(),
             keep_blobs: false,
             limits: Limits::default(),
             parallel_layers: 4,
             plain_http_loopback: true,
+            registry_silence: Duration::from_secs(30),
         }
     }
 }

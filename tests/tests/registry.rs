@@ -178,6 +178,53 @@ fn a_mirror_that_lies_is_passed_over() {
     assert_eq!((mirror.seen_at(&blob).len(), registry.seen_at(&blob).len()), (1, 1));
 }
 
+/// A mirror that took the connection and sent nothing held a pull for a minute at each of its layers.
+#[test]
+fn a_mirror_that_falls_silent_is_given_up_for_the_next() {
+    let artifact = image();
+    let blob = blob_path("fleet/app", &artifact.layers[0]);
+    let whole = artifact.layers[0].clone();
+    for (manifest, answer, asked_from) in [
+        (Answer::Whole(artifact.manifest_bytes()), Answer::Stalled(whole.clone(), 5000), Some(5000)),
+        (Answer::Stalled(artifact.manifest_bytes(), 10), Answer::Whole(whole.clone()), None),
+    ] {
+        let (mirror, registry) = (serving(&artifact), serving(&artifact));
+        mirror.answer(MANIFEST, vec![manifest]);
+        mirror.answer(&blob, vec![answer]);
+        let text =
+            format!("server = \"http://{}\"\n[host.\"http://{}\"]\n", registry.address(), mirror.address());
+        let hosts = hosts("ships.example", &text);
+        let folder = hosts.path().display().to_string();
+        let node = Node::with(&format!("[image]\nhosts_dir = {folder:?}\nregistry_silence_seconds = 1\n"));
+        let _ = node.crictl(&["pull", "ships.example/fleet/app:1"]).ok();
+        let seen = registry.seen_at(&blob);
+        if let Some(offset) = asked_from {
+            assert_eq!(seen.iter().map(|seen| seen.range).collect::<Vec<_>>(), [Some(offset)]);
+            assert_eq!(mirror.seen_at(&blob).len(), 1);
+        } else {
+            assert_eq!(registry.seen_at(MANIFEST).len(), 1);
+        }
+    }
+}
+
+#[test]
+fn of_several_folders_of_hosts_the_first_that_has_the_registry_counts() {
+    let artifact = image();
+    let (first, second) = (serving(&artifact), serving(&artifact));
+    let one = hosts("ships.example", &format!("server = \"http://{}\"\n", first.address()));
+    let two = hosts("ships.example", &format!("server = \"http://{}\"\n", second.address()));
+    std::fs::create_dir(two.path().join("boats.example")).expect("a folder");
+    let text = format!("server = \"http://{}\"\n", second.address());
+    std::fs::write(two.path().join("boats.example/hosts.toml"), text).expect("a hosts file");
+    let folders =
+        ["/nonexistent".to_owned(), one.path().display().to_string(), two.path().display().to_string()];
+    let node = Node::with(&format!("[image]\nhosts_dir = {folders:?}\n"));
+    let _ = node.crictl(&["pull", "ships.example/fleet/app:1"]).ok();
+    assert_eq!((first.seen_at(MANIFEST).len(), second.seen_at(MANIFEST).len()), (1, 0));
+    let _ = node.crictl(&["pull", "boats.example/fleet/app:1"]).ok();
+    assert_eq!((first.seen_at(MANIFEST).len(), second.seen_at(MANIFEST).len()), (1, 1));
+}
+
 #[test]
 fn a_hosts_file_that_says_nothing_usable_is_named_with_its_line() {
     for (text, words) in [

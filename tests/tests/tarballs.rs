@@ -19,6 +19,7 @@ fn make_tree(top: &Path) {
         echo ahoy >etc/motd; ln etc/motd etc/same; ln -s ../etc/motd etc/link
         ln -s /$(printf 'long/%.0s' $(seq 40)) etc/long-link
         head -c 300000 /dev/urandom >data; : >empty; printf x >one
+        truncate -s 2M hole; printf middle >>hole; truncate -s 4M hole; printf end >>hole
         mkfifo pipe; mknod null c 1 3; mknod disk b 7 200
         printf 'bad\377name' >weird; touch $(printf 'caf\303\251')
         chmod 4755 one; chown 1000:1001 data; chown 3000000:3000001 empty
@@ -42,6 +43,7 @@ fn tars(top: &Path) -> Vec<(&'static str, Vec<u8>)> {
         f = {'pax': tarfile.PAX_FORMAT, 'gnu': tarfile.GNU_FORMAT}[sys.argv[1]]\n\
         t = tarfile.open(fileobj=sys.stdout.buffer, mode='w|', format=f, errors='surrogateescape')\n\
         t.add('.')\nt.close()\n";
+    let sparse = ["-c", "-S", "--format=pax", "-f", "-"];
     let plain = ["--exclude=./empty", "--exclude=./deep", "--exclude=./etc"];
     vec![
         ("gnu tar, gnu", run("tar", &["-c", "--format=gnu", "-f", "-", "."], top)),
@@ -53,6 +55,11 @@ fn tars(top: &Path) -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("gnu tar, v7", run("tar", &["-c", "--format=v7", "-f", "-", "data", "one", "sticky"], top)),
         ("gnu tar, large blocks", run("tar", &["-c", "-b", "200", "-f", "-", "etc", "data"], top)),
+        ("gnu tar, sparse gnu", run("tar", &["-c", "-S", "--format=gnu", "-f", "-", "hole", "data"], top)),
+        ("gnu tar, sparse 0.0", run("tar", &[&sparse[..], &["--sparse-version=0.0", "hole"]].concat(), top)),
+        ("gnu tar, sparse 0.1", run("tar", &[&sparse[..], &["--sparse-version=0.1", "hole"]].concat(), top)),
+        ("gnu tar, sparse 1.0", run("tar", &[&sparse[..], &["--sparse-version=1.0", "hole"]].concat(), top)),
+        ("gnu tar, absolute", run("tar", &["-c", "-P", "--transform=s,^,/,", "-f", "-", "data", "one"], top)),
         ("gnu tar, changed twice", {
             let mut twice = run("tar", &["-c", "-b", "1", "-f", "-", "data", "etc"], top);
             twice.truncate(twice.len() - 1024);

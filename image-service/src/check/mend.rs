@@ -35,7 +35,7 @@ pub(crate) async fn mend(shared: &Arc<Shared>) -> Result<Checked> {
     let mut failures = Vec::new();
     for source in sources {
         if let Err(error) = fetch(shared, &source).await {
-            failures.push(error.to_string());
+            failures.push(format!("{error}: {}", error.cause()));
         }
     }
     let own = Arc::clone(shared);

@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn sparse_files_of_every_form_are_unpacked_and_their_tars_come_back() {
         let source = tempfile::tempdir().unwrap();
-        let file = std::fs::File::create(source.path().join("f")).unwrap();
+        let file = File::create(source.path().join("f")).unwrap();
         for (offset, data) in [(0, &b"begin"[..]), (1 << 20, &[7; 5000]), ((8 << 20) - 3, b"end")] {
             file.write_all_at(data, offset).unwrap();
         }

@@ -177,19 +177,19 @@ impl Intake {
 
     /// What the two sides' results mean together: the network's first, then the digest, then the tar.
     fn judge(&self, digest: Result<Digest>, unpacked: Result<Unpacked, Failure>) -> Result<Option<Unpacked>> {
-        let (name, actual) = (self.descriptor.digest.to_string(), digest?);
+        let actual = digest?;
         if actual != self.descriptor.digest {
-            let object = format!("layer {name}");
+            let object = "its blob".into();
             return Err(Error::DigestMismatch { object, expected: self.descriptor.digest, actual });
         }
         let unpacked = match unpacked {
             Err(Failure::NeedsBelow) if self.below.is_none() => return Ok(None),
-            other => other.map_err(|failure| failure.for_layer(&name))?,
+            other => other.map_err(|failure| failure.for_layer(&self.descriptor.digest.to_string()))?,
         };
         if unpacked.diff_id == self.diff_id {
             return Ok(Some(unpacked));
         }
-        let object = format!("layer {name}, uncompressed,");
+        let object = "its uncompressed tar".into();
         Err(Error::DigestMismatch { object, expected: self.diff_id.0, actual: unpacked.diff_id.0 })
     }
 }

@@ -21,8 +21,6 @@ use tokio::sync::mpsc;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longer than a registry takes to verify a large upload.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
-/// A body that gives nothing for this long is cut.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const REDIRECTS: usize = 5;
 const PIECE: usize = 128 << 10;
 
@@ -67,12 +65,33 @@ pub(crate) struct Transport {
     plain: Client<HttpConnector, Payload>,
     /// Made at the first need: it reads the machine's certificates.
     secure: OnceLock<Result<Client<HttpsConnector<HttpConnector>, Payload>, String>>,
+    /// For how long the other side may send nothing.
+    silence: Duration,
+}
+
+/// Why a body ended before its end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Broken {
+    /// Nothing came for this long.
+    #[error("no data for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The connection ended.
+    #[error("the connection was cut: {0}")]
+    Cut(String),
+    /// The body ended in good order, and too early.
+    #[error("it ended after {reached} of {size} bytes")]
+    Short {
+        /// Bytes that came.
+        reached: u64,
+        /// Bytes that there should be.
+        size: u64,
+    },
 }
 
 impl Transport {
-    pub(crate) fn new() -> Self {
-        let plain = Client::builder(TokioExecutor::new()).build(connector());
-        Self { plain, secure: OnceLock::new() }
+    pub(crate) fn new(silence: Duration) -> Self {
+        let plain = Client::builder(TokioExecutor::new()).build(connector(silence));
+        Self { plain, secure: OnceLock::new(), silence }
     }
 
     /// Sends it, and follows where it is sent on to. The error is one line.
@@ -127,8 +146,38 @@ impl Transport {
             }
             .map_err(|error| reason(&error))
         };
-        let answered = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
-        answered.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))
+        // While an upload goes out, and while it is verified, nothing comes in.
+        let downloads = matches!(call.method, Method::GET | Method::HEAD);
+        let longest = if downloads { self.silence } else { ANSWER_TIMEOUT };
+        let answered = tokio::time::timeout(longest, answer).await;
+        answered.unwrap_or_else(|_| Err(format!("no answer within {} s", longest.as_secs())))
+    }
+
+    /// The next piece of a body; none at its end.
+    pub(crate) async fn piece(&self, body: &mut Incoming) -> Result<Option<Bytes>, Broken> {
+        loop {
+            let frame = tokio::time::timeout(self.silence, body.frame()).await;
+            match frame.map_err(|_| Broken::Silent(self.silence))? {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(Broken::Cut(reason(&error))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => return Ok(Some(data)),
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    /// A whole body; none when it has more than so many bytes.
+    pub(crate) async fn whole(&self, body: &mut Incoming, most: u64) -> Result<Option<Vec<u8>>, String> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.piece(body).await.map_err(|broken| broken.to_string())? {
+            if (bytes.len() + piece.len()) as u64 > most {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(Some(bytes))
     }
 
     fn secure(&self) -> Result<&Client<HttpsConnector<HttpConnector>, Payload>, String> {
@@ -138,7 +187,7 @@ impl Transport {
                 hyper_rustls::HttpsConnectorBuilder::new().with_provider_and_native_roots(provider).map_err(
                     |error| format!("no certificates of authorities ({error}): install ca-certificates"),
                 )?;
-            let mut tcp = connector();
+            let mut tcp = connector(self.silence);
             tcp.enforce_http(false);
             Ok(Client::builder(TokioExecutor::new())
                 .build(builder.https_only().enable_http1().wrap_connector(tcp)))
@@ -147,9 +196,9 @@ impl Transport {
     }
 }
 
-fn connector() -> HttpConnector {
+fn connector(silence: Duration) -> HttpConnector {
     let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT.min(silence)));
     connector.set_nodelay(true);
     connector
 }
@@ -181,33 +230,6 @@ pub(crate) fn resolve(from: &str, location: &str) -> Result<String, String> {
         return Ok(format!("{scheme}://{authority}{location}"));
     }
     Err("it redirects to a relative path".into())
-}
-
-/// The next piece of a body; none at its end.
-pub(crate) async fn piece(body: &mut Incoming) -> Result<Option<Bytes>, String> {
-    loop {
-        let frame = tokio::time::timeout(STALL_TIMEOUT, body.frame()).await;
-        match frame.map_err(|_| format!("no data for {} s", STALL_TIMEOUT.as_secs()))? {
-            None => return Ok(None),
-            Some(Err(error)) => return Err(format!("the connection was cut: {}", reason(&error))),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if !data.is_empty() => return Ok(Some(data)),
-                _ => {}
-            },
-        }
-    }
-}
-
-/// A whole body; none when it has more than so many bytes.
-pub(crate) async fn whole(body: &mut Incoming, most: u64) -> Result<Option<Vec<u8>>, String> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = piece(body).await? {
-        if (bytes.len() + piece.len()) as u64 > most {
-            return Ok(None);
-        }
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(Some(bytes))
 }
 
 fn payload(content: &Content) -> Result<Payload, String> {

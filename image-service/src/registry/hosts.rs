@@ -1,5 +1,6 @@
 //! Which hosts serve a registry: containerd's `certs.d` layout, `<dir>/<registry>/hosts.toml`, else `_default`.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -25,16 +26,21 @@ pub(crate) struct Host {
     pub(crate) own: bool,
 }
 
-/// The hosts of a registry, in the order to ask them; its own is the last.
-pub(crate) fn hosts(domain: &str, folder: Option<&Path>, plain_loopback: bool) -> Result<Vec<Host>> {
+/// The hosts of a registry, in the order to ask them; its own is the last. Of several folders the first that has the
+/// registry counts, and one that has the registry goes before any with a default.
+pub(crate) fn hosts(domain: &str, folders: &[PathBuf], plain_loopback: bool) -> Result<Vec<Host>> {
     let own = own_host(domain, plain_loopback);
-    let Some(folder) = folder else { return Ok(vec![own]) };
-    for name in folder_names(domain) {
-        let path = folder.join(name).join("hosts.toml");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => return parse(&text, &own).map_err(|reason| Error::InvalidHosts { path, reason }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io("read", path)(error)),
+    let names = folder_names(domain);
+    let own_names = names.iter().map(PathBuf::as_path);
+    let groups = [own_names.collect(), vec![Path::new("_default")]];
+    for names in groups {
+        for path in folders.iter().flat_map(|folder| names.iter().map(|name| folder.join(name))) {
+            let path = path.join("hosts.toml");
+            match std::fs::read_to_string(&path) {
+                Ok(text) => return parse(&text, &own).map_err(|reason| Error::InvalidHosts { path, reason }),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+                Err(error) => return Err(Error::io("read", path)(error)),
+            }
         }
     }
     Ok(vec![own])
@@ -45,7 +51,7 @@ fn folder_names(domain: &str) -> Vec<PathBuf> {
     if let Some((host, port)) = domain.rsplit_once(':') {
         names.push(format!("{host}_{port}_").into());
     }
-    names.extend([domain.into(), "_default".into()]);
+    names.push(domain.into());
     names
 }
 
@@ -207,6 +213,30 @@ mod tests {
         );
         assert_eq!(hosts.get(1).map(|host| host.prefix.as_str()), Some("/cache/v2"));
         Ok(())
+    }
+
+    #[test]
+    fn the_first_folder_that_has_a_registry_counts_and_defaults_come_last() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let put = |folder: &tempfile::TempDir, name: &str, host: &str| {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+            let text = format!("[host.\"https://{host}\"]\n");
+            std::fs::write(folder.path().join(name).join("hosts.toml"), text).unwrap();
+        };
+        put(&first, "_default", "first-default");
+        put(&first, "both.example", "first-both");
+        put(&second, "both.example", "second-both");
+        put(&second, "one.example_5000_", "second-one");
+        put(&second, "_default", "second-default");
+        let folders = [first.path().join("absent"), first.path().into(), second.path().into()];
+        for (domain, host) in [
+            ("both.example", "first-both"),
+            ("one.example:5000", "second-one"),
+            ("other.example", "first-default"),
+        ] {
+            let found = hosts(domain, &folders, true).unwrap();
+            assert_eq!(found.first().map(|host| host.authority.as_str()), Some(host), "{domain}");
+        }
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! Manifests and indexes, Docker's and OCI's, read strictly: what could be taken for both is refused.
+//! Manifests and indexes, Docker's and OCI's, read strictly: a document that could be taken for both is refused.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -6,6 +8,9 @@ use crate::digest::Digest;
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// The annotation by which an index marks what only goes with an image, as attestations.
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// What a client can read.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
@@ -23,14 +28,32 @@ pub(crate) struct Descriptor {
     pub(crate) media_type: String,
     pub(crate) digest: Digest,
     pub(crate) size: u64,
-    #[serde(default, skip_serializing)]
-    platform: Option<Platform>,
 }
 
 impl Descriptor {
     pub(crate) fn new(media_type: &str, digest: Digest, size: u64) -> Self {
-        Self { media_type: media_type.to_owned(), digest, size, platform: None }
+        Self { media_type: media_type.to_owned(), digest, size }
     }
+}
+
+/// An entry of an index.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    #[serde(flatten)]
+    descriptor: Descriptor,
+    platform: Option<Platform>,
+    artifact_type: Option<String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+/// A manifest of an index that may be this machine's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) descriptor: Descriptor,
+    /// The index says that it is for this machine's platform; else its configuration has to tell.
+    pub(crate) certain: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -53,12 +76,25 @@ pub(crate) struct Manifest {
     pub(crate) layers: Vec<Descriptor>,
 }
 
+impl Manifest {
+    /// Whether its configuration is an image's by its type; other artifacts are described by manifests too.
+    pub(crate) fn is_image(&self) -> bool {
+        matches!(self.config.media_type.as_str(), "" | OCI_CONFIG | DOCKER_CONFIG)
+    }
+}
+
+impl Platform {
+    fn is_this_machine(&self) -> bool {
+        self.os == "linux" && self.architecture == machine().0
+    }
+}
+
 /// What a registry answers for a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Document {
     Manifest(Manifest),
-    /// The manifest for this machine's platform.
-    Index(Descriptor),
+    /// The manifests that may be for this machine, the best first.
+    Index(Vec<Candidate>),
 }
 
 #[derive(Deserialize)]
@@ -86,7 +122,7 @@ pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document
     let says_index = said.contains("index") || said.contains("manifest.list");
     match (raw.config, raw.layers, raw.manifests) {
         (None, None, Some(manifests)) if says_index || said.is_empty() => {
-            choose(manifests).map(Document::Index)
+            Ok(Document::Index(candidates(manifests)))
         }
         (Some(config), Some(layers), None) if !says_index => {
             if layers.len() > LAYERS_MAX {
@@ -99,28 +135,37 @@ pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document
     }
 }
 
-/// The manifest for this machine; a plain match of the variant goes before one without a word on it.
-fn choose(manifests: Vec<serde_json::Value>) -> Result<Descriptor, String> {
-    let (architecture, variant) = machine();
-    let mut fits: Vec<Descriptor> = manifests
-        .into_iter()
-        // A descriptor of another platform may use a digest that is not known here: it is not asked for.
-        .filter_map(|value| serde_json::from_value::<Descriptor>(value).ok())
-        .filter(|one| {
-            one.platform
-                .as_ref()
-                .is_some_and(|platform| platform.os == "linux" && platform.architecture == architecture)
-        })
-        .collect();
-    let rank = |one: &Descriptor| match one.platform.as_ref().and_then(|platform| platform.variant.as_deref())
-    {
-        said if said == variant => 0,
-        None => 1,
-        Some(_) => 2,
+/// The manifests for this machine: those of its own variant, those that name no variant, those of others, then those
+/// without a platform.
+fn candidates(manifests: Vec<serde_json::Value>) -> Vec<Candidate> {
+    let variant = machine().1;
+    let rank = |entry: &Entry| match entry.platform.as_ref().map(|platform| platform.variant.as_deref()) {
+        Some(said) if said == variant => 0,
+        Some(None) => 1,
+        Some(Some(_)) => 2,
+        None => 3,
     };
+    // A descriptor of another platform may use a digest that is not known here: it is not asked for.
+    let read = manifests.into_iter().filter_map(|value| serde_json::from_value::<Entry>(value).ok());
+    let mut fits: Vec<Entry> = read
+        .filter(|entry| entry.platform.as_ref().is_none_or(Platform::is_this_machine))
+        // Attestations, signatures and other artifacts that go with an image.
+        .filter(|entry| entry.artifact_type.is_none() && !entry.annotations.contains_key(REFERENCE_TYPE))
+        .collect();
     fits.sort_by_key(rank);
-    let reason = || format!("it has no manifest for linux/{architecture}");
-    fits.into_iter().next().ok_or_else(reason)
+    let candidate =
+        |entry: Entry| Candidate { descriptor: entry.descriptor, certain: entry.platform.is_some() };
+    fits.into_iter().map(candidate).collect()
+}
+
+/// Whether an image's configuration is for this machine's platform.
+pub(crate) fn is_for_this_machine(config: &[u8]) -> bool {
+    serde_json::from_slice::<Platform>(config).is_ok_and(|platform| platform.is_this_machine())
+}
+
+/// This machine's platform as users write it.
+pub(crate) fn platform() -> String {
+    format!("linux/{}", machine().0)
 }
 
 /// This machine in Go's words.
@@ -153,10 +198,31 @@ mod tests {
         let odd =
             json!({"digest": "sha512:00", "size": 1, "platform": {"os": "linux", "architecture": "odd"}});
         let index = json!({"schemaVersion": 2, "manifests": [odd, theirs, ours]}).to_string();
-        let document = parse(index.as_bytes(), None);
-        assert!(matches!(document, Ok(Document::Index(one)) if one.digest == Digest::of(b"ours")));
+        assert_eq!(found(&index), [(Digest::of(b"ours"), true)]);
         let none = json!({"schemaVersion": 2, "manifests": [theirs]}).to_string();
-        assert!(parse(none.as_bytes(), None).is_err_and(|reason| reason.contains("linux/")));
+        assert_eq!(found(&none), []);
+    }
+
+    fn found(index: &str) -> Vec<(Digest, bool)> {
+        let Ok(Document::Index(candidates)) = parse(index.as_bytes(), None) else {
+            panic!("no index: {index}")
+        };
+        candidates.into_iter().map(|one| (one.descriptor.digest, one.certain)).collect()
+    }
+
+    #[test]
+    fn a_manifest_without_a_platform_is_asked_for_last_and_an_attestation_never() {
+        let mut ours = descriptor("ours");
+        ours["platform"] = json!({"os": "linux", "architecture": machine().0});
+        let mut attestation = descriptor("attestation");
+        attestation["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
+        let mut unknown = attestation.clone();
+        unknown["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+        let mut artifact = descriptor("artifact");
+        artifact["artifactType"] = json!("application/x");
+        let manifests = [descriptor("plain"), attestation, unknown, artifact, ours];
+        let index = json!({"schemaVersion": 2, "manifests": manifests}).to_string();
+        assert_eq!(found(&index), [(Digest::of(b"ours"), true), (Digest::of(b"plain"), false)]);
     }
 
     #[test]

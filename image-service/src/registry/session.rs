@@ -1,7 +1,6 @@
 //! A conversation with a registry about one repository: authenticated, retried, and from its mirrors where it has some.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,13 +10,14 @@ use hyper::{Method, Response};
 use serde::Deserialize;
 
 use super::auth::{self, Challenge};
-use super::client::{self, Call, Content, Transport};
+use super::client::{Call, Content, Transport};
 use super::hosts::{self, Host};
 use super::manifest::{ACCEPT, DOCUMENT_MAX, Descriptor};
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::reference::Reference;
+use crate::store::StoreConfig;
 
 mod fetch;
 
@@ -60,11 +60,11 @@ impl Session {
         reference: &Reference,
         credentials: &Credentials,
         access: Access,
-        (folder, plain_loopback): (Option<&Path>, bool),
+        config: &StoreConfig,
     ) -> Result<Self> {
         Ok(Self {
-            transport: Transport::new(),
-            hosts: hosts::hosts(reference.domain(), folder, plain_loopback)?,
+            transport: Transport::new(config.registry_silence),
+            hosts: hosts::hosts(reference.domain(), &config.hosts_dirs, config.plain_http_loopback)?,
             credentials: credentials.clone(),
             domain: reference.domain().to_owned(),
             repository: reference.path().to_owned(),
@@ -148,7 +148,7 @@ impl Session {
         let status = response.status().as_u16();
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let wait = retry_after.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
-        let said = client::whole(response.body_mut(), 64 << 10).await.ok().flatten();
+        let said = self.transport.whole(response.body_mut(), 64 << 10).await.ok().flatten();
         let said = said.map(|body| message(&body)).unwrap_or_default();
         let (authority, object) = (host.authority.clone(), object.to_owned());
         match status {
@@ -263,7 +263,7 @@ impl Session {
             let answer = format!("its token service answers {}", status.as_u16());
             return Err(format!("{answer}: check the user and the password"));
         }
-        let bytes = client::whole(response.body_mut(), 1 << 20).await?;
+        let bytes = self.transport.whole(response.body_mut(), 1 << 20).await?;
         let token: Option<Token> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let token =
             token.and_then(|token| token.token.or(token.access_token)).filter(|token| !token.is_empty());

@@ -2,7 +2,7 @@
 
 use super::super::Failure;
 use super::header::Header;
-use super::sparse::SparseRecords;
+use super::sparse::{SparseFile, SparseRecords};
 use super::{Entry, Kind, broken};
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
@@ -47,7 +47,7 @@ impl Meta {
                 None => override_field(&mut entry, &key, value)?,
             }
         }
-        if let Some((name, map)) = sparse.finish()? {
+        if let Some(SparseFile { name, map }) = sparse.finish()? {
             entry.path = name.unwrap_or(entry.path);
             entry.sparse = Some(map);
         }

@@ -152,6 +152,14 @@ impl MapText {
     }
 }
 
+/// A sparse file as PAX records describe it.
+#[derive(Debug)]
+pub(super) struct SparseFile {
+    /// Its name where it is not the entry's.
+    pub(super) name: Option<Vec<u8>>,
+    pub(super) map: SparseMap,
+}
+
 /// The `GNU.sparse.` records before an entry.
 #[derive(Debug, Default)]
 pub(super) struct SparseRecords {
@@ -193,8 +201,8 @@ impl SparseRecords {
         self.segments.extend(self.offset.take().map(|offset| Segment { offset, count }));
     }
 
-    /// The file's own name where it is not the entry's, and its map; none where no record was taken.
-    pub(super) fn finish(self) -> Result<Option<(Option<Vec<u8>>, SparseMap)>, Failure> {
+    /// The sparse file that they describe; none where no record was taken.
+    pub(super) fn finish(self) -> Result<Option<SparseFile>, Failure> {
         let Self { version, name, size, segments, offset } = self;
         if version == (None, None) && size.is_none() && segments.is_empty() && offset.is_none() {
             return if name.is_none() {
@@ -214,7 +222,7 @@ impl SparseRecords {
             return Err(broken("the map of a sparse file is malformed"));
         }
         let size = size.ok_or_else(|| broken("a sparse file has no size"))?;
-        Ok(Some((name, SparseMap { size, segments, continues: false, in_data })))
+        Ok(Some(SparseFile { name, map: SparseMap { size, segments, continues: false, in_data } }))
     }
 }
 
@@ -223,7 +231,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn taken(records: &[(&str, &str)]) -> Result<Option<(Option<Vec<u8>>, SparseMap)>, Failure> {
+    fn taken(records: &[(&str, &str)]) -> Result<Option<SparseFile>, Failure> {
         let mut sparse = SparseRecords::default();
         for (key, value) in records {
             sparse.take(key.as_bytes(), value.as_bytes())?;
@@ -237,10 +245,10 @@ mod tests {
         let first =
             [("size", "200"), ("numblocks", "2"), ("offset", "0"), ("numbytes", "5"), ("offset", "100")];
         let second = [("name", "f"), ("size", "200"), ("map", "0,5,100,7")];
-        let (name, map) =
+        let SparseFile { name, map } =
             taken(&[&first[..], &[("numbytes", "7")]].concat())?.unwrap_or_else(|| unreachable!());
         assert_eq!((name, map.size, &map.segments), (None, 200, &expected));
-        let (name, map) = taken(&second)?.unwrap_or_else(|| unreachable!());
+        let SparseFile { name, map } = taken(&second)?.unwrap_or_else(|| unreachable!());
         assert_eq!((name.as_deref(), &map.segments), (Some(&b"f"[..]), &expected));
         assert!(map.check(12).is_ok());
         assert!(map.check(13).is_err());
@@ -250,7 +258,7 @@ mod tests {
     #[test]
     fn the_map_before_the_data_is_read_across_blocks() -> Result<(), Failure> {
         let records = [("major", "1"), ("minor", "0"), ("realsize", "100000")];
-        let (_, mut map) = taken(&records)?.unwrap_or_else(|| unreachable!());
+        let SparseFile { mut map, .. } = taken(&records)?.unwrap_or_else(|| unreachable!());
         let numbers: String = (0..200).map(|at| format!("{}\n10\n", at * 100)).collect();
         let text = format!("200\n{numbers}");
         let mut reader = map.text();
@@ -280,7 +288,7 @@ mod tests {
             assert!(taken(records).is_err(), "{records:?}");
         }
         for map in ["0,5,3,5", "5,6", "20,1", "18446744073709551615,2"] {
-            let (_, map) =
+            let SparseFile { map, .. } =
                 taken(&[("size", "10"), ("map", map)]).ok().flatten().unwrap_or_else(|| unreachable!());
             assert!(map.check(map.segments.iter().fold(0, |sum, one| sum + one.count)).is_err());
         }

@@ -3,9 +3,10 @@
 use hyper::body::Body as _;
 use tokio::sync::mpsc;
 
+use super::super::client::Broken;
 use super::{
     ACCEPT, Bytes, Call, DOCUMENT_MAX, Descriptor, Digest, Error, FIRST_DELAY, HeaderName, Host, Incoming,
-    Method, Response, Result, Session, TRIES, client, header,
+    Method, Response, Result, Session, TRIES, header,
 };
 
 /// A manifest's or configuration's bytes, verified.
@@ -27,7 +28,7 @@ pub(crate) enum Chunk {
 enum Ended {
     Complete,
     /// Cut after so many bytes; it can go on from there.
-    Cut(u64, String),
+    Cut(u64, Broken),
     /// More came than the manifest says.
     Larger,
 }
@@ -73,7 +74,7 @@ impl Session {
         };
         let content_type = text(header::CONTENT_TYPE);
         let said = text(HeaderName::from_static("docker-content-digest")).and_then(|text| text.parse().ok());
-        let Some(bytes) = client::whole(response.body_mut(), DOCUMENT_MAX).await? else {
+        let Some(bytes) = self.transport.whole(response.body_mut(), DOCUMENT_MAX).await? else {
             let reason = format!("it has more than {DOCUMENT_MAX} bytes");
             return Ok(Err(Error::ManifestRejected { object: object.to_owned(), reason }));
         };
@@ -140,15 +141,15 @@ impl Session {
         (mut offset, mirrors): (u64, bool),
         give: &mpsc::Sender<Chunk>,
     ) -> Result<()> {
-        let object = format!("blob {} of {}", descriptor.digest, self.repository);
+        let object = "its blob".to_owned();
         let mut failure = None;
         let hosts = self.fitting(|host| host.pull && (mirrors || host.own));
         for host in hosts {
             let mut tried = 0;
             while tried < TRIES {
-                let (reason, reached) = match self.stream(host, (descriptor, &object), offset, give).await {
+                let (broken, reached) = match self.stream(host, (descriptor, &object), offset, give).await {
                     Ok(Ended::Complete) => return Ok(()),
-                    Ok(Ended::Cut(reached, reason)) => (self.unavailable(host, &object, reason), reached),
+                    Ok(Ended::Cut(reached, broken)) => (broken, reached),
                     Ok(Ended::Larger) => return Err(larger(descriptor, &object)),
                     Err(error) => {
                         failure = Some(passed_over(host, error));
@@ -156,7 +157,13 @@ impl Session {
                     }
                 };
                 tried = if reached > offset { 1 } else { tried + 1 };
-                (offset, failure) = (reached, Some(reason));
+                offset = reached;
+                failure = Some(self.unavailable(host, &object, broken.to_string()));
+                if !host.own && matches!(broken, Broken::Silent(_)) {
+                    // The next host goes on from here, and the other layers don't wait for this one.
+                    self.down().insert(host.authority.clone());
+                    break;
+                }
                 tokio::time::sleep(FIRST_DELAY * tried).await;
             }
         }
@@ -190,16 +197,13 @@ impl Session {
         }
         let mut reached = offset;
         loop {
-            let mut piece = match client::piece(response.body_mut()).await {
+            let mut piece = match self.transport.piece(response.body_mut()).await {
                 Ok(Some(piece)) => piece,
                 Ok(None) if reached == descriptor.size => return Ok(Ended::Complete),
                 Ok(None) => {
-                    return Ok(Ended::Cut(
-                        reached,
-                        format!("it ended after {reached} of {} bytes", descriptor.size),
-                    ));
+                    return Ok(Ended::Cut(reached, Broken::Short { reached, size: descriptor.size }));
                 }
-                Err(reason) => return Ok(Ended::Cut(reached, reason)),
+                Err(broken) => return Ok(Ended::Cut(reached, broken)),
             };
             let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
             drop(piece.split_to(skipped));
