@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use slipway_runtime::capabilities::CapabilitySet;
 use slipway_runtime::log::{LogReader, Streams, Waker};
 use slipway_runtime::spec::{Privilege, default_spec, mount_points};
 use slipway_runtime::{
@@ -66,6 +67,8 @@ impl Sandbox {
             userns: None,
             dns: Dns::default(),
             shm_size: 0,
+            // A RUN has the default ones, so that nothing that it starts can get more.
+            capabilities: Some(CapabilitySet::default_set()),
         })?;
         Ok(sandbox)
     }

@@ -72,6 +72,28 @@ const DEFAULT: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
+/// What a pod's monitor does its work with: namespaces and mounts (`SYS_ADMIN`, `SYS_CHROOT`), files and devices of a
+/// root (`CHOWN`, `DAC_OVERRIDE`, `FOWNER`, `FSETID`, `MKNOD`), becoming a container's user (`SETUID`, `SETGID`, `SETPCAP`,
+/// `SETFCAP` for id maps), its kernel parameters and loopback link (`NET_ADMIN`), its limits (`SYS_RESOURCE`), signals
+/// (`KILL`) and the namespaces of its children (`SYS_PTRACE`).
+const MONITOR: [&str; 15] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_ADMIN",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_ADMIN",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_RESOURCE",
+];
+
 /// A set of capabilities, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -89,6 +111,11 @@ impl CapabilitySet {
     /// The fourteen that container runtimes grant by default.
     pub fn default_set() -> Self {
         DEFAULT.iter().filter_map(|name| bit(name)).fold(Self::EMPTY, |set, bit| Self(set.0 | bit))
+    }
+
+    /// What a pod's monitor needs for its own work.
+    pub(crate) fn of_monitor() -> Self {
+        MONITOR.iter().filter_map(|name| bit(name)).fold(Self::EMPTY, |set, bit| Self(set.0 | bit))
     }
 
     /// The set with exactly these bits.
@@ -279,6 +306,11 @@ impl Capabilities {
             )));
         }
         Ok(sets)
+    }
+
+    /// What is in any of the sets.
+    pub(crate) fn all(&self) -> CapabilitySet {
+        self.effective.with(self.permitted).with(self.bounding).with(self.inheritable).with(self.ambient)
     }
 
     /// The sets as an OCI document has them.

@@ -13,8 +13,9 @@ use std::path::PathBuf;
 ///
 /// The specification is taken as [`crate::spec::default_spec`] makes it and the caller fills it: process, mounts
 /// (type `bind` with options `ro`, `rw`, `bind`, `rbind`, `rprivate`, `rslave`, `rshared`), devices, resources, masked
-/// and read-only paths, sysctls. The runtime adds the pod's `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname` and
-/// `/dev/shm` where the specification mounts nothing there. Namespaces follow from the sandbox, the user from `user`.
+/// and read-only paths, sysctls. The runtime adds copies of the pod's `/etc/hosts`, `/etc/resolv.conf` and
+/// `/etc/hostname`, and its `/dev/shm`, where the specification mounts nothing there. A host path that is absent is made
+/// as a directory when the container starts. Namespaces follow from the sandbox, the user from `user`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContainerRequest {
     /// Its name, unique on the node.
@@ -46,6 +47,15 @@ pub struct ContainerRequest {
     /// Whose processes it sees.
     #[serde(default)]
     pub pid: ContainerPid,
+}
+
+impl ContainerRequest {
+    /// Where something is mounted that may hold the image's kind of files: host paths and volumes.
+    pub(crate) fn mounted(&self) -> Vec<PathBuf> {
+        let mounts = self.spec.mounts().iter().flatten();
+        let binds = mounts.filter(|mount| mount.typ().as_deref().unwrap_or("bind") == "bind");
+        binds.map(|mount| mount.destination()).chain(&self.volumes).cloned().collect()
+    }
 }
 
 /// Whose processes a container sees.
@@ -92,6 +102,23 @@ pub enum GroupsPolicy {
     Merge,
     /// Nothing.
     Strict,
+}
+
+/// The size of a terminal in cells; nothing of it is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Columns.
+    pub width: u16,
+    /// Rows.
+    pub height: u16,
+}
+
+impl TerminalSize {
+    /// A size that a specification has.
+    pub(crate) fn of(size: oci_spec::runtime::Box) -> Self {
+        let cells = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
+        Self { width: cells(size.width()), height: cells(size.height()) }
+    }
 }
 
 /// What a container may call.

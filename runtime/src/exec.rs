@@ -8,7 +8,7 @@ use crate::pod::EndRecord;
 use crate::rootfs::users;
 use crate::runtime::Shared;
 use crate::sandbox::host_name;
-use crate::{ContainerId, Error, Result, User, namespace};
+use crate::{ContainerId, Error, Result, TerminalSize, User, namespace};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -49,6 +49,8 @@ pub struct Exec {
     pub user: Option<String>,
     /// It gets a terminal.
     pub tty: bool,
+    /// What its terminal begins with.
+    pub size: Option<TerminalSize>,
     /// It reads standard input ([`crate::Runtime::exec`] only).
     pub stdin: bool,
     /// After so long it is killed.
@@ -211,9 +213,14 @@ impl Shared {
         let identity = match known {
             Some(identity) => identity,
             None => {
-                let root = namespace::open(Path::new(&format!("/proc/{pid}/root")))?;
                 let named = |name: &String| User { name: name.clone(), ..User::default() };
-                users::resolve(root.as_fd(), &exec.user.as_ref().map_or(request.user.clone(), named))?
+                let user = exec.user.as_ref().map_or_else(|| request.user.clone(), named);
+                let root = users::Root {
+                    directory: namespace::open(Path::new(&format!("/proc/{pid}/root")))?,
+                    container: id.to_string(),
+                    mounts: request.mounted(),
+                };
+                users::resolve(root, &user)?
             }
         };
         let pod = self.pod(&request.sandbox)?;
@@ -224,6 +231,7 @@ impl Shared {
             environment: &exec.env,
             cwd: exec.cwd.as_deref().unwrap_or(base.cwd),
             terminal: exec.tty,
+            size: exec.size,
             ..base
         };
         let plan = plan::exec(joins, &input)?;

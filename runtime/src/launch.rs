@@ -2,19 +2,22 @@
 
 mod gather;
 mod mounts;
+mod places;
+mod pod_files;
 mod volumes;
 
 use crate::cgroup::{ContainerCgroup, Placement, PodCgroup};
 use crate::monitor_client::Connection;
 use crate::monitor_process::{borrowed, sealed};
 use crate::pod::{Container, EndRecord, Pod, Stage, StartRecord, lock, now};
+use crate::rootfs::inside::again;
 use crate::runtime::Shared;
 use crate::sandbox::pause_program;
 use crate::{
     ContainerId, ContainerPid, ContainerRequest, ContainerState, Error, PidMode, Result, namespace, state,
 };
 pub(crate) use gather::{Descriptors, bits, process_input};
-use oci_spec::runtime::{LinuxResources, LinuxResourcesBuilder};
+use oci_spec::runtime::{LinuxMemory, LinuxResources, LinuxResourcesBuilder};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::mount::MountAttrFlags;
 use slipway_monitor::plan::{Plan, Step};
@@ -68,7 +71,10 @@ impl Shared {
         state::write(&container.directory.join("started"), &record)?;
         container.runs_as(identity);
         let started = cgroup.container(id.as_str(), &resources);
-        let started = started.and_then(|cgroup| self.launch(pod, container, &cgroup, found));
+        let started = started.and_then(|cgroup| {
+            let launched = self.launch(pod, container, &cgroup, found);
+            launched.map_err(|error| starved(error, id, &cgroup, &resources))
+        });
         started.inspect_err(|_| {
             if let Err(error) = planned.kill(&self.features) {
                 tracing::warn!(container = %id, %error, "what its failed start left is not killed");
@@ -103,6 +109,24 @@ impl Shared {
         container.running(pid, started_at);
         Ok(())
     }
+}
+
+/// A child that the kernel has killed for want of memory, or that got none, says so in words that help.
+fn starved(error: Error, id: &ContainerId, cgroup: &ContainerCgroup, resources: &LinuxResources) -> Error {
+    let no_memory = std::io::Error::from_raw_os_error(libc::ENOMEM);
+    let refused = matches!(&error, Error::Start { source, .. } | Error::Program { source, .. }
+        if source.kind() == no_memory.kind());
+    if !refused && !cgroup.oom_kills().is_ok_and(|kills| kills > 0) {
+        return error;
+    }
+    let limit = resources.memory().as_ref().and_then(LinuxMemory::limit).filter(|limit| *limit > 0);
+    let what = match limit {
+        Some(limit) => {
+            format!("its memory limit of {limit} bytes is too small to start its program: raise it")
+        }
+        None => "memory ran out before its program was started: raise the limit of its pod".to_owned(),
+    };
+    Error::Start { id: id.to_string(), what, source: no_memory }
 }
 
 /// What a monitor is asked to start.
@@ -207,7 +231,8 @@ pub(crate) fn open_log(path: &Path) -> Result<OwnedFd> {
         | OFlags::NONBLOCK
         | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-    let log = openat2(&parent, name, flags, Mode::from_raw_mode(0o640), resolve).map_err(failed)?;
+    let mode = Mode::from_raw_mode(0o640);
+    let log = again(|| openat2(&parent, name, flags, mode, resolve)).map_err(failed)?;
     let stat = rustix::fs::fstat(&log).map_err(failed)?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
         return Err(Error::Invalid(format!("log path {} is not a regular file", path.display())));
@@ -252,6 +277,7 @@ pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -
             Step::Attach { descriptor: bind, target: c"pause".into() },
             Step::Pivot {},
             Step::ReadOnlyRoot {},
+            Step::OomScore { value: 0 },
             Step::Session { terminal: false },
             Step::Bounding { set: 0 },
             Step::Identity { uid: 65_534, gid: 65_534, groups: List::default() },

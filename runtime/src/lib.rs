@@ -20,6 +20,7 @@ mod monitor_client;
 mod monitor_process;
 mod namespace;
 pub mod network;
+mod patience;
 mod plan;
 mod pod;
 mod recovery;
@@ -36,7 +37,7 @@ pub use attach::{AttachEnd, AttachEvent, AttachInput, AttachSession};
 pub use config::{NetworkConfig, RuntimeConfig};
 pub use container::{
     ContainerEvent, ContainerPid, ContainerRequest, ContainerState, ExitReason, GroupsPolicy, RootFs,
-    Seccomp, User,
+    Seccomp, TerminalSize, User,
 };
 pub use cpuset::{Bound, Numbers};
 pub use error::{Error, Result, chain};

@@ -6,6 +6,7 @@ mod lifecycle;
 pub(crate) use files::FILES;
 pub(crate) use lifecycle::{KEPT, host_name, pause_program};
 
+use crate::capabilities::CapabilitySet;
 use crate::id::SandboxId;
 use crate::network::PortMapping;
 use crate::{Error, Result};
@@ -37,6 +38,10 @@ pub struct SandboxConfig {
     pub dns: Dns,
     /// The size of /dev/shm in bytes; 0 is 64 MiB.
     pub shm_size: u64,
+    /// What its containers may be given, where that is known ahead; none is all that the daemon has. The pod's monitor
+    /// gives up the rest. In a user namespace of its own a pod's containers have all of that namespace's.
+    #[serde(default)]
+    pub capabilities: Option<CapabilitySet>,
 }
 
 /// A pod's network.
@@ -132,6 +137,17 @@ pub struct SandboxStatus {
     pub addresses: Vec<IpAddr>,
     /// Its network namespace, when it has one.
     pub netns: Option<PathBuf>,
+}
+
+impl SandboxConfig {
+    /// What the containers of the pod may be given of what the daemon has, in the daemon's own user namespace.
+    pub(crate) fn may_be_given(&self, available: CapabilitySet) -> CapabilitySet {
+        match (&self.userns, self.capabilities) {
+            (Some(_), _) => CapabilitySet::EMPTY,
+            (None, Some(most)) => most.within(available),
+            (None, None) => available,
+        }
+    }
 }
 
 /// Where a sandbox is in its life.

@@ -7,6 +7,7 @@ use oci_spec::runtime::{
 };
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, major, minor, openat, statat};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// How much of the host a container sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +21,8 @@ pub enum Privilege {
 /// Character devices that every container has: name, major, minor.
 const DEVICES: [(&str, i64, i64); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-/// What tells of the host or reaches into it.
-const MASKED: [&str; 11] = [
+/// What tells of the host or reaches into it: the list of containerd 2.4, with [`throttling`].
+const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -33,6 +34,7 @@ const MASKED: [&str; 11] = [
     "/proc/timer_list",
     "/proc/timer_stats",
     "/sys/devices/virtual/powercap",
+    "/sys/firmware",
 ];
 /// What changes the host when written.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
@@ -62,8 +64,10 @@ pub fn default_spec(privilege: Privilege) -> Spec {
     if privileged {
         linux.set_masked_paths(None).set_readonly_paths(None).set_devices(Some(host_devices()));
     } else {
-        let list = |paths: &[&str]| Some(paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>());
-        linux.set_masked_paths(list(&MASKED)).set_readonly_paths(list(&READ_ONLY)).set_devices(None);
+        let owned = |path: &&str| (*path).to_owned();
+        let masked = MASKED.iter().map(owned).chain(throttling().iter().cloned()).collect();
+        let read_only = READ_ONLY.iter().map(owned).collect();
+        linux.set_masked_paths(Some(masked)).set_readonly_paths(Some(read_only)).set_devices(None);
     }
     let mut spec = Spec::default();
     spec.set_hostname(None)
@@ -72,6 +76,22 @@ pub fn default_spec(privilege: Privilege) -> Spec {
         .set_process(Some(process))
         .set_linux(Some(linux));
     spec
+}
+
+/// Where each processor counts how often it was too hot, which tells containers of one another's work. Found once.
+fn throttling() -> &'static [String] {
+    static FOUND: OnceLock<Vec<String>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let entries = std::fs::read_dir("/sys/devices/system/cpu");
+        // A machine without sysfs has nothing to hide there.
+        let names = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_processor = |path: &PathBuf| {
+            let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("cpu"));
+            number.is_some_and(|number| number.parse::<u32>().is_ok())
+        };
+        let counters = names.filter(is_processor).map(|path| path.join("thermal_throttle"));
+        counters.filter(|path| path.exists()).map(|path| path.display().to_string()).collect()
+    })
 }
 
 /// What may be opened: everything, or the default devices and terminals; nodes of any number may be made.

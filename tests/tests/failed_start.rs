@@ -16,12 +16,12 @@ async fn status(node: &Node, container: &str) -> cri::ContainerStatus {
 
 /// What a container fails to start by, and what its error names.
 fn failures(node: &Node) -> Vec<(&'static str, Value, &'static str)> {
-    let silent = json!({"host_path": node.path("absent"), "container_path": "/x"});
+    let absent = json!({"host_path": node.path("file/absent"), "container_path": "/x"});
     let onto = json!({"host_path": node.path("file"), "container_path": "/etc"});
     vec![
         ("missing", json!({"command": ["/no/such/program"]}), "/no/such/program"),
         ("plain", json!({"command": ["/plain"]}), "/plain"),
-        ("source", json!({"mounts": [silent]}), "absent"),
+        ("source", json!({"mounts": [absent]}), "file/absent"),
         ("place", json!({"mounts": [onto]}), "/etc"),
         ("user", json!({"linux": {"security_context": {"run_as_username": "stranger"}}}), "stranger"),
         ("directory", json!({"working_dir": "/plain/x"}), "/plain"),
@@ -70,6 +70,33 @@ async fn a_start_that_fails_is_the_end_of_the_container_over_restarts_too() {
     // The pod is none the worse for it.
     let fine = node.container(&pod_id, "web", "fine", "exit 3");
     assert_eq!(node.exited(&fine)["exitCode"], 3);
+}
+
+/// A limit below what a start itself takes ended in "the child was killed before its exec", which names nothing to change.
+#[tokio::test]
+async fn a_memory_limit_too_small_to_start_is_named() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let pod = Pod::start(&node, "web", json!({}));
+    let mut named = 0;
+    for limit in [4096, 16_384, 65_536, 131_072, 262_144, 524_288] {
+        let more = json!({"linux": {"resources": {"memory_limit_in_bytes": limit}}});
+        let id = pod.create(&format!("c{limit}"), "exit 0", more).ok().to_owned();
+        let started = node.crictl(&["start", &id]);
+        let status = status(&node, &id).await;
+        if started.status == 0 {
+            continue;
+        }
+        named += 1;
+        let words = format!("memory limit of {limit} bytes");
+        assert!(started.error().contains(&words), "{limit}: {started:#?}");
+        assert!(status.message.contains(&words), "{limit}: {status:#?}");
+    }
+    assert!(named > 0, "no limit is too small");
+    // Other failures keep their words.
+    let more = json!({"command": ["/no/such"], "linux": {"resources": {"memory_limit_in_bytes": 64 << 20}}});
+    let error = pod.refuses("program", "", more);
+    assert!(error.contains("/no/such") && !error.contains("memory"), "{error}");
 }
 
 #[test]

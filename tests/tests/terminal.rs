@@ -222,6 +222,23 @@ fn input_that_is_no_terminal_is_refused_before_anything_is_executed() {
     assert_eq!(alone.ok(), "has one", "{alone:#?}");
 }
 
+/// The size came in a message after the start, so that a program which asks at once saw a terminal of no columns and rows.
+#[test]
+fn a_terminal_has_its_size_and_its_kind_from_the_first_instant() {
+    let node = boat();
+    let says = "echo size $(stty size) kind $TERM end";
+    let run = ["run", "--rm", "-it", "--network", "host", "busybox:1", "sh", "-c", says];
+    for arguments in
+        [&["exec", "-it", "boat", "sh", "-c", says][..], &["exec", "-t", "boat", "sh", "-c", says], &run]
+    {
+        let terminal = Terminal::open(91, 37);
+        for round in 1..=10 {
+            assert_eq!(status(terminal.start(&node, arguments)), Some(0), "{:?}", terminal.text());
+            terminal.shows("size 37 91 kind xterm end", round);
+        }
+    }
+}
+
 #[test]
 fn a_command_without_input_has_the_terminals_size_and_leaves_the_keys_to_the_client() {
     let node = boat();

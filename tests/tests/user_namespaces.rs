@@ -84,6 +84,7 @@ fn sandbox(id: &SandboxId) -> SandboxConfig {
         userns: Some(IdMap { uids: map.clone(), gids: map }),
         dns: Dns::default(),
         shm_size: 0,
+        capabilities: None,
     }
 }
 
@@ -110,4 +111,49 @@ fn container(id: &ContainerId, pod: &SandboxId, lowers: &[PathBuf], log: &Path) 
         raw_env: Vec::new(),
         pid: ContainerPid::default(),
     }
+}
+
+/// A container of a pod with a user namespace has capabilities there alone, so that the pod's monitor, which is outside of
+/// it, needs none for them.
+#[test]
+fn the_monitor_of_a_pod_with_a_user_namespace_keeps_what_its_own_work_needs() {
+    let directory = tempfile::tempdir_in("/var/tmp").expect("a directory");
+    busybox::context(&directory.path().join("context"), "");
+    let lowers = layers(directory.path());
+    let home = directory.path().join("home");
+    let runtime = Runtime::open(configuration(&home, &[])).expect("a runtime");
+    let pod = SandboxId::new("kept").expect("an id");
+    let _ = runtime.create_sandbox(&sandbox(&pod)).expect("a sandbox");
+    let id = ContainerId::new("main").expect("an id");
+    let mut request = container(&id, &pod, &lowers, &home.join("log"));
+    request.spec = spec::default_spec(spec::Privilege::Privileged);
+    let mut process = request.spec.process().clone().expect("a process");
+    let script = "while read name set; do [ $name != CapBnd: ] || echo $set; done </proc/self/status";
+    process.set_args(Some(["/bin/busybox", "sh", "-c", script].map(String::from).to_vec()));
+    let capabilities = process.capabilities().clone();
+    request.spec.set_process(Some(process));
+    request.spec.linux_mut().as_mut().expect("a part for Linux").set_devices(None);
+    runtime.create_container(request).expect("a container");
+    let line = |pid: &str, name: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
+        let found = status.lines().find_map(|line| line.strip_prefix(name).map(str::trim).map(str::to_owned));
+        u64::from_str_radix(&found.expect("such a line"), 16).expect("a set")
+    };
+    let monitor = std::fs::read_dir("/proc").expect("/proc").flatten().find(|entry| {
+        std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == b"slipway-monitor\0kept\0")
+    });
+    let monitor = monitor.expect("a monitor").file_name().to_string_lossy().into_owned();
+    // Of what the daemon has: no module, no raw memory, no clock, no reboot.
+    let own = 0x892c_11fb & line("self", "CapPrm:");
+    assert_eq!(["CapPrm:", "CapBnd:", "CapEff:"].map(|name| line(&monitor, name)), [own; 3]);
+    runtime.start_container(&id).expect("it starts");
+    let end = runtime.wait(&id, Duration::from_secs(30)).expect("a known container");
+    let text = std::fs::read_to_string(home.join("log")).unwrap_or_default();
+    assert!(matches!(end, Some(ContainerState::Exited { code: 0, .. })), "{end:?}\n{text}");
+    let every = capabilities.and_then(|sets| sets.bounding().clone()).expect("a bounding set");
+    let said = text.lines().find_map(|line| line.split(" F ").nth(1)).expect("a line");
+    let held = u64::from_str_radix(said, 16).expect("a set").count_ones();
+    assert_eq!(usize::try_from(held).expect("few"), every.len(), "{text}");
+    runtime.remove_sandbox(&pod).expect("the sandbox goes");
+    node::remove_cgroups(&cgroup_root());
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use slipway_image::{Image, Lease, Lower, Snapshot};
 use slipway_proto::runtime::v1 as cri;
+use slipway_proto::slipway::v1 as own;
 use slipway_runtime::{ContainerId, ContainerRequest, RootFs};
 
 use crate::container::{remove, validate};
@@ -36,6 +37,8 @@ pub(crate) struct Extra {
     pub(crate) user: String,
     /// Remove it when it has ended.
     pub(crate) transient: bool,
+    /// What its terminal begins with.
+    pub(crate) size: Option<own::TerminalSize>,
 }
 
 /// Creates a container in a pod of any owner, or joins the equal request that does; gives its id.

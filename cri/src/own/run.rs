@@ -77,6 +77,7 @@ async fn fill(node: &Arc<Node>, pod: &str, name: &str, request: &own::RunContain
         entrypoint: request.entrypoint.clone(),
         user: request.user.clone(),
         transient: request.remove,
+        size: request.size.filter(|_| request.tty),
     };
     let pod = node.pods.find(pod)?;
     let creation = cri::CreateContainerRequest {
@@ -121,7 +122,11 @@ fn pod(name: &str, request: &own::RunContainerRequest) -> cri::RunPodSandboxRequ
         pid: cri::NamespaceMode::Container.into(),
         ..cri::NamespaceOption::default()
     };
-    let context = cri::LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
+    let context = cri::LinuxSandboxSecurityContext {
+        namespace_options: Some(options),
+        privileged: request.privileged,
+        ..Default::default()
+    };
     let config = cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {
             name: name.to_owned(),

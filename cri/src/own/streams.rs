@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use slipway_proto::slipway::v1 as own;
 use slipway_proto::slipway::v1::stream_output::Message;
-use slipway_runtime::{Exec, ExecSession};
+use slipway_runtime::{Exec, ExecSession, TerminalSize};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -51,6 +51,10 @@ pub(crate) async fn exec(
         cwd: Some(start.working_dir).filter(|path| !path.is_empty()),
         user: Some(start.user).filter(|user| !user.is_empty()),
         tty: start.tty,
+        size: start.size.map(|size| {
+            let (width, height) = cells(size);
+            TerminalSize { width, height }
+        }),
         stdin: start.stdin,
         timeout: None,
     };

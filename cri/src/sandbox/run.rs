@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use slipway_proto::runtime::v1 as cri;
+use slipway_runtime::capabilities::CapabilitySet;
 use slipway_runtime::{SandboxConfig, SandboxId};
 
 use crate::error::{Error, Result};
@@ -27,7 +28,10 @@ pub(crate) async fn make(
     owner: Owner,
 ) -> Result<String> {
     let name = validate::name(request.config.as_ref().and_then(|config| config.metadata.as_ref()))?;
-    let config = validate::config(SandboxId::new(fresh_id()?)?, &request)?;
+    let mut config = validate::config(SandboxId::new(fresh_id()?)?, &request)?;
+    if owner == Owner::Run {
+        config.capabilities = of_run(&request);
+    }
     let fingerprint = match owner {
         Owner::Cri => Fingerprint::of(&request),
         // The pod is one container's: who joined its making would take it away when that container is another's.
@@ -36,6 +40,14 @@ pub(crate) async fn make(
     let draft = Draft { name: name.clone(), owner, config };
     let work = carry_out(node.clone(), draft, request);
     node.pod_names.create(&name, fingerprint, work).await
+}
+
+/// What the one container of a pod of `run` may be given: all that the daemon has, or the default ones.
+fn of_run(request: &cri::RunPodSandboxRequest) -> Option<CapabilitySet> {
+    let linux = request.config.as_ref().and_then(|config| config.linux.as_ref());
+    let context = linux.and_then(|linux| linux.security_context.as_ref());
+    let privileged = context.is_some_and(|context| context.privileged);
+    (!privileged).then(CapabilitySet::default_set)
 }
 
 struct Draft {

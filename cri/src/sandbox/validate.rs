@@ -50,6 +50,7 @@ pub(crate) fn config(id: SandboxId, request: &cri::RunPodSandboxRequest) -> Resu
         userns: None,
         dns: dns(config.dns_config.unwrap_or_default()),
         shm_size: 0,
+        capabilities: None,
     })
 }
 

@@ -1,8 +1,9 @@
 //! What runs: arguments, environment, directory, user.
 
 use oci_spec::image::Config as ImageConfig;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{BoxBuilder, Spec};
 use slipway_proto::runtime::v1 as cri;
+use slipway_proto::slipway::v1::TerminalSize;
 use slipway_runtime::{GroupsPolicy, User};
 
 use super::Sources;
@@ -15,12 +16,18 @@ pub(super) fn fill(spec: &mut Spec, sources: &Sources<'_>) -> Result<Vec<(String
     let image = sources.image_config();
     let mut process = spec.process().clone().unwrap_or_default();
     process.set_terminal(Some(sources.config.tty));
+    process.set_console_size(sources.extra.size.map(console_size).transpose()?);
     process.set_args(Some(arguments(sources, &image)?));
     let (text, raw) = environment(sources, &image)?;
     process.set_env(Some(text));
     process.set_cwd(directory(sources.config, &image)?.into());
     spec.set_process(Some(process));
     Ok(raw)
+}
+
+fn console_size(size: TerminalSize) -> Result<oci_spec::runtime::Box> {
+    let built = BoxBuilder::default().width(size.width).height(size.height).build();
+    built.map_err(|error| Error::invalid("size", error.to_string()))
 }
 
 /// A command replaces the image's entry point and its arguments; arguments replace the image's alone.
@@ -101,8 +108,10 @@ fn directory(config: &cri::ContainerConfig, image: &ImageConfig) -> Result<Strin
 pub(super) fn user(sources: &Sources<'_>) -> Result<User> {
     let context = sources.context().cloned().unwrap_or_default();
     let at = |name: &str| format!("config.linux.security_context.{name}");
-    let id = |name: &str, value: i64| {
-        u32::try_from(value).map_err(|_| Error::invalid(at(name), format!("{value} is no id")))
+    let id = |name: &str, value: i64| match u32::try_from(value) {
+        // The greatest 32-bit number means "unchanged" to the kernel, which would be root.
+        Ok(id) if i32::try_from(id).is_ok() => Ok(id),
+        _ => Err(Error::invalid(at(name), format!("{value} is no id: ids go from 0 to 2147483647"))),
     };
     let by_id = context.run_as_user.as_ref().map(|user| id("run_as_user", user.value)).transpose()?;
     let group = context.run_as_group.as_ref().map(|group| id("run_as_group", group.value)).transpose()?;

@@ -63,9 +63,9 @@ impl Root {
     }
 }
 
-/// openat2(2) answers EAGAIN when a rename elsewhere made its checks uncertain.
+/// openat2(2) answers EAGAIN when a rename elsewhere made its checks uncertain; containers rename in loops.
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
-    for _ in 0..64 {
+    for _ in 1..1000 {
         match call() {
             Err(Errno::AGAIN | Errno::INTR) => {}
             other => return other,

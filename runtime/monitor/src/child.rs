@@ -9,6 +9,7 @@
 //! ```
 
 pub(crate) mod identity;
+mod missing;
 mod mounts;
 mod paths;
 mod streams;
@@ -165,6 +166,7 @@ impl Child<'_> {
             | Step::ReadOnlyRoot {} => mounts::execute(self, step, progress),
             Step::SyncPoint { point } => self.sync_point(*point),
             Step::Session { terminal } => streams::session(self, *terminal, progress.base()),
+            Step::TerminalSize { width, height } => sys::tty::resize(file::standard(0), *width, *height),
             Step::OwnStreams { uid, gid } => streams::own(*uid, *gid),
             Step::OomScore { .. } => Ok(()),
             Step::Seccomp { .. } => self.seccomp(progress),

@@ -2,15 +2,13 @@
 
 use crate::session::Session;
 use crate::sys::{Error, Result, socket};
-use slipway_monitor::protocol::Reply;
+use slipway_monitor::protocol::{DESCRIPTORS, Reply};
 use slipway_monitor::wire::Wire;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The most bytes that wait for a client; one that is slower is cut.
 const QUEUE: usize = 1 << 20;
-/// The most descriptors that wait for their request.
-const DESCRIPTORS: usize = 1024;
 
 /// What a connection is for.
 #[derive(Debug)]

@@ -20,6 +20,21 @@ pub mod sync_point {
     pub const EXEC: u8 = 4;
 }
 
+/// Files below `/proc` that something may be mounted on: what lxcfs and its like show in their place, as runc allows it.
+/// Nothing else may stand for a part of proc, for what is written there tells the kernel how to confine a process.
+pub const MOUNTED_IN_PROC: [&str; 10] = [
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "slabinfo",
+    "stat",
+    "swaps",
+    "sys/crypto/fips_enabled",
+    "sys/kernel/ns_last_pid",
+    "uptime",
+];
+
 wire! {
     /// All that a child does between clone and exec.
     pub struct Plan {
@@ -230,5 +245,12 @@ wire! {
         },
         /// Bring the loopback link of the child's network namespace up.
         Loopback = 27 {},
+        /// Give the terminal that is standard input a size, after [`Step::Session`].
+        TerminalSize = 28 {
+            /// Columns.
+            width: u16,
+            /// Rows.
+            height: u16
+        },
     }
 }

@@ -22,6 +22,8 @@ use crate::wire::List;
 pub const VERSION: u16 = 1;
 /// Descriptors in one packet (the kernel's `SCM_MAX_FD` is 253).
 pub const BATCH: usize = 128;
+/// Descriptors that may wait for one request: the plan's, of which each mount is one, and what comes with them.
+pub const DESCRIPTORS: usize = 8192;
 /// The largest packet; bigger contents travel as a sealed memfd.
 pub const PACKET: usize = 64 * 1024;
 
@@ -172,6 +174,14 @@ wire! {
         Hold = 18 {
             /// What they are, in the daemon's words.
             name: String
+        },
+        /// Give up all capabilities but these, for good, as what the monitor starts outside of a user namespace has them
+        /// at most. Every one of them is held already.
+        Keep = 19 {
+            /// The permitted and the bounding set: one bit a capability.
+            permitted: u64,
+            /// The effective set, in the permitted one: what the monitor does its own work with.
+            effective: u64
         },
     }
 }

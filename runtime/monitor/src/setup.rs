@@ -1,6 +1,7 @@
 //! What the monitor does before it serves: its own process, and the pod that the daemon gives it.
 
-use crate::sys::process::Side;
+use crate::child::identity;
+use crate::sys::process::{CapabilitySets, Side};
 use crate::sys::{Error, Result, file, process, signal};
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,6 +24,8 @@ pub(crate) fn begin() -> Result<Process> {
         // A container that executes this program through /proc has nothing to be served.
         return Err(Error { call: "listening socket", errno: libc::ENOTSOCK });
     }
+    // The kernel has named it by the descriptor that it was executed from.
+    process::set_name(c"slipway-monitor")?;
     // EPERM: it leads the process group by which the daemon knows it.
     let _ = process::setsid();
     enter_cgroup()?;
@@ -52,6 +55,12 @@ fn enter_cgroup() -> Result<()> {
         Side::Child => Ok(()),
         Side::Parent(_) => process::exit_now(0),
     }
+}
+
+/// Gives up all capabilities but these, and, for the programs that it will execute, all that are not permitted.
+pub(crate) fn keep(permitted: u64, effective: u64) -> Result<()> {
+    identity::bound(permitted)?;
+    process::capset(CapabilitySets { effective, permitted, inheritable: 0 })
 }
 
 /// A pod.

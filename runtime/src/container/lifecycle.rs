@@ -1,10 +1,11 @@
 //! Creating, stopping and removing a container, and hearing of its end.
 
 use super::{ContainerRequest, ContainerState};
+use crate::capabilities::{Capabilities, CapabilitySet};
 use crate::monitor_client::Connection;
 use crate::pod::{Container, ContainerRecord, EndRecord, Pod, Stage, lock, now};
 use crate::runtime::Shared;
-use crate::{ContainerId, Error, Result, SandboxId, cgroup, launch, recovery, state};
+use crate::{ContainerId, Error, Result, SandboxConfig, SandboxId, cgroup, launch, recovery, state};
 use rustix::process::Signal;
 use slipway_monitor::exit_file;
 use slipway_monitor::protocol::{Reply, Request};
@@ -26,6 +27,7 @@ impl Shared {
         if let Some(resources) = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
             cgroup::check(resources, self.cgroups.unified())?;
         }
+        check_capabilities(&pod.record().config, &request)?;
         let id = request.id.clone();
         let directory = self.config.root.join("containers").join(id.as_str());
         let record = ContainerRecord { request, created_at: now() };
@@ -219,6 +221,25 @@ impl Shared {
             .cloned()
             .collect()
     }
+}
+
+/// A pod's monitor has given up what its containers may not be given: who asks for more is told so at once.
+fn check_capabilities(sandbox: &SandboxConfig, request: &ContainerRequest) -> Result<()> {
+    let Some(most) = sandbox.capabilities.filter(|_| sandbox.userns.is_none()) else { return Ok(()) };
+    let available = CapabilitySet::available()?;
+    let process = request.spec.process().as_ref();
+    let asked = match process.and_then(|process| process.capabilities().as_ref()) {
+        Some(asked) => Capabilities::from_spec(asked, available)?,
+        None => Capabilities::default_for(available),
+    };
+    let beyond = asked.all().without(most);
+    if beyond.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "container {} asks for {beyond}, and sandbox {} was made without: ask when the sandbox is created",
+        request.id, request.sandbox
+    )))
 }
 
 /// A signal's number is one the kernel has.

@@ -1,6 +1,6 @@
 //! Opening what a container's plan names: root, binds, devices, namespaces, users.
 
-use super::mounts;
+use super::{mounts, places};
 use crate::capabilities::{Capabilities, CapabilitySet};
 use crate::cgroup::ContainerCgroup;
 use crate::plan::{self, ContainerInput, PreparedDevice, ProcessInput};
@@ -12,11 +12,13 @@ use crate::rootfs::{overlay, users};
 use crate::runtime::Shared;
 use crate::sandbox::{KEPT, host_name};
 use crate::{
-    ContainerPid, ContainerRequest, Error, IpcMode, PidMode, Result, Seccomp, namespace, seccomp, spec,
+    ContainerPid, ContainerRequest, Error, IpcMode, PidMode, Result, Seccomp, TerminalSize, namespace,
+    seccomp, spec,
 };
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Process, Spec};
 use rustix::fs::makedev;
 use slipway_monitor::plan::{Join, Plan};
+use slipway_monitor::protocol::DESCRIPTORS;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -26,10 +28,19 @@ pub(crate) struct Descriptors(Vec<OwnedFd>);
 
 impl Descriptors {
     pub(crate) fn add(&mut self, descriptor: OwnedFd) -> Result<u16> {
-        let number = u16::try_from(self.0.len())
-            .map_err(|_| Error::Invalid("a container can't have more than 65535 mounts".into()))?;
+        // Some come beside the plan's: the plan itself, the log, the cgroups.
+        const MOST: usize = DESCRIPTORS - 128;
+        let number = u16::try_from(self.0.len()).ok().filter(|number| usize::from(*number) < MOST);
+        let number = number.ok_or_else(|| {
+            Error::Invalid(format!("a container can't have more than {MOST} mounts, devices and namespaces"))
+        })?;
         self.0.push(descriptor);
         Ok(number)
+    }
+
+    /// One of them, by its number.
+    pub(crate) fn get(&self, number: u16) -> Option<&OwnedFd> {
+        self.0.get(usize::from(number))
     }
 
     pub(crate) fn into_vec(self) -> Vec<OwnedFd> {
@@ -56,7 +67,10 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn find(shared: &Shared, pod: &Pod, container: &Container) -> Result<Self> {
         let root = mount_root(shared, pod, container)?;
-        let identity = users::resolve(root.as_fd(), &container.record.request.user)?;
+        let request = &container.record.request;
+        let directory = root.try_clone().map_err(|source| Error::Kernel { call: "dup".into(), source })?;
+        let files = users::Root { directory, container: request.id.to_string(), mounts: Vec::new() };
+        let identity = users::resolve(files, &request.user)?;
         Ok(Self { root, identity })
     }
 }
@@ -75,7 +89,7 @@ pub(super) fn container(
     let mounts =
         mounts::gather(&mounts::Place { pod, container, cgroup, root: root.as_fd() }, &mut descriptors)?;
     let process = process_of(request)?;
-    let cwd = follow(root.as_fd(), process.cwd(), &mounts::places(&mounts))?;
+    let cwd = follow(root.as_fd(), process.cwd(), &places::of(&mounts))?;
     let root = descriptors.add(root)?;
     let null = descriptors.add(binds::open(Path::new("/dev/null"), BindOptions::plain())?.mount)?;
     let mut joins = Vec::new();
@@ -102,6 +116,7 @@ pub(super) fn container(
             arguments: process.args().as_deref().unwrap_or_default(),
             cwd: cwd_of(process)?,
             terminal: request.tty,
+            size: process.console_size().map(TerminalSize::of),
             ..process_input(shared, request, &identity, &hostname)?
         },
     };
@@ -165,6 +180,7 @@ pub(crate) fn process_input<'a>(
         raw_environment: &request.raw_env,
         cwd: cwd_of(process)?,
         terminal: false,
+        size: None,
         hostname,
         identity,
         capabilities,

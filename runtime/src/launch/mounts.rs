@@ -2,18 +2,15 @@
 //! the image lead, a mount below another one after it.
 
 use super::gather::Descriptors;
-use super::volumes;
+use super::{places, pod_files, volumes};
 use crate::cgroup::ContainerCgroup;
 use crate::plan::{PreparedMount, Source, filesystem};
-use crate::pod::{Container, Pod, PodRecord};
+use crate::pod::{Container, Pod};
 use crate::rootfs::binds::{self, BindOptions};
-use crate::rootfs::links::follow;
-use crate::sandbox::FILES;
-use crate::{Error, IpcMode, Result};
+use crate::{Error, Result};
 use oci_spec::runtime::{Mount, Spec};
-use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What a container's mounts depend on.
 pub(super) struct Place<'a> {
@@ -31,38 +28,12 @@ pub(super) fn gather(place: &Place<'_>, descriptors: &mut Descriptors) -> Result
     if record.config.userns.is_some() && record.netns.is_none() {
         bind_host_sysfs(&mut mounts, descriptors)?;
     }
-    add_pod_files(place.pod, &record, &mut mounts, descriptors)?;
+    pod_files::add(place, &record, &mut mounts, descriptors)?;
     let volumes = volumes::prepare(place, &record, &mounts, descriptors)?;
     // Among equals the order stays: the pod's file is on top of what a volume has there.
     let mut mounts: Vec<_> = volumes.into_iter().chain(mounts).collect();
-    settle(place.root, &mut mounts)?;
+    places::settle(place.root, &mut mounts, descriptors)?;
     Ok(mounts)
-}
-
-/// Where mounts are made.
-pub(super) fn places(mounts: &[PreparedMount]) -> BTreeSet<PathBuf> {
-    mounts.iter().map(|mount| mount.place.clone()).collect()
-}
-
-/// Finds where each mount's destination leads in the image, and orders them by depth: a parent comes first.
-pub(super) fn settle(root: BorrowedFd<'_>, mounts: &mut [PreparedMount]) -> Result<()> {
-    let depth = |path: &Path| path.components().count();
-    mounts.sort_by_key(|mount| depth(&mount.destination));
-    let mut places = BTreeSet::new();
-    for mount in mounts.iter_mut() {
-        mount.place = follow(root, &mount.destination, &places)?;
-        let guarded = matches!(&mount.source, Source::New { kind, .. } if kind == "proc" || kind == "sysfs");
-        if guarded && mount.place != mount.destination {
-            // What is hidden below it would be hidden somewhere else.
-            let (path, place) = (mount.destination.display(), mount.place.display());
-            return Err(Error::Invalid(format!(
-                "the image's {path} is a link to {place}: make it a directory"
-            )));
-        }
-        places.insert(mount.place.clone());
-    }
-    mounts.sort_by_key(|mount| depth(&mount.place));
-    Ok(())
 }
 
 fn prepare_mounts(
@@ -144,59 +115,4 @@ fn bind_host_sysfs(mounts: &mut [PreparedMount], descriptors: &mut Descriptors) 
 
 pub(super) fn taken(mounts: &[PreparedMount], destination: &Path) -> bool {
     mounts.iter().any(|mount| mount.destination == destination)
-}
-
-/// The pod's /dev/shm and /etc files, where the specification mounts nothing there.
-fn add_pod_files(
-    pod: &Pod,
-    record: &PodRecord,
-    mounts: &mut Vec<PreparedMount>,
-    descriptors: &mut Descriptors,
-) -> Result<()> {
-    let shm = match record.config.ipc {
-        IpcMode::Pod => pod.state.join("shm"),
-        IpcMode::Host => "/dev/shm".into(),
-    };
-    let files = FILES.iter().map(|(name, destination)| (pod.root.join(name), Path::new(destination)));
-    for (source, destination) in files.chain([(shm, Path::new("/dev/shm"))]) {
-        if taken(mounts, destination) {
-            continue;
-        }
-        let bind = binds::open(&source, BindOptions::plain())?;
-        let descriptor = descriptors.add(bind.mount)?;
-        let source = Source::Detached { descriptor, is_directory: bind.is_directory };
-        mounts.push(PreparedMount::new(destination, source));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::fd::AsFd;
-
-    fn settled(root: &Path, mounts: &[(&str, Source)]) -> Result<Vec<String>> {
-        let root = std::fs::File::open(root).unwrap();
-        let mut mounts: Vec<_> =
-            mounts.iter().map(|(path, source)| PreparedMount::new(path, source.clone())).collect();
-        settle(root.as_fd(), &mut mounts)?;
-        Ok(mounts.iter().map(|mount| mount.place.display().to_string()).collect())
-    }
-
-    #[test]
-    fn a_parent_comes_first_and_links_are_followed_in_the_image() {
-        let root = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/run/data", root.path().join("data")).unwrap();
-        let bind = || Source::Detached { descriptor: 0, is_directory: true };
-        let order = [("/data/sub", bind()), ("/data", bind()), ("/run", bind())];
-        assert_eq!(settled(root.path(), &order).unwrap(), ["/run", "/run/data", "/run/data/sub"]);
-    }
-
-    #[test]
-    fn proc_is_never_mounted_where_a_link_leads() {
-        let root = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/elsewhere", root.path().join("proc")).unwrap();
-        let error = settled(root.path(), &[("/proc", filesystem("proc", &[]))]).unwrap_err();
-        assert!(error.to_string().contains("/elsewhere"), "{error}");
-    }
 }

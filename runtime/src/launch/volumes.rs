@@ -5,10 +5,10 @@ use super::mounts::{Place, taken};
 use crate::plan::{PreparedMount, Source};
 use crate::pod::PodRecord;
 use crate::rootfs::binds::{self, BindOptions};
-use crate::rootfs::copy;
 use crate::rootfs::links::follow;
+use crate::rootfs::{copy, inside};
 use crate::{Error, IdMap, Result, state};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -60,7 +60,7 @@ fn open_in_image(place: &Place<'_>, volume: &Path, at: &Path) -> Result<Option<O
     let path = at.strip_prefix("/").unwrap_or(at);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    match openat2(place.root, path, flags, Mode::empty(), resolve) {
+    match inside::open(place.root, path, flags, resolve) {
         Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT) => Ok(None),
         Err(Errno::NOTDIR) => {

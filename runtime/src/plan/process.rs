@@ -4,7 +4,7 @@ use super::text;
 use crate::capabilities::Capabilities;
 use crate::features::{Features, OPEN_FILES};
 use crate::rootfs::users::Identity;
-use crate::{Error, Result};
+use crate::{Error, Result, TerminalSize};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
 use slipway_monitor::plan::{Step, sync_point};
 use slipway_monitor::wire::List;
@@ -25,6 +25,8 @@ pub(crate) struct ProcessInput<'a> {
     pub(crate) raw_environment: &'a [(String, Vec<u8>)],
     pub(crate) cwd: &'a str,
     pub(crate) terminal: bool,
+    /// What its terminal begins with.
+    pub(crate) size: Option<TerminalSize>,
     pub(crate) hostname: &'a str,
     pub(crate) identity: &'a Identity,
     pub(crate) capabilities: Capabilities,
@@ -36,11 +38,13 @@ impl ProcessInput<'_> {
     pub(super) fn steps(&self, steps: &mut Vec<Step>) -> Result<()> {
         let deny = self.process.no_new_privileges().unwrap_or(false);
         self.limits(steps)?;
-        if let Some(value) = self.process.oom_score_adj() {
-            steps.push(Step::OomScore { value });
-        }
+        // Without a value of its own it would keep the daemon's, which may well be the node's last to be killed.
+        steps.push(Step::OomScore { value: self.process.oom_score_adj().unwrap_or(0) });
         let (uid, gid) = (self.identity.uid, self.identity.gid);
         steps.push(Step::Session { terminal: self.terminal });
+        if let Some(TerminalSize { width, height }) = self.size.filter(|_| self.terminal) {
+            steps.push(Step::TerminalSize { width, height });
+        }
         steps.push(Step::OwnStreams { uid, gid });
         steps.push(Step::Umask { mask: self.process.user().umask().unwrap_or(0o022) });
         steps.push(Step::SyncPoint { point: sync_point::EXEC });
@@ -211,6 +215,7 @@ mod tests {
             raw_environment: &[],
             cwd: "/",
             terminal: false,
+            size: None,
             hostname: "pod",
             identity,
             capabilities: Capabilities::default(),

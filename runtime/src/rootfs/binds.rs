@@ -1,21 +1,14 @@
 //! Host paths bound into a container: opened as detached mounts with their attributes set.
 
-use crate::pod::lock;
 use crate::sys::mount::{MountChange, change_mount};
-use crate::{Error, Result};
+use crate::{Error, Result, patience};
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, fstat, statx};
 use rustix::mount::{OpenTreeFlags, open_tree};
-use std::collections::BTreeSet;
+use std::fs::DirBuilder;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, mpsc};
-use std::time::Duration;
-
-/// How long a source's file system may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Sources whose file systems have not answered in time, nor since: nobody waits for them a second time.
-static SILENT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
 
 /// How a path is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,37 +65,28 @@ impl BindOptions {
     }
 }
 
-/// Opens a source of a client's: on a thread of its own, for the file system of a server that is gone may not answer in
-/// the life of this daemon.
+/// Opens a source of a client's, which is made as a directory where it is absent, as kubelet's users expect. Its file
+/// system may belong to a server that is gone, and not answer in the life of this daemon.
 pub(crate) fn open_in_time(source: &Path, options: BindOptions) -> Result<Bind> {
-    let silent = |why: &'static str| Error::Io {
-        action: "bind",
-        path: source.into(),
-        source: std::io::Error::new(ErrorKind::TimedOut, why),
-    };
-    if lock(&SILENT).contains(source) {
-        return Err(silent("its file system still does not answer: mend or unmount it"));
-    }
-    let (sender, receiver) = mpsc::channel();
     let path = source.to_owned();
-    let wait = move || {
-        let opened = open(&path, options);
-        let mut silent = lock(&SILENT);
-        silent.remove(&path);
-        // Who waited too long is gone.
-        let _ = sender.send(opened);
-    };
-    let thread = std::thread::Builder::new().name("bind".into()).spawn(wait);
-    thread.map_err(|source| Error::Kernel { call: "start a thread".into(), source })?;
-    if let Ok(opened) = receiver.recv_timeout(PATIENCE) {
-        return opened;
-    }
-    let mut all = lock(&SILENT);
-    if let Ok(opened) = receiver.try_recv() {
-        return opened;
-    }
-    all.insert(source.to_owned());
-    Err(silent("its file system does not answer: mend or unmount it"))
+    let opened = patience::in_time("bind", &source.display().to_string(), move || {
+        match std::fs::metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => make(&path)?,
+            _ => {}
+        }
+        open(&path, options)
+    });
+    opened.map_err(|error| Error::Io { action: "bind", path: source.into(), source: error })?
+}
+
+/// Makes a directory and what is missing above it, 0755 whatever the umask.
+fn make(path: &Path) -> Result<()> {
+    let failed = |source| Error::Io { action: "make the host's directory", path: path.into(), source };
+    let missing: Vec<_> = path.ancestors().take_while(|above| !above.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed)?;
+    missing
+        .iter()
+        .try_for_each(|made| std::fs::set_permissions(made, PermissionsExt::from_mode(0o755)).map_err(failed))
 }
 
 /// Opens a source as a detached mount; a missing source is an error.

@@ -2,6 +2,7 @@
 //!
 //! The source may be hostile: every path is opened below its directory and through no link.
 
+use super::inside::again;
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
     chownat, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, futimens, linkat, mkdirat, mknodat, openat2,
@@ -98,7 +99,7 @@ impl Copy<'_> {
 fn open(base: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let mode = if flags.contains(OFlags::CREATE) { Mode::RUSR | Mode::WUSR } else { Mode::empty() };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    Ok(openat2(base, path, flags | OFlags::CLOEXEC, mode, resolve)?)
+    Ok(again(|| openat2(base, path, flags | OFlags::CLOEXEC, mode, resolve))?)
 }
 
 /// Gives a file or directory another's owner, mode, extended attributes and times.

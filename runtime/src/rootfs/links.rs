@@ -34,7 +34,7 @@ pub(crate) fn follow(root: BorrowedFd<'_>, path: &Path, mounts: &BTreeSet<PathBu
         }
         let parent = at.clone();
         at.push(&name);
-        if mounts.iter().any(|mount| at.starts_with(mount)) {
+        if at.ancestors().any(|above| mounts.contains(above)) {
             continue;
         }
         let failed = |errno: Errno| Error::Io {

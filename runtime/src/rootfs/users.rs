@@ -1,17 +1,16 @@
 //! Who a container's user is, by the container's own /etc/passwd and /etc/group, which may be hostile.
 
-use crate::{Error, GroupsPolicy, Result, User};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
-use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::Read;
-use std::os::fd::{AsRawFd, BorrowedFd};
+mod files;
 
-/// A passwd or group file beyond this is refused.
-const LARGEST: u64 = 4 * 1024 * 1024;
-/// Ids beyond are not ids (`runc` and the kernel's signed interfaces agree).
+use crate::{Error, GroupsPolicy, Result, User};
+pub(crate) use files::Root;
+use serde::{Deserialize, Serialize};
+
+/// Ids beyond are not ids (`runc` and the kernel's signed interfaces agree). The greatest 32-bit number means "unchanged"
+/// to `setresuid(2)`.
 const GREATEST: u64 = i32::MAX as u64;
+/// The same for a reader.
+const RANGE: &str = "ids go from 0 to 2147483647";
 
 /// Who a container runs as, once its names have been looked up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,11 +25,13 @@ pub struct Identity {
     pub home: Option<String>,
 }
 
-/// Finds a user in the root file system whose directory is open at `root`.
-pub(crate) fn resolve(root: BorrowedFd<'_>, user: &User) -> Result<Identity> {
-    let passwd = read_inside(root, "etc/passwd")?;
-    let group = read_inside(root, "etc/group")?;
-    resolve_in(&passwd, &group, user)
+/// Finds a user by the files of a root.
+///
+/// # Errors
+/// An unknown name, an id that is none, files that are not regular ones of the root's own, or that do not answer.
+pub(crate) fn resolve(root: Root, user: &User) -> Result<Identity> {
+    let files = files::read(root)?;
+    resolve_in(&files.passwd, &files.group, user)
 }
 
 fn resolve_in(passwd: &str, group: &str, user: &User) -> Result<Identity> {
@@ -51,17 +52,18 @@ fn resolve_in(passwd: &str, group: &str, user: &User) -> Result<Identity> {
         ),
     };
     let uid = account.as_ref().map_or(wanted.unwrap_or(0), |account| account.uid);
-    let mut gid = account.as_ref().map_or(0, |account| account.gid);
-    if let Some(group_name) = group_name {
-        gid = find_group(group, group_name, &user.name)?;
-    }
-    if let Some(given) = user.group {
-        gid = given;
-    }
+    let gid = match (user.group, group_name) {
+        (Some(given), _) => given,
+        (None, Some(name)) => find_group(group, name, &user.name)?,
+        (None, None) => account.as_ref().map_or(0, |account| account.gid),
+    };
     let mut groups = vec![gid];
     groups.extend(&user.supplementary);
     if let (GroupsPolicy::Merge, Some(account)) = (user.groups, &account) {
         groups.extend(memberships(group, account.name));
+    }
+    if let Some(bad) = groups.iter().chain([&uid]).find(|id| u64::from(**id) > GREATEST) {
+        return Err(invalid(&user.name, &format!("it has the id {bad}, and {RANGE}")));
     }
     groups.sort_unstable();
     groups.dedup();
@@ -93,7 +95,7 @@ fn numeric(text: &str, whole: &str) -> Result<Option<u32>> {
     }
     match text.parse::<u64>() {
         Ok(id) if id <= GREATEST => Ok(u32::try_from(id).ok()),
-        _ => Err(invalid(whole, "ids go from 0 to 2147483647")),
+        _ => Err(invalid(whole, RANGE)),
     }
 }
 
@@ -127,28 +129,6 @@ fn is_plain(home: &str) -> bool {
 
 fn invalid(user: &str, why: &str) -> Error {
     Error::Invalid(format!("user {user:?}: {why}"))
-}
-
-/// Reads a regular file inside a root; an absent one is empty.
-fn read_inside(root: BorrowedFd<'_>, path: &'static str) -> Result<String> {
-    let failed =
-        |source| Error::Io { action: "read the container's", path: format!("/{path}").into(), source };
-    let found =
-        match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT) {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
-            found => found.map_err(|errno| failed(errno.into()))?,
-        };
-    let stat = fstat(&found).map_err(|errno| failed(errno.into()))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::Invalid(format!("the container's /{path} is not a regular file")));
-    }
-    if u64::try_from(stat.st_size).unwrap_or(u64::MAX) > LARGEST {
-        return Err(Error::Invalid(format!("the container's /{path} is larger than {LARGEST} bytes")));
-    }
-    let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).map_err(failed)?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
@@ -187,6 +167,21 @@ mod tests {
         for bad in ["2147483648", "4294967296", "99999999999", "1000:", ":5", "nobody", "0:4294967296"] {
             assert!(resolve_in(PASSWD, GROUP, &named(bad)).is_err(), "{bad}");
         }
+    }
+
+    /// To setresuid(2) the greatest number means that the caller's own id stays, which is root's.
+    #[test]
+    fn an_id_of_a_file_or_a_request_that_is_none_is_refused() {
+        let ghost = "ghost:x:4294967295:1::/:\nshade:x:1:4294967295::/:\nfar:x:2147483648:1::/:\n";
+        for name in ["ghost", "shade", "far"] {
+            assert!(resolve_in(ghost, "", &named(name)).is_err(), "{name}");
+        }
+        assert!(resolve_in(PASSWD, "deep:x:4294967295:web\n", &named("web")).is_err());
+        assert!(resolve_in(PASSWD, "deep:x:4294967295:\n", &named("web:deep")).is_err());
+        let group = User { group: Some(u32::MAX), ..named("web") };
+        assert!(resolve_in(PASSWD, "", &group).is_err());
+        let supplementary = User { supplementary: vec![u32::MAX], ..named("web") };
+        assert!(resolve_in(PASSWD, "", &supplementary).is_err());
     }
 
     #[test]

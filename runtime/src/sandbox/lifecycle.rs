@@ -1,6 +1,7 @@
 //! Making, stopping and removing a sandbox. A failed creation is undone by the same teardown as a stop.
 
 use super::{IpcMode, Network, PidMode, SandboxConfig, files};
+use crate::capabilities::CapabilitySet;
 use crate::monitor_client::{Connection, PROMPT};
 use crate::monitor_process::{MonitorProgram, borrowed};
 use crate::network::{self, NetnsSource};
@@ -115,6 +116,11 @@ impl Shared {
         let directory = namespace::open(&pod.state)?;
         let descriptors = [directory.as_fd(), self.small.as_fd()];
         connection.order(&Request::Setup { pod: id.into() }, &descriptors)?;
+        let available = CapabilitySet::available()?;
+        let own = CapabilitySet::of_monitor().within(available);
+        let permitted = own.with(record.config.may_be_given(available));
+        let keep = Request::Keep { permitted: permitted.bits(), effective: own.bits() };
+        connection.order(&keep, &[])?;
         Ok(connection)
     }
 
@@ -333,6 +339,7 @@ mod tests {
             userns: None,
             dns: Dns::default(),
             shm_size: 0,
+            capabilities: None,
         }
     }
 

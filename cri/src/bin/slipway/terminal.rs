@@ -65,7 +65,7 @@ pub(crate) fn follow_size<M: Send + 'static>(
 }
 
 /// The size of the terminal that shows the output, else of the one that is typed at. Nothing where neither has one.
-fn size() -> Option<TerminalSize> {
+pub(crate) fn size() -> Option<TerminalSize> {
     let size = tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(io::stdin())).ok()?;
     let known = size.ws_col > 0 && size.ws_row > 0;
     known.then(|| TerminalSize { width: size.ws_col.into(), height: size.ws_row.into() })

@@ -93,7 +93,8 @@ pub(super) fn oom_score(proc: BorrowedFd<'_>, value: i32) -> Result<()> {
     }
 }
 
-fn bound(set: u64) -> Result<()> {
+/// Drops every capability outside of a set from the bounding set.
+pub(crate) fn bound(set: u64) -> Result<()> {
     for capability in 0..CAPABILITIES {
         if set >> capability & 1 == 1 {
             continue;

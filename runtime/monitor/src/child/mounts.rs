@@ -4,7 +4,7 @@ use super::paths::place;
 use super::{Child, Progress};
 use crate::sys::mount::Change;
 use crate::sys::{Error, Result, file, mount};
-use slipway_monitor::plan::{Parameter, Step};
+use slipway_monitor::plan::{MOUNTED_IN_PROC, Parameter, Step};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -19,12 +19,12 @@ pub(super) fn execute(child: &Child<'_>, step: &Step, progress: &mut Progress) -
             Ok(())
         }
         Step::Mount { kind, target, attributes, parameters } => {
-            let target = place(progress.base(), target)?;
+            let target = mount_point(progress.base(), target)?;
             let made = make(kind, *attributes, &parameters.0)?;
             mount::attach(made.as_fd(), target.as_fd())
         }
         Step::Attach { descriptor, target } => {
-            let target = place(progress.base(), target)?;
+            let target = mount_point(progress.base(), target)?;
             mount::attach(child.descriptor(*descriptor)?, target.as_fd())
         }
         Step::Mask { path, file } => match present(progress.base(), path)? {
@@ -70,6 +70,18 @@ fn make(kind: &CStr, attributes: u64, parameters: &[Parameter]) -> Result<OwnedF
     }
     mount::fsconfig_create(context.as_fd())?;
     mount::fsmount(context.as_fd(), attributes)
+}
+
+/// A place to mount on. One that a link in a volume leads to, which others may change meanwhile, can't cover parts of
+/// proc.
+fn mount_point(base: Option<BorrowedFd<'_>>, path: &CStr) -> Result<OwnedFd> {
+    let found = place(base, path)?;
+    let named = path.to_bytes().strip_prefix(b"proc/");
+    let allowed = named.is_some_and(|name| MOUNTED_IN_PROC.iter().any(|file| file.as_bytes() == name));
+    if !allowed && file::is_proc(found.as_fd())? {
+        return Err(Error { call: "mount over a part of proc", errno: libc::EPERM });
+    }
+    Ok(found)
 }
 
 /// A place that may be absent.

@@ -1,5 +1,6 @@
 //! Steps that make directories, files, links and devices below the container's root.
 
+use super::missing::{self, Last};
 use crate::sys::file::{How, resolve};
 use crate::sys::{Error, Result, file};
 use slipway_monitor::plan::Step;
@@ -12,15 +13,8 @@ const INSIDE: u64 = resolve::IN_ROOT | resolve::NO_MAGICLINKS;
 /// Executes one step of this module.
 pub(super) fn execute(step: &Step, base: Option<BorrowedFd<'_>>) -> Result<()> {
     match step {
-        Step::MakeDirectory { path, mode } => {
-            let (parent, name) = split(base, path)?;
-            unless_there(file::mkdirat(parent.as_fd(), name, *mode))
-        }
-        Step::MakeFile { path, mode } => {
-            let (parent, name) = split(base, path)?;
-            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_RDONLY;
-            unless_there(file::openat(parent.as_fd(), name, flags, *mode).map(drop))
-        }
+        Step::MakeDirectory { path, mode } => make(base, path, Last::Directory { mode: *mode }),
+        Step::MakeFile { path, mode } => make(base, path, Last::File { mode: *mode }),
         Step::MakeLink { path, target } => {
             let (parent, name) = split(base, path)?;
             unless_there(file::symlinkat(target, parent.as_fd(), name))
@@ -66,7 +60,30 @@ fn split<'a>(base: Option<BorrowedFd<'_>>, path: &'a CStr) -> Result<(OwnedFd, &
     Ok((file::openat2(base, parent, How { flags, mode: 0, resolve: INSIDE })?, name))
 }
 
-fn unless_there(made: Result<()>) -> Result<()> {
+/// Makes a directory or file to mount on, unless it is there, also where a link of a volume leads to nothing yet.
+fn make(base: Option<BorrowedFd<'_>>, path: &CStr, last: Last) -> Result<()> {
+    let made =
+        split(base, path).and_then(|(parent, name)| match missing::make_in(parent.as_fd(), name, last) {
+            Err(error) if error.errno == libc::EEXIST && !is_link(parent.as_fd(), name) => Ok(()),
+            made => made,
+        });
+    match made {
+        Err(error) if error.errno == libc::EEXIST => match place(base, path) {
+            Err(error) if error.errno == libc::ENOENT => {}
+            found => return found.map(drop),
+        },
+        // A link above it dangles.
+        Err(error) if error.errno == libc::ENOENT => {}
+        made => return made,
+    }
+    missing::make(base.ok_or(Error { call: "root step", errno: libc::EINVAL })?, path, last)
+}
+
+fn is_link(directory: BorrowedFd<'_>, name: &CStr) -> bool {
+    file::readlinkat(directory, name, &mut [0; 1]).is_ok()
+}
+
+pub(super) fn unless_there(made: Result<()>) -> Result<()> {
     match made {
         Err(error) if error.errno == libc::EEXIST => Ok(()),
         made => made,

@@ -5,7 +5,7 @@ use crate::attach;
 use crate::connection::Role;
 use crate::container::{Container, Phase, is_valid_id};
 use crate::namespaces;
-use crate::setup::Pod;
+use crate::setup::{self, Pod};
 use slipway_monitor::protocol::{Reply, Request, VERSION};
 use slipway_monitor::wire::{List, Wire};
 use std::os::fd::OwnedFd;
@@ -17,6 +17,13 @@ const LAST_WORDS: i64 = 1_000_000_000;
 
 fn refused(why: impl Into<String>) -> Reply {
     Reply::Refused { why: why.into() }
+}
+
+fn keep(permitted: u64, effective: u64) -> Reply {
+    match setup::keep(permitted, effective) {
+        Ok(()) => Reply::Done {},
+        Err(error) => refused(format!("give up capabilities: {error}")),
+    }
 }
 
 impl Server {
@@ -77,6 +84,7 @@ impl Server {
             Request::Forget { container } => self.forget(&container),
             Request::Shutdown {} => self.shut_down(),
             Request::Hold { name } => self.hold(name, descriptors),
+            Request::Keep { permitted, effective } => keep(permitted, effective),
         };
         Some((reply, Vec::new()))
     }

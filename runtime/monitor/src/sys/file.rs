@@ -45,8 +45,22 @@ struct OpenHow {
     resolve: u64,
 }
 
-/// `openat2(2)`.
+/// How often an [`openat2`] is tried.
+const TRIES: usize = 1000;
+
+/// `openat2(2)`. Where a bounded look-up is disturbed by a rename or a mount anywhere on the machine (`EAGAIN`), it is
+/// tried again, a thousand times at most.
 pub(crate) fn openat2(directory: BorrowedFd<'_>, path: &CStr, how: How) -> Result<OwnedFd> {
+    for _ in 1..TRIES {
+        match openat2_once(directory, path, how) {
+            Err(error) if error.errno == libc::EAGAIN => {}
+            done => return done,
+        }
+    }
+    openat2_once(directory, path, how)
+}
+
+fn openat2_once(directory: BorrowedFd<'_>, path: &CStr, how: How) -> Result<OwnedFd> {
     let flags = u64::from(how.flags.cast_unsigned() | libc::O_CLOEXEC.cast_unsigned());
     let mut attributes = OpenHow { flags, mode: u64::from(how.mode), resolve: how.resolve };
     // SAFETY: the descriptor is borrowed for the call, the path is NUL-terminated, and `attributes` is a live
@@ -150,6 +164,15 @@ pub(crate) fn mknodat(directory: BorrowedFd<'_>, name: &CStr, mode: u32, device:
     done("mknodat", unsafe { libc::mknodat(directory.as_raw_fd(), name.as_ptr(), mode, device) })
 }
 
+/// `readlinkat(2)`: the bytes of a link's target, cut to the buffer; of the link that `directory` is for an empty name.
+pub(crate) fn readlinkat(directory: BorrowedFd<'_>, name: &CStr, target: &mut [u8]) -> Result<usize> {
+    let (room, length) = (target.as_mut_ptr().cast(), target.len());
+    // SAFETY: the descriptor is borrowed for the call, the name is NUL-terminated, and the kernel writes at most `length`
+    // bytes into the live buffer.
+    let value = unsafe { libc::readlinkat(directory.as_raw_fd(), name.as_ptr(), room, length) };
+    count("readlinkat", value)
+}
+
 /// `symlinkat(2)`.
 pub(crate) fn symlinkat(target: &CStr, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     // SAFETY: the descriptor is borrowed for the call, target and name are NUL-terminated.
@@ -241,13 +264,22 @@ pub(crate) fn close_all_on_exec() -> Result<()> {
     done("close_range", value)
 }
 
-/// Whether a descriptor belongs to a devpts (`fstatfs(2)`).
+/// Whether a descriptor belongs to a devpts.
 pub(crate) fn is_devpts(file: BorrowedFd<'_>) -> Result<bool> {
-    const DEVPTS: i64 = 0x1cd1;
+    filesystem(file).map(|kind| kind == 0x1cd1)
+}
+
+/// Whether a descriptor belongs to a proc file system.
+pub(crate) fn is_proc(file: BorrowedFd<'_>) -> Result<bool> {
+    filesystem(file).map(|kind| kind == 0x9fa0)
+}
+
+/// The magic number of a descriptor's file system (`fstatfs(2)`, `linux/magic.h`).
+fn filesystem(file: BorrowedFd<'_>) -> Result<i64> {
     let mut stat = MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: the kernel fills the live struct.
     done("fstatfs", unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) })?;
     // SAFETY: zeroed, and filled by the successful call.
     let stat = unsafe { stat.assume_init() };
-    Ok(stat.f_type == DEVPTS)
+    Ok(stat.f_type)
 }

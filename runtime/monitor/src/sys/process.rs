@@ -110,6 +110,12 @@ pub(crate) fn prctl(option: i32, first: u64, second: u64) -> Result<()> {
     done("prctl", unsafe { libc::prctl(option, first, second, 0_u64, 0_u64) })
 }
 
+/// Names this process, as ps(1) and top(1) show it: 15 bytes at most (`PR_SET_NAME`).
+pub(crate) fn set_name(name: &CStr) -> Result<()> {
+    // SAFETY: the name is NUL-terminated, and the kernel reads at most 16 bytes of it.
+    done("prctl", unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0_u64, 0_u64, 0_u64) })
+}
+
 /// `setgroups(2)`.
 pub(crate) fn setgroups(groups: &[u32]) -> Result<()> {
     // SAFETY: the kernel reads as many numbers as the live slice has.

@@ -57,6 +57,7 @@ impl Args {
             user: self.user.clone(),
             stdin: self.interactive,
             tty: self.tty,
+            size: terminal::size().filter(|_| self.tty),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use slipway_proto::slipway::v1::{Bind, ContainerNetwork, PublishedPort, RunContainerRequest};
 
 use crate::error::{Error, Result};
+use crate::terminal;
 use crate::verb::{credentials, filter};
 
 #[derive(Debug, Default, clap::Args)]
@@ -99,6 +100,7 @@ impl Args {
             tty: self.tty,
             readonly_rootfs: self.read_only,
             privileged: self.privileged,
+            size: terminal::size().filter(|_| self.tty),
         })
     }
 }
