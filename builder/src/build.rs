@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use rustix::rand::GetRandomFlags;
-use slipway_image::{Image, Reference, Store};
+use slipway_image::{Image, Leased, Reference, Store};
 use slipway_runtime::Runtime;
 
 use crate::cancel::Cancellation;
 use crate::context::{Context, OpenContext};
 use crate::dockerfile::{self, Step};
 use crate::error::{Error, Result};
+use crate::flight::Flights;
 use crate::graph::{self, Graph, Source};
 use crate::progress::Progress;
 use crate::run::{OWNER, Sandbox};
@@ -48,7 +49,7 @@ pub struct Session<'a> {
     /// Hears of every event; must not block for long.
     pub progress: &'a (dyn Fn(Progress) + Sync),
     /// Brings an image that is not here.
-    pub pull: &'a (dyn Fn(&Reference) -> slipway_image::Result<Image> + Sync),
+    pub pull: &'a (dyn Fn(&Reference) -> slipway_image::Result<Leased> + Sync),
     /// Stops the build.
     pub cancel: &'a Cancellation,
 }
@@ -72,6 +73,7 @@ pub struct Builder {
     store: Store,
     runtime: Runtime,
     config: BuilderConfig,
+    flights: Flights,
 }
 
 impl Builder {
@@ -95,7 +97,7 @@ impl Builder {
             _ => {}
         }
         std::fs::create_dir_all(&config.scratch).map_err(Error::io("create", &config.scratch))?;
-        Ok(Self { store, runtime, config })
+        Ok(Self { store, runtime, config, flights: Flights::default() })
     }
 
     /// Builds an image. It blocks; failing or cancelled, it leaves nothing but cached layers.
@@ -109,6 +111,7 @@ impl Builder {
         let mut build = Build {
             store: &self.store,
             runtime: &self.runtime,
+            flights: &self.flights,
             request,
             session,
             id,
@@ -161,6 +164,7 @@ fn random_id() -> Result<String> {
 pub(crate) struct Build<'a> {
     pub(crate) store: &'a Store,
     pub(crate) runtime: &'a Runtime,
+    pub(crate) flights: &'a Flights,
     pub(crate) request: &'a BuildRequest,
     pub(crate) session: &'a Session<'a>,
     pub(crate) id: String,
@@ -286,15 +290,14 @@ impl Build<'_> {
 
     /// An image from the store, pulled when it is not there; says whether it was.
     pub(crate) fn image(&self, name: &str) -> Result<(State, bool)> {
-        let (image, was_here) = match self.store.resolve(name) {
-            Ok(image) => (image, true),
+        let (Leased { image, lease }, was_here) = match self.store.hold(name) {
+            Ok(held) => (held, true),
             Err(slipway_image::Error::ImageMissing { .. }) => {
                 let reference: Reference = name.parse()?;
                 ((self.session.pull)(&reference)?, false)
             }
             Err(error) => return Err(error.into()),
         };
-        let lease = self.store.lease(&image.id)?;
         let written = self.store.written_config(&image.id)?;
         Ok((State::image(&image, &written, lease), was_here))
     }
@@ -302,6 +305,7 @@ impl Build<'_> {
     fn commit(&mut self, state: &State, tags: &[Reference]) -> Result<Image> {
         let store = self.store;
         self.step("exporting to image".to_owned(), |build, step| {
+            let state = build.dated(state)?;
             let image = store.commit_image(&state.configuration()?, &state.layers, tags)?;
             let mut text = format!("writing image {}\n", image.id);
             tags.iter().for_each(|tag| text.push_str(&format!("naming to {tag}\n")));

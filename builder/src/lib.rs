@@ -4,9 +4,9 @@
 //! dockerfile/{lex, words, parse, expand}   bytes -> instructions
 //! context, ignore, glob, tree              where files come from
 //! graph                                    which stages the target needs
-//! stage, step, cache                       what a step changes, and whether it has run before
+//! stage, step, cache, flight               what a step changes, and whether it has run before, or runs
 //! copy/{select, draft, archive}, run                the two ways to make a layer
-//! commit                                   layers and configuration -> image
+//! build                                    the stages one after another, then layers and configuration -> image
 //! progress                                 what is told meanwhile
 //! ```
 
@@ -18,6 +18,7 @@ mod context;
 mod copy;
 mod dockerfile;
 mod error;
+mod flight;
 mod glob;
 mod graph;
 mod ignore;

@@ -6,13 +6,15 @@ use oci_spec::image::{Arch, Config, History, HistoryBuilder, ImageConfiguration,
 use serde_json::Value;
 use slipway_image::{DiffId, Image, Lease};
 
-use crate::clock;
 use crate::dockerfile::expand;
 use crate::error::{Error, Result};
 use crate::{copy, graph};
 
 /// The ARGs that need no declaration.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+/// What marks the history of steps that were made here.
+const COMMENT: &str = "slipway";
 
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
@@ -163,18 +165,28 @@ impl State {
 
     /// Notes what an instruction did.
     pub(crate) fn record(&mut self, text: &str, layer: bool) {
-        let created = self.created.get_or_insert_with(clock::now).clone();
-        let entry = HistoryBuilder::default().created(created).created_by(text).comment("slipway");
-        if let Ok(entry) = entry.empty_layer(!layer).build() {
+        let entry = HistoryBuilder::default().created_by(text).comment(COMMENT).empty_layer(!layer);
+        if let Ok(mut entry) = entry.build() {
+            entry.set_created(self.created.clone());
             self.history.push(entry);
         }
+    }
+
+    /// Gives a date to the image, and to the steps before the first that made something.
+    pub(crate) fn date(&mut self, created: String) {
+        for entry in &mut self.history {
+            if entry.created().is_none() && entry.comment().as_deref() == Some(COMMENT) {
+                entry.set_created(Some(created.clone()));
+            }
+        }
+        self.created = Some(created);
     }
 
     /// Takes a layer that a step has made.
     pub(crate) fn push(&mut self, layer: Option<DiffId>, created: String, lease: Option<Lease>, text: &str) {
         self.layers.extend(layer);
         self.leases.extend(lease);
-        self.created = Some(created);
+        self.date(created);
         self.record(text, layer.is_some());
     }
 
@@ -204,7 +216,7 @@ impl State {
         let mut configuration = ImageConfiguration::default();
         configuration.set_architecture(Arch::from(graph::architecture()));
         configuration.set_os(Os::Linux);
-        configuration.set_created(Some(self.created.clone().unwrap_or_else(clock::now)));
+        configuration.set_created(self.created.clone());
         configuration.set_author(self.author.clone());
         configuration.set_config(Some(self.config.clone()));
         configuration.set_history(Some(self.history.clone()));

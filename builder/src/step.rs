@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use slipway_image::{DiffId, Lower, Store};
+use slipway_image::{DiffId, Digest, Lower, Store};
 
 use crate::build::Build;
 use crate::cache::{self, Entry, Key};
@@ -14,6 +14,7 @@ use crate::context::OpenContext;
 use crate::copy::{self, Chmod, Draft, Origin, Request, archive};
 use crate::dockerfile::{Command, Copy, Healthcheck, Heredoc, Instruction, Step};
 use crate::error::{Error, Result};
+use crate::flight::{Made, Turn};
 use crate::graph::{self, Source};
 use crate::ignore::Ignore;
 use crate::progress::Progress;
@@ -107,21 +108,62 @@ impl Build<'_> {
         state: &mut State,
         work: impl FnOnce(&mut Self, &State) -> Result<Option<PathBuf>>,
     ) -> Result<bool> {
-        let key = key.digest();
-        if let Some((entry, lease)) = (!self.request.no_cache).then(|| cache::get(self.store, &key)).flatten()
-        {
-            state.push(entry.layer, entry.created, lease, &step.text);
-            return Ok(true);
+        let (Made { entry, lease }, was_there) = self.once(&key.digest(), |build| work(build, state))?;
+        state.push(entry.layer, entry.created, lease, &step.text);
+        Ok(was_there)
+    }
+
+    /// What the cache has for a step, or a build that is under way makes for it, or what this one makes; says whether it
+    /// was there. A build without the cache waits for no other: it is to run everything.
+    fn once(
+        &mut self,
+        key: &Digest,
+        work: impl FnOnce(&mut Self) -> Result<Option<PathBuf>>,
+    ) -> Result<(Made, bool)> {
+        if self.request.no_cache {
+            return Ok((self.fresh(key, work)?, false));
         }
-        let upper = work(self, state)?;
-        let record = upper.map(|upper| self.store.commit_layer(&upper, &state.layers)).transpose()?;
+        let mine = match self.flights.join(key, self.session.cancel)? {
+            Turn::Made(made) => return Ok((made, true)),
+            Turn::Mine(mine) => Some(mine),
+            Turn::Alone => None,
+        };
+        let known = cache::get(self.store, key);
+        let was_there = known.is_some();
+        let made = known.map_or_else(|| self.fresh(key, work), |(entry, lease)| Ok(Made { entry, lease }));
+        match (mine, &made) {
+            (Some(mine), Ok(made)) => mine.made(made.clone()),
+            // Given up by its drop.
+            (Some(_), Err(Error::Cancelled)) | (None, _) => {}
+            (Some(mine), Err(_)) => mine.failed(),
+        }
+        Ok((made?, was_there))
+    }
+
+    /// Makes a step's layer and remembers it.
+    fn fresh(
+        &mut self,
+        key: &Digest,
+        work: impl FnOnce(&mut Self) -> Result<Option<PathBuf>>,
+    ) -> Result<Made> {
+        let record = work(self)?.map(|upper| self.store.commit_layer(&upper)).transpose()?;
         if let Some(sandbox) = &mut self.sandbox {
             sandbox.forget_last()?;
         }
         let entry = Entry { layer: record.as_ref().map(|record| record.diff_id), created: clock::now() };
-        cache::put(self.store, &key, &entry)?;
-        state.push(entry.layer, entry.created, record.map(|record| record.lease), &step.text);
-        Ok(false)
+        cache::put(self.store, key, &entry)?;
+        Ok(Made { entry, lease: record.map(|record| record.lease) })
+    }
+
+    /// The state with a date: an image that no step has made anything for has that of the first build of its like.
+    pub(crate) fn dated(&mut self, state: &State) -> Result<State> {
+        let mut state = state.clone();
+        if state.created.is_none() {
+            let mut key = Key::new("image", &state.layers);
+            key.text(&state.configuration()?.to_string());
+            state.date(self.once(&key.digest(), |_| Ok(None))?.0.entry.created);
+        }
+        Ok(state)
     }
 
     fn workdir(&mut self, path: &str, step: &Step, state: &mut State) -> Result<bool> {

@@ -1,6 +1,6 @@
 //! The wiring: config -> build -> serve -> drain.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::future::Future;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use slipway_disk::Lock;
 use slipway_image::Store;
 use slipway_proto::runtime::v1::image_service_server::ImageServiceServer;
 use slipway_proto::runtime::v1::runtime_service_server::RuntimeServiceServer;
@@ -35,7 +35,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Directories that are ours while this lives.
 #[derive(Debug)]
 pub struct Locks {
-    _files: Vec<File>,
+    _files: Vec<Lock>,
 }
 
 /// Makes the directories and takes them, so that two daemons never share one.
@@ -47,13 +47,8 @@ pub fn lock(config: &Config) -> Result<Locks> {
         fs::set_permissions(directory, Permissions::from_mode(0o700))
             .map_err(Error::io("change mode of", directory))?;
         let path = directory.join(LOCK);
-        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let file = open.map_err(Error::io("open lock", &path))?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            rustix::io::Errno::WOULDBLOCK => Error::Busy { path: directory.clone() },
-            error => Error::io("lock", &path)(error),
-        })?;
-        files.push(file);
+        let lock = Lock::take(&path).map_err(Error::io("lock", &path))?;
+        files.push(lock.ok_or_else(|| Error::Busy { path: directory.clone() })?);
     }
     Ok(Locks { _files: files })
 }

@@ -37,8 +37,8 @@ pub(crate) fn status(node: &Node, request: cri::ImageStatusRequest) -> Result<cr
 pub(crate) async fn pull(node: &Node, request: cri::PullImageRequest) -> Result<cri::PullImageResponse> {
     let reference: Reference = name(request.image)?.parse()?;
     let credentials = request.auth.map_or(Ok(Credentials::Anonymous), credentials)?;
-    let image = node.store.pull(&reference, &credentials, &|_| {}).await?;
-    Ok(cri::PullImageResponse { image_ref: image.id.to_string() })
+    let pulled = node.store.pull(&reference, &credentials, &|_| {}).await?;
+    Ok(cri::PullImageResponse { image_ref: pulled.image.id.to_string() })
 }
 
 /// Removes an image with all its names; one that is not here is gone already.

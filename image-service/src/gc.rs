@@ -134,8 +134,13 @@ fn partial_blobs(shared: &Shared) -> Result<()> {
         let age = age.and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default();
         let leased = Digest::from_hex(&name)
             .is_ok_and(|digest| shared.index().leases.contains_key(&Held::Blob(digest)));
-        if age > PARTIAL_AGE && !leased {
-            durable::remove(&path)?;
+        if age <= PARTIAL_AGE || leased {
+            continue;
+        }
+        match Digest::from_hex(&name) {
+            // A pull may have begun to fill it since: then it is locked.
+            Ok(digest) => discard_partial(shared, &digest)?,
+            Err(_) => durable::remove(&path)?,
         }
     }
     Ok(())

@@ -27,6 +27,15 @@ pub struct Image {
     pub pinned: bool,
 }
 
+/// An image that stays in the store while the lease lives.
+#[derive(Clone, Debug)]
+pub struct Leased {
+    /// The image as it was when the lease was taken.
+    pub image: Image,
+    /// Keeps it.
+    pub lease: Lease,
+}
+
 /// The layers of an image as data for who mounts them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {

@@ -1,5 +1,9 @@
 //! Image records and their names: committed, tagged, untagged, removed, pruned.
+//!
+//! Whether an image may go is decided in the step in which it goes from the index, under the lock of the index: who takes
+//! a lease on it, or finds it by a name, does so before that or not at all.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -9,9 +13,9 @@ use crate::digest::{DiffId, Digest, ImageId};
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::image::{Image, PruneOptions, Pruned, Removed};
-use crate::index::{Held, IndexedImage};
+use crate::index::{Held, Index, IndexedImage};
 use crate::lease::Lease;
-use crate::records::{ImageRecord, ManifestRecord, TagRecord, VERSION};
+use crate::records::{CacheRecord, ImageRecord, ManifestRecord, TagRecord, VERSION};
 use crate::reference::Reference;
 use crate::store::Shared;
 use crate::{gc, layers};
@@ -92,7 +96,9 @@ pub(crate) fn put(shared: &Shared, mut record: ImageRecord) -> Result<()> {
     let mut index = shared.index();
     index.unreadable.remove(&record.id);
     index.healed(&shared.places.image(&record.id));
-    index.images.insert(record.id, IndexedImage { record, config, config_size });
+    let id = record.id;
+    index.images.insert(id, IndexedImage { record, config, config_size, touched: 0 });
+    index.touch(&id);
     Ok(())
 }
 
@@ -108,7 +114,9 @@ pub(crate) fn tag(shared: &Shared, image: &ImageId, name: &Reference) -> Result<
     }
     let record = TagRecord { version: VERSION, name: name.clone(), image: *image };
     durable::write_record(&shared.places.tag(name), &record)?;
-    shared.index().tags.insert(name.clone(), *image);
+    let mut index = shared.index();
+    index.tags.insert(name.clone(), *image);
+    index.touch(image);
     Ok(())
 }
 
@@ -118,10 +126,6 @@ pub(crate) fn untag(shared: &Shared, name: &Reference) -> Result<()> {
     if !shared.index().tags.contains_key(name) {
         return Err(Error::ImageMissing { name: name.to_string() });
     }
-    drop_tag(shared, name)
-}
-
-fn drop_tag(shared: &Shared, name: &Reference) -> Result<()> {
     durable::remove(&shared.places.tag(name))?;
     durable::sync_directory(&shared.places.folder("refs"))?;
     shared.index().tags.remove(name);
@@ -130,30 +134,52 @@ fn drop_tag(shared: &Shared, name: &Reference) -> Result<()> {
 
 /// Removes an image and all its names.
 pub(crate) fn remove(shared: &Arc<Shared>, name: &str) -> Result<Removed> {
-    let id = shared.index().find(name)?;
-    let untagged = forget(shared, &id, name)?;
+    let found = forget(shared, |index| {
+        let id = index.find(name)?;
+        match index.leases.contains_key(&Held::Image(id)) {
+            true => Err(Error::ImageInUse { name: name.to_owned() }),
+            false => Ok(Some(id)),
+        }
+    })?;
+    let (id, untagged) = found.ok_or_else(|| Error::ImageMissing { name: name.to_owned() })?;
     let bytes = collect_if_possible(shared);
     Ok(Removed { untagged, deleted: Some(id), bytes })
 }
 
-/// Removes an image's names and record; its layers are garbage then, unless something else has them.
-/// Who makes an image has a lease on it before its record is written, so either this sees the lease or the record is new.
-fn forget(shared: &Shared, id: &ImageId, name: &str) -> Result<Vec<Reference>> {
+/// Removes the names and the record of the image that is chosen; its layers are garbage then, unless something else has
+/// them. The choice and the image's going from the index are one step. What can't be removed on disk comes back.
+fn forget(
+    shared: &Shared,
+    choose: impl FnOnce(&Index) -> Result<Option<ImageId>>,
+) -> Result<Option<(ImageId, Vec<Reference>)>> {
     let _naming = shared.naming();
-    let tags: Vec<Reference> = {
-        let index = shared.index();
-        if index.leases.contains_key(&Held::Image(*id)) {
-            return Err(Error::ImageInUse { name: name.to_owned() });
-        }
-        index.tags.iter().filter(|(_, image)| *image == id).map(|(tag, _)| tag.clone()).collect()
+    let (id, image, names) = {
+        let mut index = shared.index();
+        let Some(id) = choose(&index)? else { return Ok(None) };
+        let named = index.tags.iter().filter(|(_, tagged)| **tagged == id);
+        let names: Vec<Reference> = named.map(|(name, _)| name.clone()).collect();
+        index.tags.retain(|_, tagged| *tagged != id);
+        (id, index.images.remove(&id), names)
     };
-    for tag in &tags {
-        drop_tag(shared, tag)?;
+    let mut left = names.as_slice();
+    let removed = remove_files(shared, &id, &mut left);
+    if removed.is_err() {
+        let mut index = shared.index();
+        index.tags.extend(left.iter().map(|name| (name.clone(), id)));
+        index.images.extend(image.map(|image| (id, image)));
     }
+    removed.map(|()| Some((id, names)))
+}
+
+/// Removes the files of an image's names, then its record; `left` are the names whose files are there still.
+fn remove_files(shared: &Shared, id: &ImageId, left: &mut &[Reference]) -> Result<()> {
+    while let Some((name, rest)) = left.split_first() {
+        durable::remove(&shared.places.tag(name))?;
+        *left = rest;
+    }
+    durable::sync_directory(&shared.places.folder("refs"))?;
     durable::remove(&shared.places.image(id))?;
-    durable::sync_directory(&shared.places.folder("images"))?;
-    shared.index().images.remove(id);
-    Ok(tags)
+    durable::sync_directory(&shared.places.folder("images"))
 }
 
 /// The images were removed; what can't be collected now (a damaged record stops it) is told and collected later.
@@ -164,27 +190,143 @@ fn collect_if_possible(shared: &Arc<Shared>) -> u64 {
     })
 }
 
-/// Removes what nobody wants, then collects.
+/// Removes what nobody wants, then collects. What was built, tagged or pulled after this began stays, as does what got a
+/// name or a lease before its turn came.
 pub(crate) fn prune(shared: &Arc<Shared>, options: PruneOptions) -> Result<Pruned> {
-    let candidates: Vec<ImageId> = {
+    let (began, known, cached) = {
         let index = shared.index();
-        let unwanted = |id: &&ImageId| options.all || !index.tags.values().any(|tagged| tagged == *id);
-        index.images.keys().filter(unwanted).copied().collect()
+        let cached = if options.all { index.cache.clone() } else { HashMap::new() };
+        (index.count, index.images.keys().copied().collect::<Vec<_>>(), cached)
     };
     let mut images = Vec::new();
-    for id in candidates {
-        match forget(shared, &id, &id.to_string()) {
-            Ok(_) => images.push(id),
-            Err(Error::ImageInUse { .. }) => {}
-            Err(error) => return Err(error),
+    for id in known {
+        let unwanted = |index: &Index| index.is_unwanted(&id, began, options.all).then_some(id);
+        if forget(shared, |index| Ok(unwanted(index)))?.is_some() {
+            images.push(id);
         }
     }
-    if options.all {
-        let keys: Vec<Digest> = shared.index().cache.keys().copied().collect();
-        for key in keys {
-            durable::remove(&shared.places.cache(&key))?;
-            shared.index().cache.remove(&key);
-        }
+    for (key, entry) in cached {
+        drop_cached(shared, &key, &entry)?;
     }
     Ok(Pruned { images, bytes: gc::collect(shared)? })
+}
+
+/// Puts a step's result into the build cache.
+pub(crate) fn cache(shared: &Arc<Shared>, key: &Digest, record: CacheRecord) -> Result<()> {
+    let _lease = {
+        let mut index = shared.index();
+        index.keys(&record.layers)?;
+        Lease::take_in(shared, &mut index, layers::held(&record.layers))
+    };
+    let _caching = shared.caching();
+    durable::write_record(&shared.places.cache(key), &record)?;
+    shared.index().cache.insert(*key, record);
+    Ok(())
+}
+
+/// Removes an entry of the build cache, unless another has taken its place.
+fn drop_cached(shared: &Shared, key: &Digest, entry: &CacheRecord) -> Result<()> {
+    let _caching = shared.caching();
+    if shared.index().cache.get(key) != Some(entry) {
+        return Ok(());
+    }
+    durable::remove(&shared.places.cache(key))?;
+    shared.index().cache.remove(key);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Store, StoreConfig};
+    use oci_spec::image::ImageConfigurationBuilder;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn open(folder: &Path) -> Store {
+        Store::open(StoreConfig::new(folder.join("store"))).unwrap()
+    }
+
+    fn image(store: &Store, number: usize, names: &[Reference]) -> Image {
+        let config = ImageConfigurationBuilder::default();
+        let config = config.os("linux").architecture("amd64").author(number.to_string());
+        let layers =
+            oci_spec::image::RootFsBuilder::default().typ("layers").diff_ids(Vec::new()).build().unwrap();
+        store.commit_image(&config.rootfs(layers).build().unwrap(), &[], names).unwrap()
+    }
+
+    /// A prune chose images without a name, and took them later with the names that they had got by then.
+    #[test]
+    fn a_name_that_was_given_beside_prunes_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, over) = (open(folder.path()), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    store.prune(PruneOptions { all: false }).unwrap();
+                }
+            });
+            let named = (0..200).map(|number| {
+                let name: Reference = format!("made:{number}").parse().unwrap();
+                (image(&store, number, std::slice::from_ref(&name)).id, name)
+            });
+            let named: Vec<_> = named.collect();
+            over.store(true, Ordering::SeqCst);
+            let lost = named
+                .iter()
+                .filter(|(id, name)| store.resolve(&name.to_string()).map_or(true, |found| found.id != *id));
+            assert_eq!(lost.count(), 0);
+        });
+    }
+
+    /// A removal looked for leases, and forgot the image later: a container that was created in between lost it.
+    #[test]
+    fn an_image_is_leased_or_removed_and_never_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        for number in 0..200 {
+            let id = image(&store, number, &["app:1".parse().unwrap()]).id;
+            std::thread::scope(|scope| {
+                let removal = scope.spawn(|| store.remove("app:1"));
+                let lease = store.lease(&id);
+                let removed = removal.join().unwrap();
+                assert_ne!(removed.is_ok(), lease.is_ok(), "{number}: {removed:?} {lease:?}");
+                assert_eq!(store.resolve("app:1").is_ok(), lease.is_ok(), "{number}");
+            });
+            drop(store.remove("app:1"));
+        }
+    }
+
+    #[test]
+    fn a_prune_takes_what_was_there_unused_when_it_began() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let (bare, named) = (image(&store, 1, &[]).id, image(&store, 2, &["app:1".parse().unwrap()]).id);
+        let unwanted = |all, began| {
+            let index = store.shared.index();
+            [bare, named].map(|id| index.is_unwanted(&id, began, all))
+        };
+        let began = store.shared.index().count;
+        assert_eq!((unwanted(false, began), unwanted(true, began)), ([true, false], [true, true]));
+        let held = store.hold("app:1").unwrap();
+        assert_eq!(unwanted(true, began), [true, false]);
+        drop(held);
+        store.tag(&named, &"app:2".parse().unwrap()).unwrap();
+        assert_eq!((unwanted(true, began), unwanted(true, began + 1)), ([true, false], [true, true]));
+    }
+
+    #[test]
+    fn an_image_whose_files_cannot_be_removed_is_there_still() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let id = image(&store, 1, &["app:1".parse().unwrap(), "app:2".parse().unwrap()]).id;
+        let record = folder.path().join("store/images").join(id.hex());
+        std::fs::remove_file(&record).unwrap();
+        std::fs::create_dir(&record).unwrap();
+        assert!(store.remove("app:1").is_err());
+        assert_eq!(store.resolve(&id.to_string()).unwrap().id, id);
+        std::fs::remove_dir(&record).unwrap();
+        assert!(store.remove(&id.to_string()).is_ok());
+        assert!(store.images().is_empty());
+    }
 }

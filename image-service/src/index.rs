@@ -28,11 +28,15 @@ pub(crate) struct IndexedImage {
     pub(crate) record: ImageRecord,
     pub(crate) config: ImageConfiguration,
     pub(crate) config_size: u64,
+    /// The count at which it was last made, named or pulled.
+    pub(crate) touched: u64,
 }
 
 /// The index.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
+    /// Counts what is made, named and pulled, so that a prune knows what has come since it began.
+    pub(crate) count: u64,
     pub(crate) images: BTreeMap<ImageId, IndexedImage>,
     pub(crate) tags: BTreeMap<Reference, ImageId>,
     pub(crate) layers: HashMap<LayerKey, LayerFile>,
@@ -100,7 +104,8 @@ impl Index {
             let Some(record) = index.record::<ImageRecord>(&path) else { continue };
             match read_config(&places.blob(&record.id.0)) {
                 Ok((config, config_size)) => {
-                    index.images.insert(record.id, IndexedImage { record, config, config_size });
+                    let image = IndexedImage { record, config, config_size, touched: 0 };
+                    index.images.insert(image.record.id, image);
                 }
                 Err(error) => {
                     index.note(path, &error);
@@ -134,6 +139,22 @@ impl Index {
                 None
             }
         }
+    }
+
+    /// Notes that an image was made, named or pulled just now.
+    pub(crate) fn touch(&mut self, id: &ImageId) {
+        self.count += 1;
+        if let Some(image) = self.images.get_mut(id) {
+            image.touched = self.count;
+        }
+    }
+
+    /// Whether a prune that began at this count takes an image: nothing has made or named it since, nothing has a lease
+    /// on it, and it has no name or names don't count.
+    pub(crate) fn is_unwanted(&self, id: &ImageId, began: u64, named_too: bool) -> bool {
+        let old = self.images.get(id).is_some_and(|image| image.touched <= began);
+        let leased = self.leases.contains_key(&Held::Image(*id));
+        old && !leased && (named_too || !self.tags.values().any(|tagged| tagged == id))
     }
 
     /// A record was written, whatever was there before.

@@ -4,7 +4,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::index::Held;
+use crate::image::Image;
+use crate::index::{Held, Index};
+use crate::layers;
 use crate::store::Shared;
 
 /// Keeps what it was taken for from being collected while it, or a clone of it, lives.
@@ -23,8 +25,15 @@ impl Lease {
         Self::take_in(shared, &mut index, held)
     }
 
+    /// Takes a lease on an image and its layers.
+    pub(crate) fn of_image(shared: &Arc<Shared>, index: &mut Index, image: &Image) -> Self {
+        let mut held = layers::held(&image.layers);
+        held.push(Held::Image(image.id));
+        Self::take_in(shared, index, held)
+    }
+
     /// Takes a lease where the index is locked already.
-    pub(crate) fn take_in(shared: &Arc<Shared>, index: &mut crate::index::Index, held: Vec<Held>) -> Self {
+    pub(crate) fn take_in(shared: &Arc<Shared>, index: &mut Index, held: Vec<Held>) -> Self {
         for one in &held {
             *index.leases.entry(*one).or_default() += 1;
         }

@@ -37,7 +37,8 @@ pub use credentials::Credentials;
 pub use digest::{ChainId, DiffId, Digest, ImageId};
 pub use error::{Error, Result};
 pub use image::{
-    Checked, Finding, Image, LayerRecord, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
+    Checked, Finding, Image, LayerRecord, Leased, Lower, PruneOptions, Pruned, PullProgress, Removed,
+    Snapshot, Usage,
 };
 pub use layer::compression::is_tar;
 pub use lease::Lease;

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::credentials::Credentials;
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
 use crate::error::{Error, Result};
-use crate::image::{Image, PullProgress};
+use crate::image::{Leased, PullProgress};
 use crate::index::Held;
 use crate::layers::{self, Placed};
 use crate::lease::Lease;
@@ -75,7 +75,7 @@ pub(crate) async fn pull(
     reference: &Reference,
     credentials: &Credentials,
     progress: &(dyn Fn(PullProgress) + Sync),
-) -> Result<Image> {
+) -> Result<Leased> {
     let pulled = join(shared, reference, credentials, progress).await;
     pulled.map_err(|error| error.of_image(reference))
 }
@@ -85,7 +85,7 @@ async fn join(
     reference: &Reference,
     credentials: &Credentials,
     progress: &(dyn Fn(PullProgress) + Sync),
-) -> Result<Image> {
+) -> Result<Leased> {
     let session = Arc::new(Session::new(reference, credentials, Access::Pull, &shared.config)?);
     let fetched = session.manifest(&reference.selector(), "its manifest").await?;
     let key = (reference.name(), fetched.digest);
@@ -99,14 +99,18 @@ async fn join(
         };
         async move { work.run(fetched).await }
     });
-    let (id, _lease) =
+    let (id, lease) =
         wait(&mut seat, progress).await.ok_or(Error::Cancelled { what: "its pull".into() })??;
     let (shared, reference) = (Arc::clone(shared), reference.clone());
     blocking(move || {
         if reference.digest().is_none() {
             images::tag(&shared, &id, &reference)?;
         }
-        shared.index().image(&id).ok_or_else(|| Error::ImageMissing { name: reference.to_string() })
+        let mut index = shared.index();
+        // A pull that joined another has its image from now on, whatever prunes began since the other wrote it.
+        index.touch(&id);
+        let image = index.image(&id).ok_or_else(|| Error::ImageMissing { name: reference.to_string() })?;
+        Ok(Leased { image, lease })
     })
     .await
 }

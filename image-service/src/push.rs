@@ -14,11 +14,11 @@ use sha2::{Digest as _, Sha256};
 use crate::credentials::Credentials;
 use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
-use crate::image::{Image, PullProgress};
+use crate::image::{Image, Leased, PullProgress};
 use crate::images;
 use crate::index::Held;
 use crate::layer::compression;
-use crate::layers::{self, Draft};
+use crate::layers::Draft;
 use crate::lease::Lease;
 use crate::pull::blocking;
 use crate::records::{Compressed, ImageRecord, LayerFile, LayerKey, ManifestRecord, VERSION};
@@ -35,7 +35,7 @@ pub(crate) async fn push(
     credentials: &Credentials,
     progress: &(dyn Fn(PullProgress) + Sync),
 ) -> Result<Digest> {
-    let image = find(shared, reference)?;
+    let Leased { image, lease: _lease } = find(shared, reference)?;
     let pushed = push_image(shared, &image, (reference, credentials), progress).await;
     pushed.map_err(|error| error.of_image(reference))
 }
@@ -46,9 +46,6 @@ async fn push_image(
     (reference, credentials): (&Reference, &Credentials),
     progress: &(dyn Fn(PullProgress) + Sync),
 ) -> Result<Digest> {
-    let mut held = layers::held(&image.layers);
-    held.extend([Held::Image(image.id), Held::Blob(image.id.0)]);
-    let _lease = Lease::take(shared, held);
     let session = Session::new(reference, credentials, Access::Push, &shared.config)?;
     let keys = shared.index().keys(&image.layers)?;
     let mut now = PullProgress { layers: keys.len(), ..PullProgress::default() };
@@ -81,14 +78,17 @@ async fn push_image(
     Ok(digest)
 }
 
-fn find(shared: &Shared, reference: &Reference) -> Result<Image> {
+/// The image of the tag, with a lease, taken in the moment in which it is found.
+fn find(shared: &Arc<Shared>, reference: &Reference) -> Result<Leased> {
     if reference.tag().is_none() || reference.digest().is_some() {
         let reason = "a push needs a tag and no digest";
         return Err(Error::InvalidReference { reference: reference.to_string(), reason });
     }
     let missing = || Error::ImageMissing { name: reference.to_string() };
-    let index = shared.index();
-    index.tags.get(reference).and_then(|id| index.image(id)).ok_or_else(missing)
+    let mut index = shared.index();
+    let image = index.tags.get(reference).and_then(|id| index.image(id)).ok_or_else(missing)?;
+    let lease = Lease::of_image(shared, &mut index, &image);
+    Ok(Leased { image, lease })
 }
 
 /// Sees to it that the registry has a layer; says in which form.

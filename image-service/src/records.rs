@@ -71,7 +71,7 @@ pub(crate) struct Compressed {
 }
 
 /// `build-cache/<key>.layers`: what an entry's layers are; the value lies beside it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CacheRecord {
     pub(crate) version: u32,
     pub(crate) layers: Vec<DiffId>,

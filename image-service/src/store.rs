@@ -1,7 +1,7 @@
 //! The store's face: every operation on images, each one line to the module that does it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
+use slipway_disk::Lock;
 
 use crate::credentials::Credentials;
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::image::{
-    Checked, Image, LayerRecord, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
+    Checked, Image, LayerRecord, Leased, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
 };
-use crate::index::{Held, Index, Places};
+use crate::index::{Index, Places};
 use crate::layer::compression;
 use crate::lease::Lease;
 use crate::pull::Pulls;
@@ -83,8 +84,9 @@ pub(crate) struct Shared {
     index: Mutex<Index>,
     placing: Mutex<()>,
     naming: Mutex<()>,
+    caching: Mutex<()>,
     /// Held for its lock: one process has the store.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Shared {
@@ -102,12 +104,17 @@ impl Shared {
     pub(crate) fn naming(&self) -> MutexGuard<'_, ()> {
         self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Held while an entry of the build cache is written or removed, so that its file and the index say the same.
+    pub(crate) fn caching(&self) -> MutexGuard<'_, ()> {
+        self.caching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The image store. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Store {
@@ -135,6 +142,7 @@ impl Store {
             index,
             placing: Mutex::new(()),
             naming: Mutex::new(()),
+            caching: Mutex::new(()),
             _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -152,13 +160,24 @@ impl Store {
         index.image(&index.find(name)?).ok_or_else(|| Error::ImageMissing { name: name.to_owned() })
     }
 
-    /// Pulls an image and tags it with the reference. Two pulls of one image are one piece of work.
+    /// The image of a name, as [`Store::resolve`] finds it, with a lease on it: nothing comes between the two.
+    pub fn hold(&self, name: &str) -> Result<Leased> {
+        let mut index = self.shared.index();
+        let missing = || Error::ImageMissing { name: name.to_owned() };
+        let id = index.find(name)?;
+        let image = index.image(&id).ok_or_else(missing)?;
+        let lease = Lease::of_image(&self.shared, &mut index, &image);
+        Ok(Leased { image, lease })
+    }
+
+    /// Pulls an image and tags it with the reference. Two pulls of one image are one piece of work. The lease lasts from
+    /// before the image's record was written.
     pub async fn pull(
         &self,
         reference: &Reference,
         credentials: &Credentials,
         progress: &(dyn Fn(PullProgress) + Sync),
-    ) -> Result<Image> {
+    ) -> Result<Leased> {
         pull::pull(&self.shared, reference, credentials, progress).await
     }
 
@@ -187,7 +206,8 @@ impl Store {
         images::remove(&self.shared, name)
     }
 
-    /// Removes images that nothing names, or all that nothing uses, then collects garbage.
+    /// Removes images that nothing names, or all that nothing uses, then collects garbage. An image that was made, named
+    /// or pulled after this began stays.
     pub fn prune(&self, options: PruneOptions) -> Result<Pruned> {
         images::prune(&self.shared, options)
     }
@@ -221,10 +241,8 @@ impl Store {
     /// Keeps an image's layers while the lease lives.
     pub fn lease(&self, image: &ImageId) -> Result<Lease> {
         let mut index = self.shared.index();
-        let missing = || Error::ImageMissing { name: image.to_string() };
-        let mut held = layers::held(&index.images.get(image).ok_or_else(missing)?.record.layers);
-        held.push(Held::Image(*image));
-        Ok(Lease::take_in(&self.shared, &mut index, held))
+        let found = index.image(image).ok_or_else(|| Error::ImageMissing { name: image.to_string() })?;
+        Ok(Lease::of_image(&self.shared, &mut index, &found))
     }
 
     /// Keeps layers while the lease lives; `LayerMissing` when one is not here.
@@ -253,7 +271,7 @@ impl Store {
     /// Makes a layer of an overlayfs upper directory that is no longer mounted, and takes the directory: it is gone
     /// afterwards (moved, or the layer was here already and the caller removes it). Its parents' metadata is in it, as
     /// overlayfs copies them up, so the layers below don't matter.
-    pub fn commit_layer(&self, upper: &Path, _parents: &[DiffId]) -> Result<LayerRecord> {
+    pub fn commit_layer(&self, upper: &Path) -> Result<LayerRecord> {
         layers::commit(&self.shared, upper)
     }
 
@@ -294,10 +312,7 @@ impl Store {
     /// Puts a step's result into the build cache; its layers are kept until `prune` with `all`.
     pub fn cache_put(&self, key: &Digest, layers: &[DiffId], value: &[u8]) -> Result<()> {
         let record = CacheRecord { version: VERSION, layers: layers.to_vec(), value: value.to_vec() };
-        let _lease = self.lease_layers(layers)?;
-        durable::write_record(&self.shared.places.cache(key), &record)?;
-        self.shared.index().cache.insert(*key, record);
-        Ok(())
+        images::cache(&self.shared, key, record)
     }
 }
 
@@ -306,19 +321,10 @@ fn create_private(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("create", path))
 }
 
-fn lock(root: &Path) -> Result<File> {
+fn lock(root: &Path) -> Result<Lock> {
     let path = root.join("images.lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(Error::io("open", &path))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::StoreBusy { path: root.to_path_buf() }),
-        Err(errno) => Err(Error::io("lock", path)(errno)),
-    }
+    let lock = Lock::take(&path).map_err(Error::io("lock", &path))?;
+    lock.ok_or_else(|| Error::StoreBusy { path: root.to_path_buf() })
 }
 
 #[cfg(test)]
@@ -333,7 +339,7 @@ mod tests {
         let upper = folder.join("upper");
         fs::create_dir_all(upper.join("d")).unwrap();
         fs::write(upper.join("d/f"), content).unwrap();
-        store.commit_layer(&upper, &[]).unwrap()
+        store.commit_layer(&upper).unwrap()
     }
 
     fn image(store: &Store, layers: &[DiffId], name: &str) -> Image {

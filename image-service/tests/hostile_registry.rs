@@ -141,7 +141,8 @@ async fn pull(script: Script) -> (tempfile::TempDir, Store, Result<Digest, Error
     let store = Store::open(StoreConfig::new(folder.path())).unwrap();
     let reference: Reference = format!("127.0.0.1:{port}/a:t").parse().unwrap();
     let quiet = |_: PullProgress| {};
-    let pulled = store.pull(&reference, &Credentials::Anonymous, &quiet).await.map(|image| image.id.0);
+    let pulled =
+        store.pull(&reference, &Credentials::Anonymous, &quiet).await.map(|pulled| pulled.image.id.0);
     (folder, store, pulled, seen)
 }
 

@@ -89,7 +89,7 @@ fn build(store: &Store, folder: &Path, name: &Reference) -> Image {
     std::fs::write(upper.join("etc/motd"), "ahoy\n").unwrap();
     std::fs::hard_link(upper.join("etc/motd"), upper.join("etc/same")).unwrap();
     std::os::unix::fs::symlink("motd", upper.join("etc/link")).unwrap();
-    let above = store.commit_layer(&upper, &[below.diff_id]).unwrap();
+    let above = store.commit_layer(&upper).unwrap();
     let config = oci_spec::image::ImageConfiguration::default();
     store.commit_image(&config, &[below.diff_id, above.diff_id], std::slice::from_ref(name)).unwrap()
 }
@@ -134,8 +134,8 @@ async fn a_built_image_goes_there_and_comes_back() {
     assert_eq!(std::fs::read_dir(&layers).unwrap().count(), 0, "nothing reaches the layers");
 
     let (one, two) = tokio::join!(first.pull(&name, &none, &quiet), first.pull(&name, &none, &quiet));
-    let pulled = one.unwrap();
-    assert_eq!(two.unwrap().id, image.id);
+    let (pulled, two) = (one.unwrap().image, two.unwrap().image);
+    assert_eq!(two.id, image.id);
     assert_eq!((pulled.id, &pulled.layers, pulled.pinned), (image.id, &image.layers, false));
     rebuild_all(&first, &pulled);
     assert_eq!(first.check().unwrap().findings, []);
@@ -223,7 +223,7 @@ async fn skopeo_reads_what_was_pushed_and_its_docker_form_is_pulled() {
     };
     assert!(status.success());
     store.remove(&name.to_string()).unwrap();
-    let pulled = store.pull(&docker, &none, &quiet).await.unwrap();
+    let pulled = store.pull(&docker, &none, &quiet).await.unwrap().image;
     assert_eq!(pulled.layers, image.layers);
     rebuild_all(&store, &pulled);
     assert_eq!(store.check().unwrap().findings, []);

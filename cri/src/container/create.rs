@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use slipway_image::{Image, Lease, Lower, Snapshot};
+use slipway_image::{Image, Lease, Leased, Lower, Snapshot};
 use slipway_proto::runtime::v1 as cri;
 use slipway_proto::slipway::v1 as own;
 use slipway_runtime::{ContainerId, ContainerRequest, RootFs};
@@ -167,8 +167,7 @@ fn bring_up(node: &Node, draft: &Draft, request: cri::CreateContainerRequest) ->
 }
 
 fn image(node: &Node, config: &cri::ContainerConfig) -> Result<(Image, Lease, Snapshot)> {
-    let image = node.store.resolve(&images::name(config.image.clone())?)?;
-    let lease = node.store.lease(&image.id)?;
+    let Leased { image, lease } = node.store.hold(&images::name(config.image.clone())?)?;
     let snapshot = node.store.snapshot(&image.id)?;
     Ok((image, lease, snapshot))
 }

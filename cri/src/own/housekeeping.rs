@@ -35,9 +35,9 @@ pub(crate) async fn tag(node: &Arc<Node>, request: own::TagRequest) -> Result<ow
     let name: Reference = request.name.parse()?;
     let store = node.store.clone();
     node.blocking(move || {
-        let image = store.resolve(&request.image)?;
-        store.tag(&image.id, &name)?;
-        Ok::<_, Error>(own::TagResponse { image_id: image.id.to_string(), reference: name.to_string() })
+        let held = store.hold(&request.image)?;
+        store.tag(&held.image.id, &name)?;
+        Ok::<_, Error>(own::TagResponse { image_id: held.image.id.to_string(), reference: name.to_string() })
     })
     .await
 }

@@ -46,7 +46,8 @@ pub(crate) async fn run(
 
 async fn carry_out(node: &Arc<Node>, request: own::RunContainerRequest) -> Result<own::RunContainerResponse> {
     let name = name(node, &request.name)?;
-    node.store.resolve(&request.image)?;
+    // It stays until the container has a lease of its own.
+    let _held = node.store.hold(&request.image)?;
     let pod = make_pod(node, &name, &request).await?;
     let outcome = fill(node, &pod, &name, &request).await;
     if outcome.is_err()

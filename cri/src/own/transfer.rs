@@ -24,7 +24,7 @@ pub(crate) fn pull(node: &Arc<Node>, request: own::PullImageRequest) -> Result<E
     node.tasks.spawn(async move {
         let progress = tell(&sender, &reference);
         let work = async {
-            let image = node_too.store.pull(&reference, &credentials, &progress).await?;
+            let image = node_too.store.pull(&reference, &credentials, &progress).await?.image;
             let name = format!("{}@", reference.name());
             let digest = image.digests.iter().find_map(|digest| digest.strip_prefix(&name));
             Ok(done(image.id.to_string(), digest.unwrap_or_default().to_owned(), &reference))

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::image::Checked;
 use crate::index::{Held, Index};
 use crate::layers;
+use crate::lease::Lease;
 use crate::pull::{self, blocking};
 use crate::records::{ImageRecord, LayerKey};
 use crate::reference::Reference;
@@ -66,8 +67,11 @@ fn prepare(shared: &Arc<Shared>, kind: &Kind) -> Result<Vec<Reference>> {
                 return Ok(sources(&index, names));
             }
             drop(index);
-            // A kept compressed layer, or garbage: nothing needs it.
-            durable::remove(&shared.places.blob(digest))?;
+            // A kept compressed layer, or garbage: nothing needs it, unless something has come to need it since.
+            let _placing = shared.placing();
+            if !shared.index().leases.contains_key(&Held::Blob(*digest)) {
+                durable::remove(&shared.places.blob(digest))?;
+            }
             Ok(Vec::new())
         }
         // What was wrong with its layers may be mended by now.
@@ -110,6 +114,8 @@ fn restored(shared: &Arc<Shared>, key: &LayerKey) -> Result<bool> {
         LayerKey::Chain(id) => by_chain(&shared.index(), id),
     };
     let path = shared.places.layer(key);
+    // No collection takes it between the writing of its record and its being known.
+    let _lease = Lease::take(shared, vec![Held::Layer(*key)]);
     match diff_id {
         Some(diff_id) => layers::restore(shared, key, diff_id, &path),
         None => Ok(false),
@@ -126,7 +132,7 @@ fn by_chain(index: &Index, wanted: &ChainId) -> Option<DiffId> {
 
 async fn fetch(shared: &Arc<Shared>, source: &Reference) -> Result<ImageId> {
     // A pull takes what is suspect as absent, and puts what it fetched in its place.
-    pull::pull(shared, source, &Credentials::Anonymous, &|_| {}).await.map(|image| image.id)
+    pull::pull(shared, source, &Credentials::Anonymous, &|_| {}).await.map(|pulled| pulled.image.id)
 }
 
 /// Looks again at what was wrong.

@@ -2,3 +2,7 @@
 //!
 //! This is a leaf package: it depends on no other crate of the project. Nothing in it recurses over a tree, follows a
 //! symbolic link that a container wrote, or reads more of a file than its caller allows.
+
+mod lock;
+
+pub use lock::Lock;
