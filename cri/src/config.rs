@@ -103,8 +103,20 @@ pub struct RuntimeConfig {
     pub cgroup_root: Option<String>,
     /// Where Localhost seccomp profiles are.
     pub seccomp_dir: Option<PathBuf>,
+    /// What a container of the CRI's may call whose request has no seccomp profile. `run` and builds have the default.
+    pub unset_seccomp_profile: UnsetSeccomp,
     /// Kernel features to do without though the kernel has them, by the names that `slipway info` shows.
     pub disable_features: Vec<String>,
+}
+
+/// What stands for an absent seccomp profile.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub enum UnsetSeccomp {
+    /// Everything may be called, as critest asks; kubelet always sends a profile.
+    #[default]
+    Unconfined,
+    /// The default profile.
+    RuntimeDefault,
 }
 
 /// The built-in bridge; what is absent is the runtime's default.
@@ -119,6 +131,10 @@ pub struct NetworkConfig {
     pub table: Option<String>,
     /// `false` does without nftables, as on a kernel that lacks it: no host ports, no egress.
     pub nftables: Option<bool>,
+    /// Every user in a pod may listen on ports below 1024, unless the pod's parameters say otherwise.
+    pub unprivileged_ports: Option<bool>,
+    /// Every user in a pod may send echo requests (ping), unless the pod's parameters say otherwise.
+    pub unprivileged_icmp: Option<bool>,
 }
 
 impl Default for ImageConfig {
@@ -238,6 +254,8 @@ impl Config {
                 subnets: self.network.subnets.clone().unwrap_or(default.subnets),
                 table: self.network.table.clone().unwrap_or(default.table),
                 nftables: self.network.nftables.unwrap_or(default.nftables),
+                unprivileged_ports: self.network.unprivileged_ports.unwrap_or(default.unprivileged_ports),
+                unprivileged_icmp: self.network.unprivileged_icmp.unwrap_or(default.unprivileged_icmp),
             },
             disable_features: self.runtime.disable_features.clone(),
         }
@@ -263,6 +281,46 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_default() {
         assert_eq!(parse("").unwrap(), Config::default());
+    }
+
+    /// The keys of a serialised configuration, by their sections.
+    fn keys(section: &str, value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+        for (key, value) in value.as_object().unwrap() {
+            let path = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
+            if value.is_object() {
+                keys(&path, value, found);
+            } else {
+                found.insert(path);
+            }
+        }
+    }
+
+    #[test]
+    fn the_installed_file_has_every_key_with_its_default() {
+        let text = include_str!("../../deploy/slipwayd.toml");
+        assert_eq!(parse(text).unwrap(), Config::default(), "as it is installed");
+        let is_key = |word: &str| {
+            !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        };
+        let mut section = String::new();
+        let mut named = std::collections::BTreeSet::new();
+        // What is commented out is a key too where it reads like one.
+        for line in text.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)) {
+            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+                section = format!("{name}.");
+            }
+            if let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| is_key(key)) {
+                assert!(named.insert(format!("{section}{key}")), "{key} is there twice");
+            }
+        }
+        let mut expected = std::collections::BTreeSet::new();
+        keys("", &serde_json::to_value(Config::default()).unwrap(), &mut expected);
+        assert_eq!(named, expected);
+        // The network's defaults are the runtime's, and only written out.
+        let network = text.split_once("[network]").unwrap().1.replace("\n# ", "\n");
+        let written = parse(&format!("[network]{network}")).unwrap();
+        assert!(written.network.subnets.is_some());
+        assert_eq!(written.runtime().network, Config::default().runtime().network);
     }
 
     #[test]

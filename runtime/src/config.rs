@@ -40,6 +40,10 @@ pub struct NetworkConfig {
     pub table: String,
     /// Whether nftables is used, where the kernel has it.
     pub nftables: bool,
+    /// Every user in a pod may listen on ports below 1024 (`net.ipv4.ip_unprivileged_port_start` is 0).
+    pub unprivileged_ports: bool,
+    /// Every user in a pod may send echo requests (`net.ipv4.ping_group_range` has all groups).
+    pub unprivileged_icmp: bool,
 }
 
 impl Default for NetworkConfig {
@@ -49,6 +53,8 @@ impl Default for NetworkConfig {
             subnets: vec!["10.88.0.0/16".into()],
             table: "slipway".into(),
             nftables: true,
+            unprivileged_ports: true,
+            unprivileged_icmp: true,
         }
     }
 }

@@ -24,6 +24,7 @@ mod forwarding;
 mod holder;
 mod hostport;
 mod link;
+mod listing;
 mod message;
 mod netlink;
 mod netns;
@@ -35,8 +36,8 @@ mod sweeper;
 
 use addresses::{Addresses, Lease};
 pub use cidr::Cidr;
-pub use config::NetworkConfig;
 use config::check_id;
+pub use config::{NetworkConfig, Unprivileged};
 use firewall::{Firewall, Found};
 use hostport::Forward;
 pub use hostport::{PortMapping, Protocol};
@@ -91,7 +92,7 @@ impl Network {
         let sweeper = Sweeper::new(Arc::clone(&addresses));
         let firewall = Firewall::new(&config);
         let node = Node::open()?;
-        let pool = Pool::new(config.pool);
+        let pool = Pool::new(config.pool, config.unprivileged);
         Ok(Self { config, firewall, addresses, sweeper, pool, node: Mutex::new(node) })
     }
 
@@ -119,7 +120,7 @@ impl Network {
         let forwards = hostport::forwards(&ports, &lease.addresses)?;
         let mut namespace = match netns {
             NetnsSource::Fresh => self.pool.take()?,
-            NetnsSource::Existing(descriptor) => Namespace::enter(descriptor)?,
+            NetnsSource::Existing(descriptor) => Namespace::enter(descriptor, self.config.unprivileged)?,
         };
         let netns_path = self.netns_path(id);
         netns::keep(namespace.descriptor.as_fd(), &netns_path)?;
@@ -205,7 +206,13 @@ impl Network {
         drop(node);
         outcome?;
         self.addresses.sweep()?;
-        if self.addresses.all().is_empty() { self.close_strays() } else { self.prepare(false).map(drop) }
+        // A bridge of other subnets than the configured is not left as it is until a pod comes.
+        let needed = !self.addresses.all().is_empty() || self.has_bridge()?;
+        if needed { self.prepare(false).map(drop) } else { self.close_strays() }
+    }
+
+    fn has_bridge(&self) -> Result<bool> {
+        Ok(link::find(&mut self.node().route, &self.config.bridge)?.is_some())
     }
 
     /// A daemon that died between a port's end in the record and its end in the table has left it there, also when its

@@ -70,6 +70,10 @@ pub(crate) fn network_config(config: &RuntimeConfig) -> Result<network::NetworkC
         subnets: settings.subnets.iter().map(|subnet| subnet.parse()).collect::<Result<_>>()?,
         table: settings.table.clone(),
         nftables: settings.nftables,
+        unprivileged: network::Unprivileged {
+            ports: settings.unprivileged_ports,
+            icmp: settings.unprivileged_icmp,
+        },
         state: config.state.clone(),
         root: config.root.clone(),
         ..network::NetworkConfig::default()

@@ -278,6 +278,136 @@ fn a_bridge_that_was_left_half_made_is_finished() {
     );
 }
 
+/// A rule in place of another was taken for it, since rules were only counted.
+#[test]
+fn a_rule_that_was_replaced_is_made_anew() {
+    if lacks("a_rule_that_was_replaced_is_made_anew", &[Need::Nat]) {
+        return;
+    }
+    let world = World::new();
+    let mut node = Node::inside(world.node.path(), &BOTH, "");
+    let pod = node.bridge_pod("one", &[tcp(8080, 80)]);
+    let _server = Server::tcp(&pod.netns, 80, "one");
+    let table = node.table();
+    let rules = || world.node.sh(&format!("nft -n list table inet {table}"));
+    let whole = rules();
+    for daemon_lives in [true, false] {
+        for chain in ["guard", "prerouting", "output", "postrouting"] {
+            if !daemon_lives {
+                node.kill();
+            }
+            let listed = world.node.sh(&format!("nft -a list chain inet {table} {chain}"));
+            let handle = listed
+                .lines()
+                .rev()
+                .find_map(|line| line.split(" # handle ").nth(1).filter(|_| line.starts_with("\t\t")));
+            let handle = handle.expect("a rule");
+            let _ = world
+                .node
+                .sh(&format!("nft replace rule inet {table} {chain} handle {handle} counter accept"));
+            assert_ne!(rules(), whole);
+            if !daemon_lives {
+                node.launch();
+            }
+            assert!(node.network_ready().0);
+            assert_eq!(rules(), whole, "{chain}");
+        }
+    }
+    let answer = ask_tcp(world.outside.path(), (World::NODE[0], 8080));
+    assert_eq!(answer.unwrap_or_else(|error| error.to_string()), "one 192.0.2.2");
+    assert_eq!(node.log().matches("removed or changed").count(), 8, "{}", node.log());
+    assert!(!node.log().contains("lists other rules"), "{}", node.log());
+}
+
+/// A daemon with other subnets left the bridge what its earlier ones had given it: the old gateway stayed the node's, and
+/// the node sent what was for the old subnet, which may be anyone's by then, to the bridge. The rules were the old subnets'
+/// where there were as many of them.
+#[test]
+fn after_a_change_of_subnets_the_bridge_has_the_configured_addresses_and_routes_alone() {
+    let world = World::new();
+    let mut node = Node::inside(world.node.path(), &BOTH, "");
+    let first = node.bridge_pod("first", &[]);
+    node.remove_pod(&first.id);
+    node.await_addresses(0);
+    let mut before = BOTH.map(str::to_owned).to_vec();
+    for after in [
+        &["10.92.0.0/25", "fd92::/80"][..],
+        &["10.92.0.0/16", "fd92::/64"],
+        &["10.93.0.0/24"],
+        &["fd93::/64"],
+        &["fd93::/64", "10.94.0.0/24"],
+        &["10.95.0.0/24", "fd95::/64"],
+    ] {
+        node.kill();
+        let path = node.path("config.toml");
+        let config = std::fs::read_to_string(&path).expect("the configuration is read");
+        let list = |subnets: &[String]| serde_json::json!(subnets).to_string();
+        let after: Vec<String> = after.iter().map(|&subnet| subnet.to_owned()).collect();
+        assert!(config.contains(&list(&before)), "{config}");
+        std::fs::write(path, config.replace(&list(&before), &list(&after))).expect("it is written");
+        node.launch();
+        let pod = node.bridge_pod("next", &[]);
+        assert_eq!(addresses(&world, &node), gateways(&after), "{before:?} -> {after:?}");
+        let routes = routes(&world, &node);
+        assert_eq!(routes, after.iter().cloned().collect(), "{before:?} -> {after:?}");
+        if Need::Nat.is_met() {
+            let rules = world.node.sh(&format!("nft list table inet {}", node.table()));
+            assert!(
+                after.iter().all(|subnet| rules.contains(&format!("saddr {subnet} "))),
+                "{after:?}: {rules}"
+            );
+            let gone = before.iter().filter(|subnet| !after.contains(subnet));
+            assert!(
+                gone.clone().all(|subnet| !rules.contains(&format!("saddr {subnet} "))),
+                "{before:?}: {rules}"
+            );
+        }
+        let _server = Server::tcp(&pod.netns, 80, "next");
+        for address in &pod.addresses {
+            let answer = ask_tcp(world.node.path(), (address, 80)).unwrap_or_else(|error| error.to_string());
+            assert!(answer.starts_with("next "), "{answer}");
+        }
+        node.remove_pod(&pod.id);
+        node.await_addresses(0);
+        before = after;
+    }
+    // A subnet of the node's own is refused as it is where there is no bridge yet.
+    node.kill();
+    let path = node.path("config.toml");
+    let config = std::fs::read_to_string(&path).expect("the configuration is read");
+    let own = config.replace("10.95.0.0/24", "192.0.2.0/24");
+    std::fs::write(path, own).expect("it is written");
+    node.launch();
+    let refused = node.refused_pod("overlap", &[]);
+    assert!(refused.contains("192.0.2.0/24") && refused.contains("overlaps"), "{refused}");
+}
+
+/// The bridge's addresses but its link-local one.
+fn addresses(world: &World, node: &Node) -> BTreeSet<String> {
+    let listed = world.node.sh(&format!("ip -o address show dev {}", node.bridge()));
+    let words = listed.lines().filter_map(|line| line.split_whitespace().nth(3));
+    words.filter(|address| !address.starts_with("fe80:")).map(str::to_owned).collect()
+}
+
+fn gateways(subnets: &[String]) -> BTreeSet<String> {
+    let gateway = |subnet: &String| match subnet.split_once("::/") {
+        Some((network, prefix)) => format!("{network}::1/{prefix}"),
+        None => subnet.replace(".0/", ".1/"),
+    };
+    subnets.iter().map(gateway).collect()
+}
+
+/// The networks that the node reaches by the bridge.
+fn routes(world: &World, node: &Node) -> BTreeSet<String> {
+    let bridge = node.bridge();
+    let listed = world.node.sh(&format!("ip -4 route show dev {bridge}; ip -6 route show dev {bridge}"));
+    let words = listed.lines().filter_map(|line| line.split_whitespace().next());
+    words
+        .filter(|route| !route.starts_with("fe80:") && !route.starts_with("ff00:"))
+        .map(str::to_owned)
+        .collect()
+}
+
 /// CVE-2020-10749: a pod that may send raw packets advertised itself as a router and was given the node's traffic.
 #[test]
 fn neither_the_bridge_nor_a_pod_takes_router_advertisements() {

@@ -14,15 +14,15 @@ const POD_END: &str = "eth0";
 /// What the names of the node's ends begin with.
 pub(super) const PREFIX: &str = "slw";
 
-/// Makes sure that the bridge is there, is up and has the gateways' addresses; returns its index. `known` is the one
-/// that this process last gave its addresses.
+/// Makes sure that the bridge is there, is up and has the gateways' addresses and no others; returns its index. `known` is
+/// the one that this process last gave its addresses.
 pub(super) fn ensure(socket: &mut Socket, name: &str, subnets: &[Cidr], known: Option<u32>) -> Result<u32> {
     let found = existing(socket, name)?;
     if let Some(bridge) = found.as_ref().filter(|bridge| bridge.up && known == Some(bridge.index)) {
         return Ok(bridge.index);
     }
+    check_overlap(socket, subnets, found.as_ref())?;
     if found.is_none() {
-        check_overlap(socket, subnets)?;
         let mtu = uplink_mtu(socket);
         match link::make_bridge(socket, name, hardware_of(name), mtu) {
             Err(error) if errno(&error) != Some(libc::EEXIST) => return Err(error),
@@ -39,8 +39,22 @@ pub(super) fn ensure(socket: &mut Socket, name: &str, subnets: &[Cidr], known: O
         link::generate_no_address(socket, bridge.index)?;
         addresses.push(link_local(hardware_of(name)));
     }
+    remove_others(socket, bridge.index, &addresses)?;
     link::configure(socket, bridge.index, &addresses, &[])?;
     Ok(bridge.index)
+}
+
+/// Removes what subnets of an earlier configuration have left, and their routes with it. Link-local addresses stay: they
+/// are the kernel's where no subnet is of IPv6.
+fn remove_others(socket: &mut Socket, bridge: u32, addresses: &[Cidr]) -> Result<()> {
+    let is_local =
+        |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    for (link, address) in link::addresses(socket)? {
+        if link == bridge && !addresses.contains(&address) && !is_local(address.address) {
+            link::remove_address(socket, bridge, address)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether [`ensure`] can work, without doing anything on the node. `possible` says whether the kernel makes such links.
@@ -50,10 +64,9 @@ pub(super) fn check(
     subnets: &[Cidr],
     possible: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    match existing(socket, name)? {
-        Some(_) => Ok(()),
-        None => check_overlap(socket, subnets).and_then(|()| possible()),
-    }
+    let found = existing(socket, name)?;
+    check_overlap(socket, subnets, found.as_ref())?;
+    if found.is_some() { Ok(()) } else { possible() }
 }
 
 /// Makes a bridge and a cable in a network namespace that nobody uses, so that a kernel without them is known.
@@ -76,10 +89,15 @@ fn existing(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
     }
 }
 
-/// A subnet that the node is in already would take the way to its neighbours.
-fn check_overlap(socket: &mut Socket, subnets: &[Cidr]) -> Result<()> {
-    let taken = link::addresses(socket)?;
-    for subnet in subnets {
+/// A subnet that the node is in already would take the way to its neighbours; one that the bridge has is there anyway.
+fn check_overlap(socket: &mut Socket, subnets: &[Cidr], bridge: Option<&Link>) -> Result<()> {
+    let is_bridge = |link: u32| bridge.is_some_and(|bridge| bridge.index == link);
+    let (own, taken): (Vec<_>, Vec<_>) =
+        link::addresses(socket)?.into_iter().partition(|(link, _)| is_bridge(*link));
+    let has = |subnet: &Cidr| {
+        own.iter().any(|(_, own)| own.address == subnet.gateway() && own.prefix == subnet.prefix)
+    };
+    for subnet in subnets.iter().filter(|subnet| !has(subnet)) {
         if let Some((_, other)) = taken.iter().find(|(_, other)| subnet.overlaps(*other)) {
             return Err(Error::InUse(format!(
                 "subnet {subnet} overlaps the node's own address {other}; set another in network.subnets"

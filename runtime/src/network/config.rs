@@ -16,12 +16,23 @@ pub struct NetworkConfig {
     pub table: String,
     /// Whether nftables is used: without it there are neither host ports nor egress.
     pub nftables: bool,
+    /// What every user in a pod may do, unless the pod's own parameters say otherwise.
+    pub unprivileged: Unprivileged,
     /// What a reboot may forget: network namespaces are kept below it.
     pub state: PathBuf,
     /// What lasts: addresses are kept below it.
     pub root: PathBuf,
     /// How many network namespaces are made ahead.
     pub pool: usize,
+}
+
+/// What needs no privilege in a pod's network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unprivileged {
+    /// Listening on ports below 1024.
+    pub ports: bool,
+    /// Sending echo requests.
+    pub icmp: bool,
 }
 
 impl Default for NetworkConfig {
@@ -32,6 +43,7 @@ impl Default for NetworkConfig {
             subnets: vec![subnet],
             table: "slipway".to_owned(),
             nftables: true,
+            unprivileged: Unprivileged { ports: true, icmp: true },
             state: PathBuf::from("/run/slipway"),
             root: PathBuf::from("/var/lib/slipway"),
             pool: 4,

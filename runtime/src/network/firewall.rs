@@ -10,6 +10,8 @@ use super::cidr::Cidr;
 use super::config::NetworkConfig;
 use super::conntrack;
 use super::hostport::Forward;
+use super::listing;
+use super::message::Answer;
 use super::netlink::{Socket, errno};
 use super::nft::{self, Table};
 use super::rules::{Element, element};
@@ -40,6 +42,8 @@ struct Known {
     whole: Option<u32>,
     /// The host ports that it should have; none when this process has not made it yet.
     elements: Option<BTreeSet<Element>>,
+    /// This kernel lists rules otherwise than they were sent, so that their number is all that can be compared.
+    lists_otherwise: bool,
 }
 
 /// How the table was found.
@@ -101,7 +105,10 @@ impl Firewall {
                 Some(expected) => elements == *expected,
                 None => elements == forwards()?.iter().map(element).collect(),
             };
-            if rules != self.rules().len() || !expected {
+            let sent = self.rules();
+            let alike =
+                listing::are_alike(&sent, &rules) || known.lists_otherwise && rules.len() == sent.len();
+            if !alike || !expected {
                 return Ok(Found::Changed);
             }
             known.whole = generation;
@@ -110,10 +117,14 @@ impl Firewall {
         })
     }
 
-    /// How many rules the table has, and its host ports.
-    fn read(&self, socket: &mut Socket) -> Result<(usize, BTreeSet<Element>)> {
+    fn list_rules(&self, socket: &mut Socket) -> Result<Vec<Answer>> {
+        socket.dump(&self.action("list rules of"), &Table(&self.table).list_rules())
+    }
+
+    /// The table's rules and its host ports.
+    fn read(&self, socket: &mut Socket) -> Result<(Vec<Answer>, BTreeSet<Element>)> {
         let table = Table(&self.table);
-        let rules = socket.dump(&self.action("list rules of"), &table.list_rules())?.len();
+        let rules = self.list_rules(socket)?;
         let mut elements = BTreeSet::new();
         for map in self.maps() {
             match socket.dump(&self.action("list a map of"), &table.list_elements(map.name)) {
@@ -137,6 +148,14 @@ impl Firewall {
             *known = Known::default();
             socket.execute_batch(&self.action("load"), &batch)?;
             known.elements = Some(forwards.iter().map(element).collect());
+            known.lists_otherwise = !listing::are_alike(&self.rules(), &self.list_rules(socket)?);
+            if known.lists_otherwise {
+                let table = &self.table;
+                tracing::warn!(
+                    table,
+                    "the kernel lists other rules than it was sent: from now on they are counted"
+                );
+            }
             Ok(())
         })
     }

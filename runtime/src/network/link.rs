@@ -13,6 +13,7 @@ const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
 const UP: u32 = 1;
@@ -176,7 +177,20 @@ fn family(address: IpAddr) -> u8 {
     if address.is_ipv4() { 2 } else { 10 }
 }
 
+/// Takes an address from a link; one that it has not is fine.
+pub(super) fn remove_address(socket: &mut Socket, link: u32, address: Cidr) -> Result<()> {
+    let message = addressed((DELETE_ADDRESS, 0), link, address);
+    match socket.execute("remove from link", &[message]) {
+        Err(error) if errno(&error) != Some(libc::EADDRNOTAVAIL) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn address_message(link: u32, address: Cidr) -> Message {
+    addressed((NEW_ADDRESS, CREATE | REPLACE), link, address)
+}
+
+fn addressed(kind: (u16, u16), link: u32, address: Cidr) -> Message {
     // IFA_F_NODAD: the address is ours alone, so that nothing waits for its confirmation.
     let flags = if address.address.is_ipv4() { 0 } else { 2 };
     let mut header = vec![family(address.address), address.prefix, flags, 0];
@@ -186,7 +200,7 @@ fn address_message(link: u32, address: Cidr) -> Message {
     if address.address.is_ipv4() {
         attributes = attributes.bytes(4, &cidr::octets(address.last()));
     }
-    Message::new(format!("address {address}"), (NEW_ADDRESS, CREATE | REPLACE), &header, &attributes)
+    Message::new(format!("address {address}"), kind, &header, &attributes)
 }
 
 fn route_message(link: u32, gateway: IpAddr) -> Message {

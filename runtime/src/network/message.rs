@@ -105,6 +105,11 @@ impl Message {
         &self.label
     }
 
+    /// The attributes behind the family's own structure.
+    pub(super) fn attributes(&self, header: usize) -> Parsed<'_> {
+        Parsed(self.body.get(header.next_multiple_of(4)..).unwrap_or_default())
+    }
+
     /// Writes it out.
     pub(super) fn encode(&self, out: &mut Vec<u8>, sequence: u32, flags: u16) {
         let length = u32::try_from(self.body.len().saturating_add(HEADER)).unwrap_or(u32::MAX);
@@ -180,6 +185,13 @@ impl<'a> Parsed<'a> {
     /// A number in network order.
     pub(super) fn be32(self, kind: u16) -> Option<u32> {
         self.find(kind)?.try_into().ok().map(u32::from_be_bytes)
+    }
+
+    /// Whether these bytes are a list of attributes, to the last.
+    pub(super) fn is_whole(self) -> bool {
+        let length =
+            self.all().map(|(_, value)| value.len().saturating_add(4).next_multiple_of(4)).sum::<usize>();
+        length == self.0.len() && length > 0
     }
 
     /// Every attribute, a kind and its value.

@@ -12,6 +12,7 @@ use std::thread;
 use rustix::mount::UnmountFlags;
 use rustix::thread::LinkNameSpaceType;
 
+use super::config::Unprivileged;
 use super::netlink::Socket;
 use super::{forwarding, link};
 use crate::{Error, Result, sys};
@@ -25,22 +26,24 @@ pub(super) struct Namespace {
 
 impl Namespace {
     /// Moves the calling thread into a new namespace with its loopback up.
-    fn make_here() -> Result<Self> {
+    fn make_here(unprivileged: Unprivileged) -> Result<Self> {
         sys::netns::unshare_network()
             .map_err(|source| Error::Kernel { call: "make a network namespace".to_owned(), source })?;
         let path = Path::new("/proc/thread-self/ns/net");
         let descriptor =
             File::open(path).map_err(|source| Error::Io { action: "open", path: path.to_owned(), source })?;
         forwarding::ignore_advertisements_here();
+        allow_here(unprivileged);
         let mut route = Socket::route()?;
         link::loopback_up(&mut route)?;
         Ok(Self { descriptor: descriptor.into(), route })
     }
 
     /// Enters a namespace that someone else made.
-    pub(super) fn enter(descriptor: BorrowedFd<'_>) -> Result<Self> {
+    pub(super) fn enter(descriptor: BorrowedFd<'_>, unprivileged: Unprivileged) -> Result<Self> {
         let mut route = in_netns(descriptor, || {
             forwarding::ignore_advertisements_here();
+            allow_here(unprivileged);
             Socket::route()
         })??;
         link::loopback_up(&mut route)?;
@@ -48,6 +51,20 @@ impl Namespace {
             .try_clone_to_owned()
             .map_err(|source| Error::Kernel { call: "duplicate a network namespace".to_owned(), source })?;
         Ok(Self { descriptor, route })
+    }
+}
+
+/// Allows the users of the thread's network namespace what needs privilege by the kernel's defaults. The groups are those
+/// of the writer's user namespace: all, also in a pod that has one of its own.
+fn allow_here(unprivileged: Unprivileged) {
+    let wanted = [
+        (unprivileged.ports, "ip_unprivileged_port_start", "0"),
+        (unprivileged.icmp, "ping_group_range", "0 2147483647"),
+    ];
+    for (_, name, value) in wanted.into_iter().filter(|(wanted, ..)| *wanted) {
+        if let Err(error) = std::fs::write(Path::new("/proc/sys/net/ipv4").join(name), value) {
+            tracing::warn!(%error, "net.ipv4.{name} of a pod stays as the kernel has it");
+        }
     }
 }
 
@@ -78,20 +95,21 @@ pub fn in_netns<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send)
 #[derive(Debug)]
 pub(super) struct Pool {
     size: usize,
+    unprivileged: Unprivileged,
     ready: Mutex<VecDeque<Namespace>>,
     filling: AtomicBool,
 }
 
 impl Pool {
     /// A pool that keeps this many; it starts to fill at the first [`Self::take`].
-    pub(super) fn new(size: usize) -> Arc<Self> {
-        Arc::new(Self { size, ready: Mutex::default(), filling: AtomicBool::new(false) })
+    pub(super) fn new(size: usize, unprivileged: Unprivileged) -> Arc<Self> {
+        Arc::new(Self { size, unprivileged, ready: Mutex::default(), filling: AtomicBool::new(false) })
     }
 
     /// Takes one that is ready, else makes one.
     pub(super) fn take(&self) -> Result<Namespace> {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        ready.map_or_else(make, Ok)
+        ready.map_or_else(|| make(self.unprivileged), Ok)
     }
 
     /// Fills the pool in the background, by a thread that ends when it is full.
@@ -109,7 +127,7 @@ impl Pool {
 
     fn fill(&self) {
         while self.ready.lock().unwrap_or_else(PoisonError::into_inner).len() < self.size {
-            match Namespace::make_here() {
+            match Namespace::make_here(self.unprivileged) {
                 Ok(namespace) => {
                     self.ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(namespace)
                 }
@@ -124,10 +142,10 @@ impl Pool {
 }
 
 /// Makes one on a thread of its own.
-pub(super) fn make() -> Result<Namespace> {
+pub(super) fn make(unprivileged: Unprivileged) -> Result<Namespace> {
     let failed = |source| Error::Kernel { call: "start a thread for a network namespace".to_owned(), source };
-    let thread =
-        thread::Builder::new().name("netns".to_owned()).spawn(Namespace::make_here).map_err(failed)?;
+    let thread = thread::Builder::new().name("netns".to_owned());
+    let thread = thread.spawn(move || Namespace::make_here(unprivileged)).map_err(failed)?;
     thread.join().unwrap_or_else(|_| Err(failed(io::Error::other("the thread ended early"))))
 }
 

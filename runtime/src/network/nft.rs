@@ -35,6 +35,8 @@ pub(super) const IPV4: u8 = 2;
 pub(super) const IPV6: u8 = 10;
 /// The first of the 4-byte registers; a 16-byte value takes four.
 pub(super) const REGISTER: u32 = 8;
+/// The first of the 16-byte registers, which are the same memory.
+const WIDE: u32 = 1;
 
 /// Where a base chain hooks in.
 #[derive(Debug, Clone, Copy)]
@@ -209,6 +211,14 @@ pub(super) fn list_rules(family: u8, table: &str, chain: &str) -> Message {
     Message::new("", (GET_RULE, 0), &generic(family), &attributes)
 }
 
+/// A register by the number that the kernel lists: that of the 16-byte one where it begins such a one.
+fn listed(register: u32) -> u32 {
+    match register.checked_sub(REGISTER) {
+        Some(offset) if offset.is_multiple_of(4) => WIDE + offset / 4,
+        _ => register,
+    }
+}
+
 fn expression(name: &str, data: &Attributes) -> Attributes {
     Attributes::new().string(1, name).nest(2, data)
 }
@@ -228,7 +238,7 @@ pub(super) enum Meta {
 
 /// Loads a fact about the packet.
 pub(super) fn meta(key: Meta, register: u32) -> Attributes {
-    expression("meta", &Attributes::new().be32(2, key as u32).be32(1, register))
+    expression("meta", &Attributes::new().be32(2, key as u32).be32(1, listed(register)))
 }
 
 /// Where `payload` begins to count.
@@ -242,14 +252,15 @@ pub(super) enum Base {
 
 /// Loads bytes of the packet.
 pub(super) fn payload(base: Base, (offset, length): (u32, u32), register: u32) -> Attributes {
-    let place = Attributes::new().be32(1, register).be32(2, base as u32).be32(3, offset).be32(4, length);
+    let place =
+        Attributes::new().be32(1, listed(register)).be32(2, base as u32).be32(3, offset).be32(4, length);
     expression("payload", &place)
 }
 
 /// Goes on only when the register equals `value`, or differs from it.
 pub(super) fn compare(register: u32, equal: bool, value: &[u8]) -> Attributes {
     let data = Attributes::new().bytes(1, value);
-    expression("cmp", &Attributes::new().be32(1, register).be32(2, u32::from(!equal)).nest(3, &data))
+    expression("cmp", &Attributes::new().be32(1, listed(register)).be32(2, u32::from(!equal)).nest(3, &data))
 }
 
 /// Keeps only the bits of `mask`.
@@ -257,8 +268,8 @@ pub(super) fn masked(register: u32, mask: &[u8]) -> Attributes {
     let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
     let zero = vec![0; mask.len()];
     let data = Attributes::new()
-        .be32(1, register)
-        .be32(2, register)
+        .be32(1, listed(register))
+        .be32(2, listed(register))
         .be32(3, length)
         .nest(4, &Attributes::new().bytes(1, mask))
         .nest(5, &Attributes::new().bytes(1, &zero));
@@ -267,26 +278,34 @@ pub(super) fn masked(register: u32, mask: &[u8]) -> Attributes {
 
 /// Goes on only when the destination is an address of this node (`RTN_LOCAL`).
 pub(super) fn to_this_node() -> [Attributes; 2] {
-    let kind = Attributes::new().be32(1, REGISTER).be32(2, 3).be32(3, 2);
+    let kind = Attributes::new().be32(1, listed(REGISTER)).be32(2, 3).be32(3, 2);
     [expression("fib", &kind), compare(REGISTER, true, &2_u32.to_ne_bytes())]
 }
 
 /// Goes on only for connections whose destination was translated (`IPS_DST_NAT`).
 pub(super) fn was_translated() -> [Attributes; 3] {
-    let status = Attributes::new().be32(2, 2).be32(1, REGISTER);
+    let status = Attributes::new().be32(2, 2).be32(1, listed(REGISTER));
     let bit = (1_u32 << 5).to_ne_bytes();
     [expression("ct", &status), masked(REGISTER, &bit), compare(REGISTER, false, &[0; 4])]
 }
 
 /// Replaces the key in the first register by its value in the map; goes on only if there is one.
 pub(super) fn look_up(map: Map) -> Attributes {
-    let data = Attributes::new().string(1, map.name).be32(2, REGISTER).be32(3, REGISTER).be32(4, map.id);
+    let data = Attributes::new()
+        .string(1, map.name)
+        .be32(2, listed(REGISTER))
+        .be32(3, listed(REGISTER))
+        .be32(4, map.id);
     expression("lookup", &data)
 }
 
 /// Sends the connection to the address and port in the registers.
 pub(super) fn translate_destination(family: u8, address: u32, port: u32) -> Attributes {
-    let data = Attributes::new().be32(1, 1).be32(2, u32::from(family)).be32(3, address).be32(5, port);
+    let data = Attributes::new()
+        .be32(1, 1)
+        .be32(2, u32::from(family))
+        .be32(3, listed(address))
+        .be32(5, listed(port));
     expression("nat", &data)
 }
 

@@ -106,7 +106,8 @@ impl Network {
         let Node { route, links, .. } = node;
         let possible = || {
             let found = links.get_or_insert_with(|| {
-                let probed = netns::make().and_then(|mut namespace| bridge::probe(&mut namespace));
+                let probed = netns::make(self.config.unprivileged)
+                    .and_then(|mut namespace| bridge::probe(&mut namespace));
                 probed.map_err(|error| words(&error))
             });
             found.clone().map_err(|words| {
