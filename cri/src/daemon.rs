@@ -18,6 +18,7 @@ use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::config::Config;
+use crate::deadline::Deadlines;
 use crate::error::{Error, Result};
 use crate::http2;
 use crate::node::Node;
@@ -26,7 +27,7 @@ use crate::recovery;
 use crate::service::{image::Images, runtime::Pods, slipway::Verbs};
 
 /// The largest message either way, as kubelet has it.
-const MESSAGE_MAX: usize = 16 << 20;
+pub(crate) const MESSAGE_MAX: usize = 16 << 20;
 /// The file in each directory that its daemon locks.
 const LOCK: &str = "slipwayd.lock";
 /// How long work under way may take once the daemon is told to end.
@@ -88,6 +89,7 @@ pub async fn serve(
     node.tasks.spawn(recovery::resume(node.clone()));
     tracing::info!(socket = %socket.display(), "serving");
     let server = http2::server()
+        .layer(Deadlines)
         .add_service(
             RuntimeServiceServer::new(Pods::new(node.clone()))
                 .max_decoding_message_size(MESSAGE_MAX)

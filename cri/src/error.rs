@@ -76,6 +76,16 @@ pub enum Error {
         /// Who has it.
         id: String,
     },
+    /// The name is held by something whose removal does not end.
+    #[error("{kind} name {name} is in use by {id}, whose removal is still under way: try again")]
+    Leaving {
+        /// `pod`, `container`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// Who has it.
+        id: String,
+    },
     /// The name is being taken by a different request.
     #[error("{kind} name {name} is being created by a different request: wait for that one to end")]
     InFlight {
@@ -202,7 +212,7 @@ impl Error {
             Self::Unsupported { .. } | Self::Unserved { .. } => Code::Unimplemented,
             Self::Invalid { .. } | Self::Ambiguous { .. } => Code::InvalidArgument,
             Self::NotFound { .. } => Code::NotFound,
-            Self::Exists { .. } | Self::InFlight { .. } => Code::AlreadyExists,
+            Self::Exists { .. } | Self::Leaving { .. } | Self::InFlight { .. } => Code::AlreadyExists,
             Self::WrongState { .. } | Self::Busy { .. } => Code::FailedPrecondition,
             Self::Config { .. } | Self::Setting { .. } | Self::Serve { .. } => Code::Internal,
             Self::Record { .. } => Code::DataLoss,
@@ -257,7 +267,8 @@ fn image_code(error: &slipway_image::Error) -> Code {
         Image::ImageMissing { .. } | Image::NotFoundInRegistry { .. } => Code::NotFound,
         Image::LayerMissing { .. } | Image::Corrupt { .. } => Code::DataLoss,
         Image::Unauthorized { .. } => Code::PermissionDenied,
-        Image::RegistryUnavailable { .. } => Code::Unavailable,
+        // kubelet's client takes the code away from an error of Unknown alone, so that its word stands first in the message.
+        Image::RegistryUnavailable { .. } => Code::Unknown,
         Image::DigestMismatch { .. } => Code::DataLoss,
         Image::ManifestRejected { .. } | Image::LayerRejected { .. } => Code::FailedPrecondition,
         Image::Cancelled { .. } => Code::Cancelled,
@@ -350,7 +361,7 @@ mod tests {
             reason: "r".to_owned(),
         };
         let status = Status::from(Error::Joined(Arc::new(Error::Image(down))));
-        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(status.code(), Code::Unknown);
         assert!(status.message().starts_with("RegistryUnavailable: "), "{}", status.message());
     }
 }

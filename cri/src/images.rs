@@ -36,8 +36,12 @@ pub(crate) fn status(node: &Node, request: cri::ImageStatusRequest) -> Result<cr
 /// Pulls; the end of the last one who waits ends the pull.
 pub(crate) async fn pull(node: &Node, request: cri::PullImageRequest) -> Result<cri::PullImageResponse> {
     let reference: Reference = name(request.image)?.parse()?;
-    let credentials = request.auth.map_or(Ok(Credentials::Anonymous), credentials)?;
-    let pulled = node.store.pull(&reference, &credentials, &|_| {}).await?;
+    let auth = request.auth.unwrap_or_default();
+    let meant = is_for(&auth.server_address, reference.domain())?;
+    let credentials = if meant { credentials(&auth)? } else { Credentials::Anonymous };
+    let pulled = node.store.pull(&reference, &credentials, &|_| {}).await;
+    let told = |error| if meant { Error::Image(error) } else { withheld(error, &auth.server_address) };
+    let pulled = pulled.map_err(told)?;
     Ok(cri::PullImageResponse { image_ref: pulled.image.id.to_string() })
 }
 
@@ -117,6 +121,23 @@ pub(crate) fn known_as(node: &Node, id: &ImageId, asked: &str) -> String {
     tag.or_else(|| image.and_then(|image| image.digests.first().cloned())).unwrap_or_else(|| asked.to_owned())
 }
 
+/// The repository and digest by which an image was pulled, `repository@sha256:…`: those of the name that was asked for,
+/// where there are several.
+pub(crate) fn pulled_by(image: &Image, asked: Option<&cri::ImageSpec>) -> Option<String> {
+    let asked = asked.into_iter().flat_map(|asked| [&asked.image, &asked.user_specified_image]);
+    let names: Vec<Reference> = asked.filter_map(|name| name.parse().ok()).collect();
+    let exact = |name: &Reference| {
+        let whole = name.with_digest(name.digest()?).to_string();
+        image.digests.iter().find(|digest| **digest == whole)
+    };
+    let alike = |name: &Reference| {
+        let repository = format!("{}@", name.name());
+        image.digests.iter().find(|digest| digest.starts_with(&repository))
+    };
+    let found = names.iter().find_map(exact).or_else(|| names.iter().find_map(alike));
+    found.or_else(|| image.digests.first()).cloned()
+}
+
 fn found(outcome: slipway_image::Result<Image>) -> Result<Option<Image>> {
     match outcome {
         Ok(image) => Ok(Some(image)),
@@ -137,15 +158,52 @@ pub(crate) fn name(image: Option<cri::ImageSpec>) -> Result<String> {
     Ok(image.image)
 }
 
-fn credentials(auth: cri::AuthConfig) -> Result<Credentials> {
+/// Whether credentials for a server are for this registry; those for no server in particular are.
+fn is_for(server: &str, registry: &str) -> Result<bool> {
+    if server.is_empty() {
+        return Ok(true);
+    }
+    let reason = || format!("{server:?} is no server such as registry.example.com:5000");
+    let named = authority(server).ok_or_else(|| Error::invalid("auth.server_address", reason()))?;
+    Ok(authority(registry).is_some_and(|registry| registry == named))
+}
+
+/// Host and port of an address with or without its scheme and path, as registries are named.
+fn authority(address: &str) -> Option<String> {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("https", address));
+    let authority = rest.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    let usual = if scheme.eq_ignore_ascii_case("http") { ":80" } else { ":443" };
+    let authority = authority.strip_suffix(usual).unwrap_or(&authority);
+    let fine = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
+    match authority {
+        // Three names of one registry.
+        "index.docker.io" | "registry-1.docker.io" => Some("docker.io".to_owned()),
+        other if !other.is_empty() && other.chars().all(fine) => Some(other.to_owned()),
+        _ => None,
+    }
+}
+
+/// Says that credentials were given, where their absence may be the cause.
+fn withheld(error: slipway_image::Error, server: &str) -> Error {
+    Error::Image(error.map_cause(|cause| match cause {
+        slipway_image::Error::Unauthorized { host, object, reason } => {
+            let reason = format!("{reason}; those of the request are for {server} alone");
+            slipway_image::Error::Unauthorized { host, object, reason }
+        }
+        other => other,
+    }))
+}
+
+fn credentials(auth: &cri::AuthConfig) -> Result<Credentials> {
     if !auth.registry_token.is_empty() {
-        return Ok(Credentials::RegistryToken(auth.registry_token));
+        return Ok(Credentials::RegistryToken(auth.registry_token.clone()));
     }
     if !auth.identity_token.is_empty() {
-        return Ok(Credentials::IdentityToken(auth.identity_token));
+        return Ok(Credentials::IdentityToken(auth.identity_token.clone()));
     }
     if !auth.username.is_empty() {
-        return Ok(Credentials::Basic { username: auth.username, password: auth.password });
+        let (username, password) = (auth.username.clone(), auth.password.clone());
+        return Ok(Credentials::Basic { username, password });
     }
     if auth.auth.is_empty() {
         return Ok(Credentials::Anonymous);
@@ -167,9 +225,33 @@ mod tests {
     fn an_auth_of_docker_is_a_user_and_a_password() {
         let auth = cri::AuthConfig { auth: STANDARD.encode("me:a:b\0\0"), ..cri::AuthConfig::default() };
         let basic = Credentials::Basic { username: "me".into(), password: "a:b".into() };
-        assert_eq!(credentials(auth).unwrap(), basic);
-        assert_eq!(credentials(cri::AuthConfig::default()).unwrap(), Credentials::Anonymous);
+        assert_eq!(credentials(&auth).unwrap(), basic);
+        assert_eq!(credentials(&cri::AuthConfig::default()).unwrap(), Credentials::Anonymous);
         let bad = cri::AuthConfig { auth: "%".into(), ..cri::AuthConfig::default() };
-        assert!(credentials(bad).is_err());
+        assert!(credentials(&bad).is_err());
+    }
+
+    #[test]
+    fn a_server_is_known_by_host_and_port() {
+        for (server, registry, fits) in [
+            ("", "registry.example.com", true),
+            ("registry.example.com", "registry.example.com", true),
+            ("https://Registry.example.com/v1/", "registry.example.com", true),
+            ("https://registry.example.com:443", "registry.example.com", true),
+            ("http://registry.example.com:80/", "registry.example.com", true),
+            ("registry.example.com", "registry.example.com:5000", false),
+            ("registry.example.com:5000", "registry.example.com:5000", true),
+            ("example.com", "registry.example.com", false),
+            ("https://index.docker.io/v1/", "docker.io", true),
+            ("registry-1.docker.io", "docker.io", true),
+            ("https://evil.io/docker.io", "docker.io", false),
+            ("[::1]:5000", "[::1]:5000", true),
+        ] {
+            assert_eq!(is_for(server, registry).unwrap(), fits, "{server} {registry}");
+        }
+        for bad in ["http://", "/", "https://user@registry.example.com", "a b"] {
+            let error = is_for(bad, "a").unwrap_err().to_string();
+            assert!(error.contains("auth.server_address"), "{error}");
+        }
     }
 }

@@ -3,17 +3,19 @@
 //!
 //! - `daemon`: the wiring, config -> build -> serve -> drain; `config`, `error`
 //! - `service`: one line an RPC; `images`, `sandbox`, `container`: what each one does
-//! - `http2`: what both ends of a connection set, for the command line too
-//! - `spec`: a CRI request and an image's configuration become an OCI document
+//! - `http2`: what both ends of a connection set, for the command line too; `deadline`: the end of a call's time
+//! - `spec`: a CRI request and an image's configuration become an OCI document; `lsm`: the node's security modules
 //! - `node`: what the services share; `records`: what is kept on disk; `names`: who may create what; `recovery`
 
 pub mod config;
 mod container;
 pub mod daemon;
+mod deadline;
 mod disk;
 mod error;
 pub mod http2;
 mod images;
+mod lsm;
 mod names;
 mod node;
 mod own;

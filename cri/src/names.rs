@@ -1,20 +1,27 @@
 //! Who may create what under a name. A name is taken by the first request for it; an equal request joins the work in
-//! flight, a different one is told that the name is taken. A failure gives the name back.
+//! flight, a different one is told that the name is taken. A failure gives the name back. While its holder is being removed
+//! a request waits for that: kubelet makes a container anew before the old one is gone.
 //!
 //! ```text
-//!   free --claim--> in flight --done--> held --release--> free
-//!                       '-----failure-----------------------^
+//!   free --claim--> in flight --done--> held --leave--> leaving --release--> free
+//!    ^                  |                ^------failure-----'                 ^
+//!    '-----failure------'                 '---------------release-------------'
 //! ```
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::error::{Error, Result};
+
+/// Less than kubelet waits for an answer.
+const LONGEST_REMOVAL: Duration = Duration::from_secs(60);
 
 type Outcome = Option<std::result::Result<String, Arc<Error>>>;
 
@@ -35,8 +42,28 @@ impl Fingerprint {
 
 #[derive(Debug)]
 enum Entry {
-    InFlight { request: Fingerprint, outcome: watch::Receiver<Outcome> },
-    Held { id: String },
+    InFlight {
+        request: Fingerprint,
+        outcome: watch::Receiver<Outcome>,
+    },
+    Held {
+        id: String,
+    },
+    /// The end of the sender tells that the holder is gone, or stays after all.
+    Leaving {
+        id: String,
+        over: watch::Sender<()>,
+    },
+}
+
+/// What a request finds at a name.
+enum Found {
+    /// It is the first: the name is its own until the flight has ended.
+    Free(Flight, watch::Receiver<Outcome>),
+    /// An equal request's work is under way.
+    Joined(watch::Receiver<Outcome>),
+    /// The holder of this id is being removed.
+    Leaving(String, watch::Receiver<()>),
 }
 
 /// The names of one kind of thing.
@@ -45,11 +72,13 @@ pub(crate) struct Names {
     kind: &'static str,
     table: Arc<Mutex<HashMap<String, Entry>>>,
     tasks: TaskTracker,
+    /// How long a request waits for the removal of what has its name.
+    patience: Duration,
 }
 
 impl Names {
     pub(crate) fn new(kind: &'static str, tasks: TaskTracker) -> Self {
-        Self { kind, table: Arc::default(), tasks }
+        Self { kind, table: Arc::default(), tasks, patience: LONGEST_REMOVAL }
     }
 
     /// Does the work that makes `name`, in a task of its own that outlives the caller, or joins that which is under way.
@@ -57,7 +86,7 @@ impl Names {
     where
         F: Future<Output = Result<String>> + Send + 'static,
     {
-        let mut outcome = self.claim(name, request, work)?;
+        let mut outcome = self.claim(name, request, work).await?;
         let settled = outcome.wait_for(Option::is_some).await.map(|value| value.clone());
         match settled {
             Ok(Some(Ok(id))) => Ok(id),
@@ -74,19 +103,56 @@ impl Names {
     /// Gives a name back, if it is `id` that holds it.
     pub(crate) fn release(&self, name: &str, id: &str) {
         let mut table = self.lock();
-        if matches!(table.get(name), Some(Entry::Held { id: holder }) if holder == id) {
+        if let Some(Entry::Held { id: holder } | Entry::Leaving { id: holder, .. }) = table.get(name)
+            && holder == id
+        {
             table.remove(name);
         }
     }
 
-    fn claim<F>(&self, name: &str, request: Fingerprint, work: F) -> Result<watch::Receiver<Outcome>>
+    /// Says that what holds a name is being removed, for as long as the answer lives: who asks for the name waits.
+    pub(crate) fn leave(&self, name: &str, id: &str) -> Leaving {
+        let mut table = self.lock();
+        let held = matches!(table.get(name), Some(Entry::Held { id: holder }) if holder == id);
+        if held {
+            let (over, _) = watch::channel(());
+            table.insert(name.to_owned(), Entry::Leaving { id: id.to_owned(), over });
+        }
+        drop(table);
+        Leaving { names: self.clone(), name: name.to_owned(), id: id.to_owned(), began: held }
+    }
+
+    async fn claim<F>(&self, name: &str, request: Fingerprint, work: F) -> Result<watch::Receiver<Outcome>>
     where
         F: Future<Output = Result<String>> + Send + 'static,
     {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            match self.find(name, request)? {
+                Found::Joined(outcome) => return Ok(outcome),
+                Found::Free(flight, outcome) => {
+                    self.tasks.spawn(async move {
+                        let result = work.await;
+                        flight.settle(result);
+                    });
+                    return Ok(outcome);
+                }
+                Found::Leaving(id, mut over) => {
+                    // Nothing is ever sent: it is the sender's end that is waited for.
+                    let waited = timeout_at(deadline, over.changed()).await;
+                    if waited.is_err() {
+                        return Err(Error::Leaving { kind: self.kind, name: name.to_owned(), id });
+                    }
+                }
+            }
+        }
+    }
+
+    fn find(&self, name: &str, request: Fingerprint) -> Result<Found> {
         let mut table = self.lock();
         match table.get(name) {
             Some(Entry::InFlight { request: first, outcome }) if *first == request => {
-                return Ok(outcome.clone());
+                return Ok(Found::Joined(outcome.clone()));
             }
             Some(Entry::InFlight { .. }) => {
                 return Err(Error::InFlight { kind: self.kind, name: name.to_owned() });
@@ -94,21 +160,38 @@ impl Names {
             Some(Entry::Held { id }) => {
                 return Err(Error::Exists { kind: self.kind, name: name.to_owned(), id: id.clone() });
             }
+            Some(Entry::Leaving { id, over }) => return Ok(Found::Leaving(id.clone(), over.subscribe())),
             None => {}
         }
         let (sender, outcome) = watch::channel(None);
         table.insert(name.to_owned(), Entry::InFlight { request, outcome: outcome.clone() });
         drop(table);
         let flight = Flight { names: self.clone(), name: name.to_owned(), sender, settled: false };
-        self.tasks.spawn(async move {
-            let result = work.await;
-            flight.settle(result);
-        });
-        Ok(outcome)
+        Ok(Found::Free(flight, outcome))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A removal under way; one that ends with its name still held has failed.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    names: Names,
+    name: String,
+    id: String,
+    /// Whether this is the removal that the name's entry is of.
+    began: bool,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let mut table = self.names.lock();
+        let ours = matches!(table.get(&self.name), Some(Entry::Leaving { id, .. }) if *id == self.id);
+        if self.began && ours {
+            table.insert(self.name.clone(), Entry::Held { id: self.id.clone() });
+        }
     }
 }
 
@@ -178,7 +261,7 @@ mod tests {
                 Ok("id".to_owned())
             }
         });
-        drop(first.unwrap());
+        drop(first.await.unwrap());
         let second = tokio::spawn({
             let names = names.clone();
             async move { names.create("a", request("1"), async { Ok("other".to_owned()) }).await }
@@ -219,12 +302,12 @@ mod tests {
                 async move {
                     names.hold("a", "1");
                     names.release("a", "1");
-                    drop(names.claim("a", request("2"), std::future::pending()));
+                    drop(names.claim("a", request("2"), std::future::pending()).await);
                     if ends_well { Ok("1".to_owned()) } else { Err(Error::Lost { what: "it".to_owned() }) }
                 }
             };
             assert_eq!(names.create("a", request("1"), work).await.is_ok(), ends_well);
-            let third = names.claim("a", request("3"), async { Ok("3".to_owned()) });
+            let third = names.claim("a", request("3"), async { Ok("3".to_owned()) }).await;
             assert!(matches!(third, Err(Error::InFlight { .. })), "the second has the name");
         }
     }
@@ -237,5 +320,42 @@ mod tests {
         assert!(names.create("a", request("1"), async { Ok("3".to_owned()) }).await.is_err());
         names.release("a", "1");
         assert!(names.create("a", request("1"), async { Ok("3".to_owned()) }).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_request_waits_for_the_removal_of_what_has_its_name() {
+        for removed in [true, false] {
+            let names = names();
+            names.hold("a", "1");
+            let leaving = names.leave("a", "1");
+            // Another part of the same removal changes nothing.
+            drop(names.leave("a", "1"));
+            let waiting = [request("1"), request("1")].map(|request| {
+                let names = names.clone();
+                tokio::spawn(async move { names.create("a", request, async { Ok("2".to_owned()) }).await })
+            });
+            tokio::task::yield_now().await;
+            assert!(waiting.iter().all(|one| !one.is_finished()));
+            if removed {
+                names.release("a", "1");
+            }
+            drop(leaving);
+            for one in waiting {
+                match one.await.unwrap() {
+                    Ok(id) => assert!(removed && id == "2"),
+                    Err(Error::Exists { id, .. }) => assert!(id == "1" && !removed || id == "2" && removed),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_removal_that_does_not_end_is_told() {
+        let names = Names { patience: Duration::from_millis(20), ..names() };
+        names.hold("a", "1");
+        let _leaving = names.leave("a", "1");
+        let outcome = names.create("a", request("1"), async { Ok("2".to_owned()) }).await;
+        assert!(matches!(outcome, Err(Error::Leaving { id, .. }) if id == "1"));
     }
 }

@@ -74,6 +74,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) name: String,
     pub(crate) created_at: i64,
     pub(crate) image_id: ImageId,
+    /// The repository and digest by which the image was pulled; none of one that was made here.
+    #[serde(default)]
+    pub(crate) image_digest: Option<String>,
     pub(crate) command: Vec<String>,
     pub(crate) stop_signal: i32,
     pub(crate) log_path: Option<PathBuf>,

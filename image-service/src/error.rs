@@ -177,6 +177,18 @@ impl Error {
         error
     }
 
+    /// The same error with another cause, of the same image and layer.
+    #[must_use]
+    pub fn map_cause(self, change: impl FnOnce(Self) -> Self) -> Self {
+        let (mut subjects, mut error) = (Vec::new(), self);
+        while let Self::Of { subject, source } = error {
+            subjects.push(subject);
+            error = *source;
+        }
+        let of = |source, subject| Self::Of { subject, source: Box::new(source) };
+        subjects.into_iter().rev().fold(change(error), of)
+    }
+
     /// The error of a pull or push of this image.
     pub(crate) fn of_image(self, reference: &Reference) -> Self {
         Self::Of { subject: format!("image {reference}"), source: Box::new(self) }

@@ -158,7 +158,7 @@ pub enum ContainerState {
         code: i32,
         /// Why.
         reason: ExitReason,
-        /// More of it, for people; empty unless its start has failed.
+        /// More of it, for people; empty where the code and the reason say all.
         message: String,
     },
 }

@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// What is kept of each output of a collected process.
 const LARGEST_OUTPUT: usize = 16 * 1024 * 1024;
+/// Reads of an output whose process has ended: a pipe holds no more (1 MiB, `/proc/sys/fs/pipe-max-size`).
+const LAST_READS: usize = 17;
 /// A process whose program has not begun by then is given up.
 const START: Duration = Duration::from_secs(60);
 /// A container's namespaces in the order of joining: the user namespace decides what may be joined after it.
@@ -68,6 +70,8 @@ pub struct ExecOutput {
     pub code: i32,
     /// Whether the timeout ended it.
     pub timed_out: bool,
+    /// Bytes of standard output and of standard error beyond those.
+    pub dropped: [u64; 2],
 }
 
 /// A running process whose streams belong to the caller; dropping it kills the process.
@@ -159,13 +163,18 @@ impl ExecSession {
             if ended {
                 break;
             }
-            outputs.iter_mut().for_each(Output::read_some);
+            for output in &mut outputs {
+                output.read_some();
+            }
         }
         let (code, timed_out) = self.exit()?;
         // What the process wrote is in the pipes now; what lives on with their other end is not waited for.
-        outputs.iter_mut().for_each(Output::read_some);
+        for output in &mut outputs {
+            let _ = (0..LAST_READS).find(|_| !output.read_some());
+        }
+        let dropped = outputs.each_ref().map(|output| output.dropped);
         let [stdout, stderr] = outputs.map(|output| output.bytes);
-        Ok(ExecOutput { stdout, stderr, code, timed_out })
+        Ok(ExecOutput { stdout, stderr, code, timed_out, dropped })
     }
 }
 
@@ -173,31 +182,36 @@ impl ExecSession {
 struct Output {
     source: Option<OwnedFd>,
     bytes: Vec<u8>,
+    dropped: u64,
 }
 
 impl Output {
     fn new(source: Option<OwnedFd>) -> Self {
-        Self { source, bytes: Vec::new() }
+        Self { source, bytes: Vec::new(), dropped: 0 }
     }
 
-    /// Reads what is there; beyond the limit it is read and dropped, so that the process goes on.
-    fn read_some(&mut self) {
+    /// Reads what is there; beyond the limit it is read and dropped, so that the process goes on. Returns whether there
+    /// may be more at once.
+    fn read_some(&mut self) -> bool {
         let mut chunk = vec![0; 64 * 1024];
         while let Some(source) = &self.source {
             match rustix::io::read(source, &mut chunk) {
                 Ok(length) if length > 0 => {
                     let room = LARGEST_OUTPUT.saturating_sub(self.bytes.len());
                     self.bytes.extend(chunk.iter().take(length.min(room)));
-                    if self.bytes.len() >= LARGEST_OUTPUT && length > room {
+                    if length > room {
+                        let beyond = u64::try_from(length.saturating_sub(room)).unwrap_or(u64::MAX);
+                        self.dropped = self.dropped.saturating_add(beyond);
                         // Poll again before reading on: an endless writer must not hide the end of the process.
-                        return;
+                        return true;
                     }
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
+                Err(Errno::AGAIN) => return false,
                 _ => self.source = None,
             }
         }
+        false
     }
 }
 

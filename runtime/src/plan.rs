@@ -8,7 +8,7 @@ mod mounts;
 mod process;
 
 pub(crate) use mounts::{PreparedDevice, PreparedMount, Source, filesystem};
-pub(crate) use process::ProcessInput;
+pub(crate) use process::{Filter, ProcessInput};
 
 use crate::{Error, Result};
 use oci_spec::runtime::Spec;

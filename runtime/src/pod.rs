@@ -145,6 +145,29 @@ pub(crate) struct EndRecord {
     pub(crate) message: String,
 }
 
+/// Why nobody knows the exit status of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Its monitor ended before it.
+    Monitor,
+    /// The machine went down while it ran.
+    Machine,
+    /// The record of its end can't be read.
+    Record,
+}
+
+impl Loss {
+    fn message(self) -> &'static str {
+        match self {
+            Self::Monitor => {
+                "the monitor of its pod ended while it ran: its processes were killed, and its exit status is not known"
+            }
+            Self::Machine => "the machine went down while it ran: its exit status is not known",
+            Self::Record => "the record of its end is damaged: its exit status is not known any more",
+        }
+    }
+}
+
 /// The longest message that is kept, in bytes: as much as kubelet shows.
 const LONGEST_MESSAGE: usize = 4096;
 
@@ -154,8 +177,9 @@ impl EndRecord {
         let status = exit.wait_status;
         let code = if status & 0x7f == 0 { (status >> 8) & 0xff } else { 128 + (status & 0x7f) };
         let reason = match code {
-            0 => ExitReason::Completed,
+            // Whatever its status: a child may have been killed, and the first process gone on without it.
             _ if exit.oom_kills > 0 => ExitReason::OomKilled,
+            0 => ExitReason::Completed,
             _ => ExitReason::Error,
         };
         let message = String::new();
@@ -170,9 +194,9 @@ impl EndRecord {
         Self { started_at: 0, finished_at: now(), code: NEVER_RAN, reason: ExitReason::StartError, message }
     }
 
-    /// What is said when nobody saw it.
-    pub(crate) fn lost(started_at: i64) -> Self {
-        let (code, reason, message) = (255, ExitReason::MonitorLost, String::new());
+    /// An end whose exit status is not known, and why.
+    pub(crate) fn lost(started_at: i64, why: Loss) -> Self {
+        let (code, reason, message) = (255, ExitReason::MonitorLost, why.message().to_owned());
         Self { started_at, finished_at: now(), code, reason, message }
     }
 
@@ -326,8 +350,10 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_for_memory_is_the_reason_of_a_failure_alone() {
-        assert_eq!(EndRecord::seen(&exit(9, 1)).reason, ExitReason::OomKilled);
-        assert_eq!(EndRecord::seen(&exit(0, 1)).reason, ExitReason::Completed);
+    fn a_kill_for_memory_is_the_reason_whatever_the_status() {
+        for status in [0, 9, 3 << 8] {
+            assert_eq!(EndRecord::seen(&exit(status, 1)).reason, ExitReason::OomKilled);
+        }
+        assert_eq!(EndRecord::seen(&exit(0, 0)).reason, ExitReason::Completed);
     }
 }

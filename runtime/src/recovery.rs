@@ -4,7 +4,7 @@
 //! absent is garbage, and one that can't be read is reported and kept.
 
 use crate::monitor_client::{Connection, PROMPT};
-use crate::pod::{Container, ContainerRecord, EndRecord, Pod, PodRecord, Stage, StartRecord, lock};
+use crate::pod::{Container, ContainerRecord, EndRecord, Loss, Pod, PodRecord, Stage, StartRecord, lock};
 use crate::runtime::Shared;
 use crate::state::Loaded;
 use crate::{ContainerId, ContainerState, Result, SandboxId, state};
@@ -86,7 +86,7 @@ fn load_container(path: PathBuf, loaded: Loaded<ContainerRecord>) -> Result<Cont
         Err(error) => {
             // It has ended, and is not to be started once more.
             tracing::error!(%error, "how a container has ended is not known any more");
-            Some(EndRecord::lost(0))
+            Some(EndRecord::lost(0, Loss::Record))
         }
     };
     let started = state::read::<StartRecord>(&path.join("started")).unwrap_or_else(|error| {
@@ -97,7 +97,7 @@ fn load_container(path: PathBuf, loaded: Loaded<ContainerRecord>) -> Result<Cont
     let state = match (ended, started) {
         (Some(end), _) => end.state(),
         (None, Some(started)) if !loaded.this_boot => {
-            let end = EndRecord::lost(started.value.at);
+            let end = EndRecord::lost(started.value.at, Loss::Machine);
             state::write(&path.join("ended"), &end)?;
             end.state()
         }
@@ -188,6 +188,6 @@ pub(crate) fn settle(shared: &Shared, pod: &Pod, container: &Container) {
     }
     let file = pod.state.join(exit_file::name(container.record.request.id.as_str()));
     let seen = std::fs::read_to_string(file).ok().and_then(|text| exit_file::parse(&text));
-    let end = seen.as_ref().map_or_else(|| EndRecord::lost(started.at), EndRecord::seen);
+    let end = seen.as_ref().map_or_else(|| EndRecord::lost(started.at, Loss::Monitor), EndRecord::seen);
     shared.finish(container, &end);
 }

@@ -13,6 +13,6 @@ mod profile;
 mod program;
 mod table;
 
-pub use compile::{compile, compile_for};
+pub use compile::{compile, compile_for, flags};
 pub use profile::default_profile;
 pub use table::Machine;

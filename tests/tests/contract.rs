@@ -202,6 +202,7 @@ fn a_monitor_that_is_killed_takes_its_containers_along_and_leaves_nothing() {
             (&json!(255), &json!("MonitorLost")),
             "{status:#}"
         );
+        assert!(status["message"].as_str().is_some_and(|told| told.contains("monitor")), "{status:#}");
         assert_eq!(node.status(&ended)["exitCode"], 7);
         let status = node.crictl(&["inspectp", &pod]).json();
         assert_eq!(status["status"]["state"], "SANDBOX_NOTREADY", "{status:#}");

@@ -130,6 +130,7 @@ fn a_container_whose_end_can_not_be_read_is_reported_and_not_started_once_more()
         (&json!("CONTAINER_EXITED"), &json!("MonitorLost")),
         "{status:#}"
     );
+    assert!(status["message"].as_str().is_some_and(|told| told.contains("record")), "{status:#}");
     assert!(node.log().contains(&record.display().to_string()), "{}", node.log());
     let _ = node.crictl(&["rm", &id]).ok();
 }

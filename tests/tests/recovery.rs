@@ -56,6 +56,7 @@ fn after_a_reboot_everything_has_ended_and_nothing_is_held() {
     reboot(&mut node);
     let status = node.status(&running);
     assert_eq!((&status["exitCode"], &status["reason"]), (&json!(255), &json!("MonitorLost")), "{status:#}");
+    assert!(status["message"].as_str().is_some_and(|message| message.contains("went down")), "{status:#}");
     assert_eq!(node.status(&ended)["exitCode"], 7);
     let state = node.crictl(&["inspectp", &pod]).json()["status"]["state"].clone();
     assert_eq!(state, "SANDBOX_NOTREADY");

@@ -77,12 +77,6 @@ fn user_namespace(mode: cri::NamespaceMode) -> cri::UserNamespace {
 }
 
 fn pod_wishes() -> Vec<(&'static [&'static str], PodWish)> {
-    const SELINUX: &[&str] = &[
-        "pod.config.linux.security_context.selinux_options.user",
-        "pod.config.linux.security_context.selinux_options.role",
-        "pod.config.linux.security_context.selinux_options.type",
-        "pod.config.linux.security_context.selinux_options.level",
-    ];
     const USERNS: &[&str] = &[
         "pod.config.linux.security_context.namespace_options.userns_options.mode",
         "pod.config.linux.security_context.namespace_options.userns_options.uids.host_id",
@@ -96,10 +90,6 @@ fn pod_wishes() -> Vec<(&'static [&'static str], PodWish)> {
         (&["pod.config.windows"], |config| {
             config.windows =
                 Some(cri::WindowsPodSandboxConfig { security_context: Some(Default::default()) });
-        }),
-        (SELINUX, |config| {
-            security(config).selinux_options =
-                Some(cri::SeLinuxOption { level: "s0".into(), ..Default::default() });
         }),
         (USERNS, |config| {
             let options = security(config).namespace_options.get_or_insert_default();
@@ -163,12 +153,6 @@ fn mount_wishes() -> Vec<(&'static [&'static str], ContainerWish)> {
 }
 
 fn container_wishes() -> Vec<(&'static [&'static str], ContainerWish)> {
-    const SELINUX: &[&str] = &[
-        "container.config.linux.security_context.selinux_options.user",
-        "container.config.linux.security_context.selinux_options.role",
-        "container.config.linux.security_context.selinux_options.type",
-        "container.config.linux.security_context.selinux_options.level",
-    ];
     const APPARMOR: &[&str] = &[
         "container.config.linux.security_context.apparmor.profile_type",
         "container.config.linux.security_context.apparmor.localhost_ref",
@@ -192,10 +176,6 @@ fn container_wishes() -> Vec<(&'static [&'static str], ContainerWish)> {
         }),
         (&["container.config.CDI_devices.name"], |config| {
             config.cdi_devices = vec![cri::CdiDevice { name: "vendor.example/device=0".into() }];
-        }),
-        (SELINUX, |config| {
-            container_security(config).selinux_options =
-                Some(cri::SeLinuxOption { level: "s0".into(), ..Default::default() });
         }),
         (APPARMOR, |config| {
             let profile = cri::SecurityProfile { profile_type: 2, localhost_ref: "harbour".into() };

@@ -135,6 +135,7 @@ fn bring_up(node: &Node, draft: &Draft, request: cri::CreateContainerRequest) ->
         pod: draft.pod.record.id.clone(),
         name: draft.name.clone(),
         created_at: now(),
+        image_digest: images::pulled_by(&image, draft.config.image.as_ref()),
         image_id: image.id,
         command: compiled.spec.process().as_ref().and_then(|p| p.args().clone()).unwrap_or_default(),
         stop_signal: compiled.stop_signal,

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use slipway_proto::runtime::v1 as cri;
-use slipway_runtime::Exec;
+use slipway_runtime::{Exec, ExecOutput};
 
+use crate::daemon::MESSAGE_MAX;
 use crate::error::{Error, Result};
 use crate::node::Node;
+
+/// What an answer needs besides the outputs: the exit status, lengths, and what is said of a cut.
+const BESIDES: usize = 1024;
 
 /// Runs a command to its end.
 pub(crate) async fn exec_sync(
@@ -29,7 +33,34 @@ pub(crate) async fn exec_sync(
     if output.timed_out {
         return Err(Error::TimedOut { what: format!("command in container {}", container.id()), seconds });
     }
-    Ok(cri::ExecSyncResponse { stdout: output.stdout, stderr: output.stderr, exit_code: output.code })
+    let exit_code = output.code;
+    let [stdout, stderr] = fit(output);
+    Ok(cri::ExecSyncResponse { stdout, stderr, exit_code })
+}
+
+/// Both outputs, cut to what an answer holds: kubelet takes no longer message. Each has half of it at least, and the end of
+/// standard error says what is missing.
+fn fit(output: ExecOutput) -> [Vec<u8>; 2] {
+    let ExecOutput { mut stdout, mut stderr, dropped, .. } = output;
+    let room = MESSAGE_MAX - BESIDES;
+    if dropped == [0; 2] && stdout.len().saturating_add(stderr.len()) <= room {
+        return [stdout, stderr];
+    }
+    let rest = room.saturating_sub(stdout.len());
+    let [out, err] = [&mut stdout, &mut stderr].map(|bytes| bytes.len());
+    stderr.truncate(rest.max(room / 2));
+    stdout.truncate(room.saturating_sub(stderr.len()));
+    let lost = |before: usize, after: usize, dropped: u64| dropped.saturating_add((before - after) as u64);
+    let (out, err) = (lost(out, stdout.len(), dropped[0]), lost(err, stderr.len(), dropped[1]));
+    if stderr.last().is_some_and(|last| *last != b'\n') {
+        stderr.push(b'\n');
+    }
+    let note = format!(
+        "slipway: the output was cut: its answer has no room for {out} bytes of standard output and {err} of standard \
+         error\n"
+    );
+    stderr.extend_from_slice(note.as_bytes());
+    [stdout, stderr]
 }
 
 /// Goes on logging into a fresh file.
@@ -38,4 +69,40 @@ pub(crate) async fn reopen_log(node: &Arc<Node>, id: &str) -> Result<cri::Reopen
     let (runtime, id) = (node.runtime.clone(), container.record.id.clone());
     node.blocking(move || runtime.reopen_log(&id)).await?;
     Ok(cri::ReopenContainerLogResponse {})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message as _;
+
+    fn output(out: usize, err: usize, dropped: [u64; 2]) -> ExecOutput {
+        ExecOutput { stdout: vec![b'o'; out], stderr: vec![b'e'; err], code: 255, timed_out: false, dropped }
+    }
+
+    #[test]
+    fn an_answer_fits_its_message_and_tells_what_it_lacks() {
+        const MAX: usize = MESSAGE_MAX;
+        for (out, err, dropped) in [
+            (MAX, 0, [0; 2]),
+            (0, MAX, [0; 2]),
+            (MAX, MAX, [u64::MAX, 7]),
+            (MAX / 2, MAX / 2, [0; 2]),
+            (MAX - BESIDES, 1, [0; 2]),
+            (5, MAX - BESIDES, [0; 2]),
+            (3, 3, [1, 0]),
+        ] {
+            let [stdout, stderr] = fit(output(out, err, dropped));
+            let kept = stderr.iter().take_while(|byte| **byte == b'e').count();
+            let note = String::from_utf8_lossy(&stderr[kept..]).into_owned();
+            let lost = |all: usize, kept: usize, dropped: u64| dropped.saturating_add((all - kept) as u64);
+            let said = [lost(out, stdout.len(), dropped[0]), lost(err, kept, dropped[1])];
+            assert!(said.iter().all(|lost| note.contains(&lost.to_string())), "{out} {err}: {note}");
+            let answer = cri::ExecSyncResponse { stdout, stderr, exit_code: i32::MIN };
+            assert!(answer.encoded_len() <= MAX, "{}", answer.encoded_len());
+            assert!(out + err < MAX - BESIDES || answer.encoded_len() > MAX - BESIDES - 16, "{out} {err}");
+        }
+        let [stdout, stderr] = fit(output(MAX - BESIDES - 5, 5, [0; 2]));
+        assert_eq!((stdout.len(), stderr.len()), (MAX - BESIDES - 5, 5));
+    }
 }

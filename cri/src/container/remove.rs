@@ -28,6 +28,7 @@ pub(crate) async fn carry_out(node: &Arc<Node>, container: Arc<Container>) -> Re
 
 /// Removes a container within the task of the caller.
 pub(crate) async fn clear(node: &Arc<Node>, container: &Container) -> Result<()> {
+    let _leaving = node.container_names.leave(&container.record.name, container.id());
     let _turn = container.turn.lock().await;
     if node.containers.find(container.id()).is_err() {
         // Whoever had the turn before has removed it.

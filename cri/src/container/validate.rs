@@ -4,7 +4,8 @@ use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::{ContainerId, ContainerPid};
 
 use crate::error::{Error, Result};
-use crate::sandbox::validate::user_namespace;
+use crate::lsm;
+use crate::sandbox::validate::{selinux, user_namespace};
 
 /// Refuses a configuration with a wish that is not honoured yet.
 pub(crate) fn check(config: &cri::ContainerConfig, pod: &cri::PodSandboxConfig) -> Result<()> {
@@ -21,33 +22,44 @@ pub(crate) fn check(config: &cri::ContainerConfig, pod: &cri::PodSandboxConfig) 
 const CONTEXT: &str = "config.linux.security_context";
 
 fn security(context: &cri::LinuxContainerSecurityContext, pod: &cri::PodSandboxConfig) -> Result<()> {
-    if context.selinux_options.as_ref().is_some_and(|options| *options != cri::SeLinuxOption::default()) {
-        return Err(Error::unsupported(format!("{CONTEXT}.selinux_options")));
-    }
-    apparmor(context)?;
+    selinux(context.selinux_options.as_ref(), CONTEXT)?;
+    apparmor(context, lsm::has_apparmor())?;
     match &context.namespace_options {
         Some(options) => namespaces(options, pod),
         None => Ok(()),
     }
 }
 
-fn apparmor(context: &cri::LinuxContainerSecurityContext) -> Result<()> {
-    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-    let enabled = enabled.is_ok_and(|text| text.trim() == "Y");
+/// The node's default is nothing where there is no AppArmor; a profile of the request's own can't be honoured then.
+fn apparmor(context: &cri::LinuxContainerSecurityContext, enabled: bool) -> Result<()> {
+    use cri::security_profile::ProfileType;
+    let localhost = |field: &str, profile: &str| {
+        let field = format!("{CONTEXT}.{field}");
+        if enabled {
+            return Err(Error::unsupported(field));
+        }
+        let reason = format!("profile {profile:?} can't be applied: this node has no AppArmor");
+        Err(Error::invalid(field, reason))
+    };
     if let Some(profile) = &context.apparmor {
-        match profile.profile_type() {
-            cri::security_profile::ProfileType::Unconfined => {}
-            cri::security_profile::ProfileType::RuntimeDefault if !enabled => {}
-            cri::security_profile::ProfileType::RuntimeDefault
-            | cri::security_profile::ProfileType::Localhost => {
+        match ProfileType::try_from(profile.profile_type) {
+            Ok(ProfileType::Unconfined) => {}
+            Ok(ProfileType::RuntimeDefault) if !enabled => {}
+            Ok(ProfileType::RuntimeDefault) => {
                 return Err(Error::unsupported(format!("{CONTEXT}.apparmor")));
+            }
+            Ok(ProfileType::Localhost) => return localhost("apparmor", &profile.localhost_ref),
+            Err(_) => {
+                let reason = format!("there is no type {}", profile.profile_type);
+                return Err(Error::invalid(format!("{CONTEXT}.apparmor.profile_type"), reason));
             }
         }
     }
     match context.apparmor_profile.as_str() {
         "" | "unconfined" => Ok(()),
         "runtime/default" if !enabled => Ok(()),
-        _ => Err(Error::unsupported(format!("{CONTEXT}.apparmor_profile"))),
+        "runtime/default" => Err(Error::unsupported(format!("{CONTEXT}.apparmor_profile"))),
+        profile => localhost("apparmor_profile", profile),
     }
 }
 

@@ -134,7 +134,7 @@ fn item(node: &Node, container: &Container) -> Option<cri::Container> {
         pod_sandbox_id: record.pod.to_string(),
         metadata: config.metadata.clone(),
         image: Some(config.image.clone().unwrap_or_default()),
-        image_ref: record.image_id.to_string(),
+        image_ref: image_ref(container),
         state: life.state.into(),
         created_at: record.created_at,
         labels: config.labels.clone(),
@@ -161,7 +161,7 @@ pub(crate) fn described(node: &Node, container: &Container) -> Option<cri::Conta
         finished_at: life.finished_at,
         exit_code: life.code,
         image: Some(cri::ImageSpec { image, ..asked }),
-        image_ref: record.image_id.to_string(),
+        image_ref: image_ref(container),
         reason: life.reason.to_owned(),
         message: life.message,
         labels: config.labels.clone(),
@@ -173,6 +173,12 @@ pub(crate) fn described(node: &Node, container: &Container) -> Option<cri::Conta
         user: user(node, container),
         stop_signal: signal.into(),
     })
+}
+
+/// The repository digest, which a scanner can look up; the id of an image that was made here.
+fn image_ref(container: &Container) -> String {
+    let record = &container.record;
+    record.image_digest.clone().unwrap_or_else(|| record.image_id.to_string())
 }
 
 /// Who it runs as, by the image's own files; known once it has been started.

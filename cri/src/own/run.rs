@@ -13,7 +13,7 @@ use crate::container::create::{self, Extra};
 use crate::error::{Error, Result};
 use crate::node::{Container, Node, fresh_id};
 use crate::own::ports;
-use crate::records::Owner;
+use crate::records::{Owner, Phase};
 use crate::{container, sandbox};
 
 const GRACE: u32 = 10;
@@ -102,7 +102,9 @@ fn name(node: &Node, wanted: &str) -> Result<String> {
         let reason = format!("{wanted:?} is not made of at most 128 letters, digits, -, _ and .");
         return Err(Error::invalid("name", reason));
     }
-    match node.containers.all().into_iter().find(|row| row.record.name == wanted) {
+    // One that is being removed is waited for.
+    let holds = |row: &Arc<Container>| row.record.name == wanted && row.phase() != Phase::Removing;
+    match node.containers.all().into_iter().find(holds) {
         Some(row) => {
             Err(Error::Exists { kind: "container", name: wanted.to_owned(), id: row.id().to_owned() })
         }
@@ -162,8 +164,10 @@ fn port(port: &own::PublishedPort) -> cri::PortMapping {
 fn config(name: &str, request: &own::RunContainerRequest) -> Result<cri::ContainerConfig> {
     let spec = default_spec(Privilege::Confined);
     let linux = spec.linux().clone().unwrap_or_default();
+    let seccomp = cri::security_profile::ProfileType::RuntimeDefault;
     let context = cri::LinuxContainerSecurityContext {
         privileged: request.privileged,
+        seccomp: Some(cri::SecurityProfile { profile_type: seccomp.into(), localhost_ref: String::new() }),
         readonly_rootfs: request.readonly_rootfs,
         masked_paths: linux.masked_paths().clone().unwrap_or_default(),
         readonly_paths: linux.readonly_paths().clone().unwrap_or_default(),
@@ -232,6 +236,9 @@ pub(crate) async fn remove(
 /// Removes a container, and its pod where that was made for it.
 pub(crate) async fn remove_both(node: &Arc<Node>, row: Arc<Container>) -> Result<()> {
     let (owner, pod) = (row.record.owner, row.record.pod.clone());
+    // Its pod goes with it: who asks for the same name waits for both.
+    let pod_too = node.pods.find(pod.as_str()).ok().filter(|_| owner == Owner::Run);
+    let _leaving = pod_too.map(|pod| node.pod_names.leave(&pod.record.name, pod.id()));
     container::remove::carry_out(node, row).await?;
     match (owner, node.pods.find(pod.as_str())) {
         (Owner::Run, Ok(pod)) => sandbox::remove::carry_out(node, pod).await,

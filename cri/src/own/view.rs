@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::images;
 use crate::node::{Container, Node};
 use crate::records::Owner;
-use crate::sandbox::view::{config as pod_config, matches};
+use crate::sandbox::view::{addresses, config as pod_config, matches};
 
 pub(crate) async fn list(
     node: &Arc<Node>,
@@ -67,7 +67,7 @@ fn view(node: &Node, row: &Container) -> own::Container {
         },
         ports: pod.as_ref().map(|pod| ports(pod_config(pod))).unwrap_or_default(),
         addresses: pod
-            .map(|pod| pod.record.addresses.iter().map(ToString::to_string).collect())
+            .map(|pod| addresses(node, &pod).iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
         labels: config.labels.clone(),
     }

@@ -23,6 +23,7 @@ pub(crate) async fn carry_out(node: &Arc<Node>, pod: Arc<Pod>) -> Result<()> {
     let work = {
         let node = node.clone();
         async move {
+            let _leaving = node.pod_names.leave(&pod.record.name, pod.id());
             let _turn = pod.turn.lock().await;
             if node.pods.find(pod.id()).is_err() {
                 // Whoever had the turn before has removed it.

@@ -38,7 +38,7 @@ pub(crate) async fn make(
         Owner::Run => Fingerprint::of_fresh(config.id.as_str()),
     };
     let draft = Draft { name: name.clone(), owner, config };
-    let work = carry_out(node.clone(), draft, request);
+    let work = Box::pin(carry_out(node.clone(), draft, request));
     node.pod_names.create(&name, fingerprint, work).await
 }
 

@@ -7,6 +7,7 @@ use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::{Dns, IpcMode, Network, PidMode, PortMapping, Protocol, SandboxConfig, SandboxId};
 
 use crate::error::{Error, Result};
+use crate::lsm;
 
 /// The name that a pod's metadata makes.
 pub(crate) fn name(metadata: Option<&cri::PodSandboxMetadata>) -> Result<String> {
@@ -57,13 +58,19 @@ pub(crate) fn config(id: SandboxId, request: &cri::RunPodSandboxRequest) -> Resu
 fn security(context: cri::LinuxSandboxSecurityContext) -> Result<()> {
     // A sandbox has no process of its own: user, groups, profiles, read-only root and privilege have nothing to act on.
     let at = "config.linux.security_context";
-    if context.selinux_options.is_some_and(|options| options != cri::SeLinuxOption::default()) {
-        return Err(Error::unsupported(format!("{at}.selinux_options")));
-    }
+    selinux(context.selinux_options.as_ref(), at)?;
     let namespaces = context.namespace_options.unwrap_or_default();
     user_namespace(&namespaces, at)?;
     if !namespaces.target_id.is_empty() {
         return Err(Error::unsupported(format!("{at}.namespace_options.target_id")));
+    }
+    Ok(())
+}
+
+/// Refuses SELinux options where SELinux is at work. Elsewhere they mean nothing: kubelet sends some of its own accord.
+pub(crate) fn selinux(options: Option<&cri::SeLinuxOption>, at: &str) -> Result<()> {
+    if options.is_some_and(|options| *options != cri::SeLinuxOption::default()) && lsm::has_selinux() {
+        return Err(Error::unsupported(format!("{at}.selinux_options")));
     }
     Ok(())
 }

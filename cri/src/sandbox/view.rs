@@ -1,6 +1,7 @@
 //! ListPodSandbox and PodSandboxStatus.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use slipway_proto::runtime::v1 as cri;
@@ -71,6 +72,11 @@ pub(crate) fn is_ready(node: &Node, pod: &Pod) -> bool {
         && node.runtime.sandbox_status(&pod.record.id).is_ok_and(|status| status.state == SandboxState::Ready)
 }
 
+/// Its addresses: a pod that has been stopped has none, and what was its own may be another's.
+pub(crate) fn addresses<'a>(node: &Node, pod: &'a Pod) -> &'a [IpAddr] {
+    if is_ready(node, pod) { &pod.record.addresses } else { &[] }
+}
+
 fn state(node: &Node, pod: &Pod) -> i32 {
     let ready = is_ready(node, pod);
     let state =
@@ -93,7 +99,7 @@ fn item(node: &Node, pod: &Pod) -> cri::PodSandbox {
 
 fn described(node: &Node, pod: &Pod) -> cri::PodSandboxStatus {
     let item = item(node, pod);
-    let mut addresses = pod.record.addresses.iter().map(ToString::to_string);
+    let mut addresses = addresses(node, pod).iter().map(ToString::to_string);
     let context = config(pod).linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     let options = context.and_then(|context| context.namespace_options.clone()).unwrap_or_default();
     cri::PodSandboxStatus {
@@ -119,8 +125,8 @@ fn info(node: &Node, pod: &Pod) -> BTreeMap<String, String> {
     let value = serde_json::json!({
         "sandboxID": pod.record.id,
         "phase": pod.phase(),
-        "addresses": pod.record.addresses,
-        "networkNamespace": status.as_ref().and_then(|status| status.netns.as_ref()),
+        "addresses": addresses(node, pod),
+        "networkNamespace": status.as_ref().and_then(|status| status.netns.as_ref()).filter(|_| is_ready(node, pod)),
         "configuration": status.as_ref().map(|status| &status.config),
     });
     BTreeMap::from([("info".to_owned(), value.to_string())])

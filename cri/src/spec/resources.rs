@@ -85,10 +85,14 @@ where
     }
 }
 
+/// A limit of memory alone is the limit of memory and swap together: there is no swap beyond it. What a pod may swap on
+/// version 2 kubelet says in `unified`, which comes later.
 fn memory(wanted: &cri::LinuxContainerResources) -> LinuxMemory {
+    let limit = Some(wanted.memory_limit_in_bytes).filter(|limit| *limit != 0);
+    let swap = Some(wanted.memory_swap_limit_in_bytes).filter(|limit| *limit != 0);
     let mut memory = LinuxMemory::default();
-    memory.set_limit(Some(wanted.memory_limit_in_bytes).filter(|limit| *limit != 0));
-    memory.set_swap(Some(wanted.memory_swap_limit_in_bytes).filter(|limit| *limit != 0));
+    memory.set_limit(limit);
+    memory.set_swap(swap.or_else(|| limit.filter(|limit| *limit > 0)));
     memory
 }
 
@@ -139,6 +143,23 @@ mod tests {
             [("2MB", 0)]
         );
         assert_eq!(resources.memory().and_then(|memory| memory.limit()), None);
+    }
+
+    #[test]
+    fn a_limit_of_memory_alone_is_that_of_swap_too() {
+        let told = |memory_limit_in_bytes, memory_swap_limit_in_bytes| {
+            let wanted = cri::LinuxContainerResources {
+                memory_limit_in_bytes,
+                memory_swap_limit_in_bytes,
+                ..Default::default()
+            };
+            (memory(&wanted).limit(), memory(&wanted).swap())
+        };
+        assert_eq!(told(5, 0), (Some(5), Some(5)));
+        assert_eq!(told(5, 9), (Some(5), Some(9)));
+        assert_eq!(told(5, -1), (Some(5), Some(-1)));
+        assert_eq!(told(-1, 0), (Some(-1), None));
+        assert_eq!(told(0, 0), (None, None));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use slipway_runtime::Seccomp;
 use slipway_runtime::spec::{Privilege, default_spec};
 
 use super::Sources;
+use crate::config::UnsetSeccomp;
 use crate::error::{Error, Result};
 use crate::node::Node;
 
@@ -111,7 +112,11 @@ pub(super) fn seccomp(node: &Node, sources: &Sources<'_>) -> Result<Seccomp> {
         };
     }
     match context.seccomp_profile_path.as_str() {
-        "" | "runtime/default" | "docker/default" => Ok(Seccomp::RuntimeDefault),
+        "" => Ok(match node.config.runtime.unset_seccomp_profile {
+            UnsetSeccomp::Unconfined => Seccomp::Unconfined,
+            UnsetSeccomp::RuntimeDefault => Seccomp::RuntimeDefault,
+        }),
+        "runtime/default" | "docker/default" => Ok(Seccomp::RuntimeDefault),
         "unconfined" => Ok(Seccomp::Unconfined),
         path => local(node, path, "seccomp_profile_path"),
     }

@@ -63,6 +63,8 @@ struct Progress {
     empty: Option<OwnedFd>,
     /// How many filters are installed.
     filters: usize,
+    /// Flags of the next one.
+    filter_flags: u32,
     /// Whether the monitor knows that only exec is left to fail.
     executing: bool,
 }
@@ -170,6 +172,10 @@ impl Child<'_> {
             Step::OwnStreams { uid, gid } => streams::own(*uid, *gid),
             Step::OomScore { .. } => Ok(()),
             Step::Seccomp { .. } => self.seccomp(progress),
+            Step::SeccompFlags { flags } => {
+                progress.filter_flags = *flags;
+                Ok(())
+            }
             Step::Sysctl { name, value } => identity::sysctl(self.proc, name, value),
             Step::Loopback {} => process::loopback_up(sys::socket::datagram()?.as_fd()),
             Step::Hostname { .. }
@@ -195,7 +201,8 @@ impl Child<'_> {
         self.tell_executing(progress)?;
         let filter = self.prepared.filters.get(progress.filters);
         progress.filters += 1;
-        process::seccomp(filter.ok_or(Error { call: "seccomp", errno: libc::EINVAL })?)
+        let flags = std::mem::take(&mut progress.filter_flags);
+        process::seccomp(filter.ok_or(Error { call: "seccomp", errno: libc::EINVAL })?, flags)
     }
 
     fn tell_executing(&self, progress: &mut Progress) -> Result<()> {

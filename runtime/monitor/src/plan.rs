@@ -252,5 +252,10 @@ wire! {
             /// Rows.
             height: u16
         },
+        /// Flags of the filter that the next [`Step::Seccomp`] installs (`seccomp(2)`).
+        SeccompFlags = 29 {
+            /// `SECCOMP_FILTER_FLAG_*`.
+            flags: u32
+        },
     }
 }

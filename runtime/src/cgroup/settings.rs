@@ -17,8 +17,19 @@ pub(super) struct Setting {
     controller: &'static str,
     file: String,
     value: String,
-    /// Whether the file may be absent, because its absence means the same.
-    optional: bool,
+    /// What its file's absence means.
+    absence: Absence,
+}
+
+/// What it means that a control file does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absence {
+    /// The setting can't be had.
+    Refused,
+    /// The same as the value.
+    Same,
+    /// A node without the controller does without the limit, and says so; one that has the controller refuses.
+    Tolerated,
 }
 
 /// Settings in the order they are written.
@@ -34,13 +45,17 @@ impl Plan {
     }
 
     fn set(&mut self, file: &str, value: &impl ToString, optional: bool) {
+        self.set_unless(file, value, if optional { Absence::Same } else { Absence::Refused });
+    }
+
+    fn set_unless(&mut self, file: &str, value: &impl ToString, absence: Absence) {
         let prefix = file.split('.').next().unwrap_or_default();
         let known = UNIFIED.iter().find(|name| **name == prefix).copied().unwrap_or_default();
         self.settings.push(Setting {
             controller: known,
             file: file.to_owned(),
             value: value.to_string(),
-            optional,
+            absence,
         });
     }
 
@@ -156,7 +171,8 @@ fn set_swap(plan: &mut Plan, limit: Option<i64>, total: i64) -> Result<()> {
 
 fn swap_setting(unified: bool, value: String, optional: bool) -> Setting {
     let file = if unified { "memory.swap.max" } else { "memory.memsw.limit_in_bytes" };
-    Setting { controller: "memory", file: file.to_owned(), value, optional }
+    let absence = if optional { Absence::Same } else { Absence::Refused };
+    Setting { controller: "memory", file: file.to_owned(), value, absence }
 }
 
 /// A number of bytes that was asked for: 0 is nothing asked, -1 no limit.
@@ -261,7 +277,8 @@ fn set_huge_pages(plan: &mut Plan, size: &str, limit: i64) -> Result<()> {
     }
     let file = if plan.unified { "max" } else { "limit_in_bytes" };
     // Where huge pages can't be limited, kubelet still sends a limit of zero for each size.
-    plan.set(&format!("hugetlb.{size}.{file}"), &limit, limit == 0);
+    let absence = if limit == 0 { Absence::Same } else { Absence::Tolerated };
+    plan.set_unless(&format!("hugetlb.{size}.{file}"), &limit, absence);
     plan.set(&format!("hugetlb.{size}.rsvd.{file}"), &limit, true);
     Ok(())
 }
@@ -296,12 +313,12 @@ pub(super) fn write(settings: &[Setting], location: &Location) -> Result<()> {
     let mut postponed = Vec::new();
     for setting in settings {
         let Some(path) = location.controller(setting.controller) else {
-            absent(setting, Path::new(setting.controller))?;
+            absent(setting, Path::new(setting.controller), location)?;
             continue;
         };
         let path = path.join(&setting.file);
         match files::write_raw(&path, &setting.value) {
-            Err(error) if is_gone(&error) => absent(setting, &path)?,
+            Err(error) if is_gone(&error) => absent(setting, &path, location)?,
             // A pair in which each is bounded by the other's old value: the other goes first.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && is_paired(&setting.file) => {
                 postponed.push((setting, path))
@@ -316,15 +333,27 @@ fn is_paired(file: &str) -> bool {
     matches!(file, "memory.limit_in_bytes" | "cpu.cfs_period_us")
 }
 
-fn absent(setting: &Setting, path: &Path) -> Result<()> {
-    if setting.optional {
-        return Ok(());
+fn absent(setting: &Setting, path: &Path, location: &Location) -> Result<()> {
+    let Setting { controller, file, value, absence } = setting;
+    match absence {
+        Absence::Same => Ok(()),
+        Absence::Tolerated if !has_controller(location, controller) => {
+            let cgroup = location.directories.first().map(|directory| directory.path.display().to_string());
+            tracing::warn!(cgroup, "{file} is not set to {value}: the node has no {controller} controller");
+            Ok(())
+        }
+        Absence::Refused | Absence::Tolerated => Err(Error::Unsupported(format!(
+            "{file} can't be set to {value}: {} does not exist on this node",
+            path.display()
+        ))),
     }
-    let (file, value) = (&setting.file, &setting.value);
-    Err(Error::Unsupported(format!(
-        "{file} can't be set to {value}: {} does not exist on this node",
-        path.display()
-    )))
+}
+
+/// Whether a controller is there for a cgroup.
+fn has_controller(location: &Location, name: &str) -> bool {
+    let Some(path) = location.controller(name) else { return false };
+    let listed = |text: String| text.split_whitespace().any(|one| one == name);
+    !location.unified || files::read(&path.join("cgroup.controllers")).is_ok_and(listed)
 }
 
 #[cfg(test)]

@@ -50,9 +50,9 @@ fn zero_is_nothing_asked() {
 #[test]
 fn an_equal_swap_limit_needs_no_swap_controller() {
     let settings = plan(&resources(r#"{"memory":{"limit":8,"swap":8}}"#), true).unwrap();
-    assert_eq!(settings.iter().map(|one| one.optional).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(settings.iter().map(|one| one.absence).collect::<Vec<_>>(), [Absence::Refused, Absence::Same]);
     let settings = plan(&resources(r#"{"memory":{"limit":8,"swap":9}}"#), true).unwrap();
-    assert!(settings.iter().all(|one| !one.optional));
+    assert!(settings.iter().all(|one| one.absence == Absence::Refused));
 }
 
 #[test]
@@ -137,4 +137,17 @@ fn unified_entries_come_last_and_a_missing_file_is_named() {
     assert!(error.to_string().contains("memory.high"), "{error}");
     let zero = plan(&resources(r#"{"hugepageLimits":[{"pageSize":"2MB","limit":0}]}"#), true).unwrap();
     write(&zero, &location).unwrap();
+}
+
+#[test]
+fn a_limit_of_huge_pages_is_needed_where_there_is_the_controller() {
+    let directory = tempfile::tempdir().unwrap();
+    let directories =
+        vec![crate::cgroup::Directory { controllers: Vec::new(), path: directory.path().to_owned() }];
+    let location = Location { unified: true, directories };
+    let limit = plan(&resources(r#"{"hugepageLimits":[{"pageSize":"3MB","limit":3}]}"#), true).unwrap();
+    write(&limit, &location).unwrap();
+    std::fs::write(directory.path().join("cgroup.controllers"), "cpu hugetlb memory\n").unwrap();
+    let error = write(&limit, &location).unwrap_err().to_string();
+    assert!(error.contains("hugetlb.3MB.max"), "{error}");
 }

@@ -3,7 +3,7 @@
 use super::{mounts, places};
 use crate::capabilities::{Capabilities, CapabilitySet};
 use crate::cgroup::ContainerCgroup;
-use crate::plan::{self, ContainerInput, PreparedDevice, ProcessInput};
+use crate::plan::{self, ContainerInput, Filter, PreparedDevice, ProcessInput};
 use crate::pod::{Container, Pod, PodRecord};
 use crate::rootfs::binds::{self, BindOptions};
 use crate::rootfs::links::follow;
@@ -205,20 +205,23 @@ fn cwd_of(process: &Process) -> Result<&str> {
 }
 
 /// The filter, compiled once for each set of capabilities and kept.
-fn filter(shared: &Shared, wanted: &Seccomp, capabilities: &Capabilities) -> Result<Option<Vec<u8>>> {
+fn filter(shared: &Shared, wanted: &Seccomp, capabilities: &Capabilities) -> Result<Option<Filter>> {
     match wanted {
         Seccomp::Unconfined => Ok(None),
-        Seccomp::Profile(profile) => seccomp::compile(profile).map(Some),
+        Seccomp::Profile(profile) => {
+            let flags = seccomp::flags(profile)?;
+            Ok(Some(Filter { program: seccomp::compile(profile)?, flags }))
+        }
         Seccomp::RuntimeDefault => {
             let machine = seccomp::Machine::native()
                 .ok_or_else(|| Error::Unsupported("the default seccomp profile on this machine".into()))?;
             let mut filters = crate::pod::lock(&shared.filters);
             if let Some(known) = filters.get(&capabilities.bounding.bits()) {
-                return Ok(Some(known.clone()));
+                return Ok(Some(Filter { program: known.clone(), flags: 0 }));
             }
             let program = seccomp::compile(&seccomp::default_profile(capabilities, machine))?;
             filters.insert(capabilities.bounding.bits(), program.clone());
-            Ok(Some(program))
+            Ok(Some(Filter { program, flags: 0 }))
         }
     }
 }

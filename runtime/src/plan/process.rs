@@ -13,6 +13,23 @@ use std::ffi::CString;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_OPEN_FILES: u64 = 1024;
 
+/// A seccomp filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    /// An array of `struct sock_filter`.
+    pub(crate) program: Vec<u8>,
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub(crate) flags: u32,
+}
+
+impl Filter {
+    /// The steps that install it. A monitor of before there were flags knows no step for them.
+    fn steps(&self) -> impl Iterator<Item = Step> {
+        let flags = (self.flags != 0).then_some(Step::SeccompFlags { flags: self.flags });
+        flags.into_iter().chain([Step::Seccomp { program: self.program.clone() }])
+    }
+}
+
 /// What a process is made of.
 #[derive(Debug)]
 pub(crate) struct ProcessInput<'a> {
@@ -30,7 +47,7 @@ pub(crate) struct ProcessInput<'a> {
     pub(crate) hostname: &'a str,
     pub(crate) identity: &'a Identity,
     pub(crate) capabilities: Capabilities,
-    pub(crate) seccomp: Option<Vec<u8>>,
+    pub(crate) seccomp: Option<Filter>,
     pub(crate) features: Features,
 }
 
@@ -49,9 +66,9 @@ impl ProcessInput<'_> {
         steps.push(Step::Umask { mask: self.process.user().umask().unwrap_or(0o022) });
         steps.push(Step::SyncPoint { point: sync_point::EXEC });
         steps.push(Step::Bounding { set: self.capabilities.bounding.bits() });
-        if let (false, Some(program)) = (deny, &self.seccomp) {
+        if let (false, Some(filter)) = (deny, &self.seccomp) {
             // Without no_new_privs only a process with CAP_SYS_ADMIN may install a filter.
-            steps.push(Step::Seccomp { program: program.clone() });
+            steps.extend(filter.steps());
         }
         steps.push(Step::Identity { uid, gid, groups: List(self.identity.groups.clone()) });
         let bits = &self.capabilities;
@@ -64,7 +81,7 @@ impl ProcessInput<'_> {
         steps.push(Step::WorkingDirectory { path: text(self.cwd)? });
         if deny {
             steps.push(Step::NoNewPrivileges {});
-            steps.extend(self.seccomp.iter().map(|program| Step::Seccomp { program: program.clone() }));
+            steps.extend(self.seccomp.iter().flat_map(Filter::steps));
         }
         Ok(())
     }
@@ -219,7 +236,7 @@ mod tests {
             hostname: "pod",
             identity,
             capabilities: Capabilities::default(),
-            seccomp: Some(vec![0; 8]),
+            seccomp: Some(Filter { program: vec![0; 8], flags: 2 }),
             features: Features { sys_resource: true, open_files: 2048, ..Features::default() },
         }
     }
@@ -244,6 +261,7 @@ mod tests {
             input(&process, &identity, &[]).steps(&mut steps).unwrap();
             let seccomp = place(&steps, |step| matches!(step, Step::Seccomp { .. }));
             let ids = place(&steps, |step| matches!(step, Step::Identity { .. }));
+            assert_eq!(steps.get(seccomp - 1), Some(&Step::SeccompFlags { flags: 2 }));
             assert_eq!(seccomp + 1 == steps.len(), deny);
             assert_eq!(seccomp < ids, !deny);
         }

@@ -19,6 +19,9 @@ const ERRNO: u32 = 0x0005_0000;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 const MAX_ERRNO: u32 = 4095;
+/// `SECCOMP_FILTER_FLAG_LOG` and `SECCOMP_FILTER_FLAG_SPEC_ALLOW`.
+const LOG: u32 = 2;
+const SPEC_ALLOW: u32 = 4;
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = 16;
@@ -33,7 +36,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
 
 /// Compile a profile for a machine.
 pub fn compile_for(profile: &LinuxSeccomp, machine: Machine) -> Result<Vec<u8>> {
-    refuse_listener(profile)?;
+    flags(profile)?;
     let default = action(profile.default_action(), profile.default_errno_ret(), "the default")?;
     let rules = profile.syscalls().as_deref().unwrap_or_default();
     let mut program = Program::default();
@@ -56,26 +59,28 @@ fn conventions(profile: &LinuxSeccomp, machine: Machine) -> Vec<Convention> {
     conventions
 }
 
-fn refuse_listener(profile: &LinuxSeccomp) -> Result<()> {
+/// The flags that a profile's filter is installed with (`seccomp(2)`); a listener is refused.
+pub fn flags(profile: &LinuxSeccomp) -> Result<u32> {
     if profile.listener_path().is_some() || profile.listener_metadata().is_some() {
         return Err(Error::Unsupported(
-            "seccomp listenerPath is not supported; leave out notify rules".to_owned(),
+            "seccomp listenerPath is not supported; leave it out, and notify rules with it".to_owned(),
         ));
     }
+    let mut flags = 0;
     for flag in profile.flags().as_deref().unwrap_or_default() {
-        match flag {
-            // The process has one thread, and mitigations stay on.
-            LinuxSeccompFilterFlag::SeccompFilterFlagTsync
-            | LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => {}
-            LinuxSeccompFilterFlag::SeccompFilterFlagLog
-            | LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+        flags |= match flag {
+            // The process has one thread, and nothing to synchronise.
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
+            LinuxSeccompFilterFlag::SeccompFilterFlagLog => LOG,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => SPEC_ALLOW,
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
                 return Err(Error::Unsupported(format!(
-                    "seccomp flag {flag} is not supported; leave it out"
+                    "seccomp flag {flag} is of a listener, which is not supported; leave it out"
                 )));
             }
-        }
+        };
     }
-    Ok(())
+    Ok(flags)
 }
 
 /// The kernel's number of an action.

@@ -177,7 +177,10 @@ fn what_can_not_be_honoured_is_refused_by_name() {
     for (json, word) in [
         (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, "NOTIFY"),
         (r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#, "listenerPath"),
-        (r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":["SECCOMP_FILTER_FLAG_LOG"]}"#, "LOG"),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}"#,
+            "listener",
+        ),
         (r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":70000}"#, "70000"),
         (r#"{"defaultAction":"SCMP_ACT_ALLOW","defaultErrnoRet":1}"#, "errnoRet"),
         (
@@ -257,4 +260,16 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_profile_s_flags_are_the_kernel_s() {
+    let told = |flags: &str| {
+        let text = format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","flags":[{flags}]}}"#);
+        super::flags(&serde_json::from_str(&text).unwrap()).unwrap()
+    };
+    assert_eq!(told(""), 0);
+    assert_eq!(told(r#""SECCOMP_FILTER_FLAG_TSYNC""#), 0);
+    assert_eq!(told(r#""SECCOMP_FILTER_FLAG_LOG""#), 2);
+    assert_eq!(told(r#""SECCOMP_FILTER_FLAG_SPEC_ALLOW","SECCOMP_FILTER_FLAG_LOG""#), 6);
 }

@@ -164,12 +164,12 @@ pub(crate) fn capset(sets: CapabilitySets) -> Result<()> {
 }
 
 /// Installs a seccomp filter for this thread.
-pub(crate) fn seccomp(filter: &[libc::sock_filter]) -> Result<()> {
+pub(crate) fn seccomp(filter: &[libc::sock_filter], flags: u32) -> Result<()> {
     let length = u16::try_from(filter.len()).map_err(|_| Error { call: "seccomp", errno: libc::E2BIG })?;
     let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
     // SAFETY: the kernel copies `length` instructions of the live slice and checks them.
     let value =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0_u32, &raw const program) };
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     done("seccomp", value)
 }
 

@@ -51,6 +51,25 @@ fn a_process_has_the_identity_and_privileges_of_its_plan() {
 }
 
 #[test]
+fn a_filter_is_installed_with_the_flags_of_its_plan() {
+    let Some(pod) = Pod::new() else { return };
+    let program = || [[0x20, 0, 0, 0, 4, 0, 0, 0], [6, 0, 0, 0, 0, 0, 0xff, 0x7f]].concat();
+    let steps = |flags| {
+        vec![Step::NoNewPrivileges {}, Step::SeccompFlags { flags }, Step::Seccomp { program: program() }]
+    };
+    // LOG and SPEC_ALLOW.
+    let options = Options { steps: steps(2 | 4), ..shell("cat /proc/self/status") };
+    let reply = pod.start(&pod.connect(), "one", &options);
+    assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
+    pod.wait_for_file("one.exit");
+    assert!(pod.file("one.log").contains("Seccomp:\t2"), "{}", pod.file("one.log"));
+    // The kernel sees them: it refuses one that it does not know.
+    let options = Options { steps: steps(1 << 31), ..shell("true") };
+    let reply = pod.start(&pod.connect(), "two", &options);
+    assert!(matches!(reply, Reply::StepFailed { errno: libc::EINVAL, .. }), "{reply:?}");
+}
+
+#[test]
 fn masked_paths_are_empty_and_read_only_ones_stay_as_they_are() {
     let Some(pod) = Pod::new() else { return };
     let steps = vec![
