@@ -97,15 +97,15 @@ fn the_monitor_of_a_build_keeps_no_more_than_a_run_needs() {
     let node = Node::start();
     node.build("busybox:1", "");
     let all = set(node.pid(), "CapPrm") & set(node.pid(), "CapBnd");
-    let context = Context::new("FROM busybox:1\nRUN sleep 1000\n");
+    let context = Context::new("FROM busybox:1\nRUN sleep 4321\n");
     let mut build = node.command();
-    build.args(["build", &context.path()]).stdout(Stdio::null()).stderr(Stdio::null());
+    let log = fs::File::create(node.path("build.log")).expect("a file");
+    build.args(["build", &context.path()]).stdout(Stdio::null()).stderr(log);
     let mut build = build.spawn().expect("slipway starts");
     let sleeps = || {
-        let mut inside = residue::everyone(&node).into_iter();
-        inside.any(|pid| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep\0"))
-        })
+        let mut processes = fs::read_dir("/proc").expect("/proc").flatten();
+        processes
+            .any(|entry| fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == b"sleep\x004321\0"))
     };
     wait("the RUN", sleeps);
     let (pid, command) = residue::processes(&node).into_iter().next().expect("a monitor");
