@@ -4,5 +4,6 @@
 //! symbolic link that a container wrote, or reads more of a file than its caller allows.
 
 mod lock;
+pub mod walker;
 
 pub use lock::Lock;
