@@ -1,10 +1,11 @@
 //! A build from request to image: open the context, walk the stages, commit the last.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::rand::GetRandomFlags;
+use slipway_disk::walker::{self, Remnants};
 use slipway_image::{Image, Leased, Reference, Store};
 use slipway_runtime::Runtime;
 
@@ -74,6 +75,7 @@ pub struct Builder {
     runtime: Runtime,
     config: BuilderConfig,
     flights: Flights,
+    remnants: Remnants,
 }
 
 impl Builder {
@@ -90,14 +92,16 @@ impl Builder {
                 tracing::warn!(sandbox = %id, %error, "remove an unfinished build's sandbox");
             }
         }
-        match std::fs::remove_dir_all(&config.scratch) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("empty", &config.scratch)(error));
-            }
-            _ => {}
-        }
         std::fs::create_dir_all(&config.scratch).map_err(Error::io("create", &config.scratch))?;
-        Ok(Self { store, runtime, config, flights: Flights::default() })
+        let remnants = Remnants::default();
+        clear(&config.scratch, &remnants);
+        Ok(Self { store, runtime, config, flights: Flights::default(), remnants })
+    }
+
+    /// What earlier builds left and could not be removed, which nothing refers to.
+    #[must_use]
+    pub fn remnants(&self) -> &Remnants {
+        &self.remnants
     }
 
     /// Builds an image. It blocks; failing or cancelled, it leaves nothing but cached layers.
@@ -107,7 +111,7 @@ impl Builder {
     pub fn build(&self, request: &BuildRequest, session: &Session<'_>) -> Result<Built> {
         let tags = request.tags.iter().map(|tag| Ok(tag.parse()?)).collect::<Result<Vec<Reference>>>()?;
         let id = random_id()?;
-        let scratch = Scratch::create(self.config.scratch.join(&id))?;
+        let scratch = Scratch::create(self.config.scratch.join(&id), &self.remnants)?;
         let mut build = Build {
             store: &self.store,
             runtime: &self.runtime,
@@ -115,7 +119,7 @@ impl Builder {
             request,
             session,
             id,
-            scratch: scratch.0.clone(),
+            scratch: scratch.path.clone(),
             drafts: 0,
             steps: 0,
             sandbox: None,
@@ -135,20 +139,45 @@ fn numbered(steps: &[Step]) -> usize {
     steps.iter().filter(|step| step.instruction.is_numbered()).count().saturating_add(1)
 }
 
+/// How long the removal of what earlier builds left may delay the start.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Removes what earlier builds left: after a moment in the background. Each build has a directory of its own, so that new
+/// ones are not concerned.
+fn clear(scratch: &Path, remnants: &Remnants) {
+    let left = std::fs::read_dir(scratch).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>()
+    });
+    if let Err(error) = left.and_then(|left| remnants.sweep(left, PATIENCE, stays)) {
+        tracing::error!(path = %scratch.display(), %error, "what earlier builds have left is not removed");
+    }
+}
+
+fn stays(path: &Path, error: &walker::Error) {
+    tracing::error!(
+        path = %path.display(),
+        error = walker::told(error),
+        "it can't be removed and stays: mend that, then run slipway check --repair"
+    );
+}
+
 /// A build's own directory; dropping it removes it.
-struct Scratch(PathBuf);
+struct Scratch {
+    path: PathBuf,
+    remnants: Remnants,
+}
 
 impl Scratch {
-    fn create(path: PathBuf) -> Result<Self> {
+    fn create(path: PathBuf, remnants: &Remnants) -> Result<Self> {
         std::fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
-        Ok(Self(path))
+        Ok(Self { path, remnants: remnants.clone() })
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "remove a build's directory");
+        if let Err(error) = self.remnants.remove(&self.path) {
+            stays(&self.path, &error);
         }
     }
 }
@@ -204,7 +233,7 @@ impl Build<'_> {
     fn load(&mut self) -> Result<OpenContext> {
         let request = self.request;
         let file = request.dockerfile.as_deref();
-        let shown = file.unwrap_or(std::path::Path::new("Dockerfile")).display();
+        let shown = file.unwrap_or(Path::new("Dockerfile")).display();
         self.step(format!("[internal] load build definition from {shown}"), |_, _| {
             let contents = request.dockerfile_contents.as_deref();
             Ok((OpenContext::open(&request.context, file, contents)?, false))

@@ -34,9 +34,14 @@ impl Cancellation {
         }
     }
 
+    /// Whether the build is given up.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.lock().cancelled
+    }
+
     /// An error once the build is given up.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.lock().cancelled { Err(Error::Cancelled) } else { Ok(()) }
+        if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     /// Names the container to kill, which has been started; an error when the build was given up before.

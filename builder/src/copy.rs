@@ -12,6 +12,7 @@ pub(crate) use select::{Item, Selection, hash, select};
 
 use std::path::{Path, PathBuf};
 
+use crate::cancel::Cancellation;
 use crate::ignore::Ignore;
 use crate::tree::Tree;
 
@@ -24,6 +25,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) ignore: Option<&'a Ignore>,
     /// `the build context`, `stage base`, `image x`.
     pub(crate) place: String,
+    /// Gives the copy up.
+    pub(crate) cancel: &'a Cancellation,
 }
 
 /// What a COPY asks for, with its variables expanded.
@@ -91,7 +94,8 @@ mod tests {
         let upper = tempfile::tempdir().unwrap();
         let tree = Tree::open(&[context.to_owned()])?;
         let ignore = Ignore::parse(".dockerignore", b"out\n")?;
-        let origin = Origin { tree: &tree, ignore: Some(&ignore), place: "the build context".into() };
+        let cancel = &Cancellation::default();
+        let origin = Origin { tree: &tree, ignore: Some(&ignore), place: "the build context".into(), cancel };
         let own = fs::metadata(context).unwrap();
         let sources: Vec<String> = sources.iter().map(|source| (*source).to_owned()).collect();
         let found = select(&origin, &sources)?;
@@ -141,7 +145,12 @@ mod tests {
     fn touching_a_file_changes_no_hash_and_writing_it_does() {
         let context = context();
         let tree = Tree::open(&[context.path().to_owned()]).unwrap();
-        let origin = Origin { tree: &tree, ignore: None, place: "the build context".into() };
+        let origin = Origin {
+            tree: &tree,
+            ignore: None,
+            place: "the build context".into(),
+            cancel: &Cancellation::default(),
+        };
         let now = || hash(&origin, &select(&origin, &["d".into(), "*".into()]).unwrap(), false).unwrap();
         let before = now();
         let file = fs::File::options().write(true).open(context.path().join("g")).unwrap();

@@ -99,3 +99,13 @@ impl Error {
         }
     }
 }
+
+impl From<slipway_disk::walker::Error> for Error {
+    fn from(error: slipway_disk::walker::Error) -> Self {
+        if matches!(error, slipway_disk::walker::Error::Stopped) {
+            return Self::Cancelled;
+        }
+        let (action, path, source) = error.into_parts();
+        Self::Io { action, path, source }
+    }
+}

@@ -68,8 +68,9 @@ impl Pattern {
     pub(crate) fn matches(&self, text: &str) -> bool {
         let mut states = vec![false; self.tokens.len().saturating_add(1)];
         self.reach(&mut states, 0);
+        let mut after = states.clone();
         for c in text.chars() {
-            let mut after = vec![false; states.len()];
+            after.fill(false);
             let live = self.tokens.iter().enumerate().filter(|(at, _)| states.get(*at) == Some(&true));
             for (at, token) in live {
                 let next = at.saturating_add(1);
@@ -86,7 +87,7 @@ impl Pattern {
                     _ => {}
                 }
             }
-            states = after;
+            std::mem::swap(&mut states, &mut after);
         }
         states.last() == Some(&true)
     }

@@ -1,6 +1,6 @@
 //! .dockerignore, with the rules of moby's patternmatcher: the last match wins, a match on a parent covers what is below.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::glob::Pattern;
@@ -9,6 +9,14 @@ use crate::glob::Pattern;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ignore {
     rules: Vec<Rule>,
+}
+
+/// Which rules match a path or one of its parents, and whether the path stays out by that.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Matched {
+    rules: Vec<bool>,
+    /// It stays out.
+    pub(crate) excluded: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +61,31 @@ impl Ignore {
             }
         }
         excluded
+    }
+
+    /// What the rules say of a path of which nothing is known yet.
+    pub(crate) fn matched(&self, path: &Path) -> Matched {
+        let mut so_far = PathBuf::new();
+        let mut matched = Matched::default();
+        for name in path {
+            so_far.push(name);
+            matched = self.below(&matched, &so_far);
+        }
+        matched
+    }
+
+    /// What the rules say of a path, by what they say of its parent: so that the time does not grow with the depth.
+    pub(crate) fn below(&self, parent: &Matched, path: &Path) -> Matched {
+        let text = path.to_string_lossy();
+        let mut matched = Matched::default();
+        for (at, rule) in self.rules.iter().enumerate() {
+            let matches = parent.rules.get(at) == Some(&true) || rule.pattern.matches(&text);
+            if matches {
+                matched.excluded = !rule.includes;
+            }
+            matched.rules.push(matches);
+        }
+        matched
     }
 
     /// Whether something below an excluded directory may come back in.
@@ -113,6 +146,8 @@ mod tests {
             (".", "a", false),
         ] {
             assert_eq!(excluded(rules, path), expected, "{rules:?} {path}");
+            let ignore = Ignore::parse(".dockerignore", rules.as_bytes()).unwrap();
+            assert_eq!(ignore.matched(Path::new(path)).excluded, expected, "{rules:?} {path}");
         }
     }
 

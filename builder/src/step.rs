@@ -146,7 +146,12 @@ impl Build<'_> {
         key: &Digest,
         work: impl FnOnce(&mut Self) -> Result<Option<PathBuf>>,
     ) -> Result<Made> {
-        let record = work(self)?.map(|upper| self.store.commit_layer(&upper)).transpose()?;
+        let upper = work(self)?;
+        let stop = || self.session.cancel.is_cancelled();
+        let record = upper.map(|upper| self.store.commit_layer(&upper, &stop)).transpose();
+        // Whatever it says of an end that was asked for.
+        self.session.cancel.check()?;
+        let record = record?;
         if let Some(sandbox) = &mut self.sandbox {
             sandbox.forget_last()?;
         }
@@ -235,16 +240,16 @@ impl Build<'_> {
         (step, copy): (&Step, &Copy),
         state: &mut State,
     ) -> Result<bool> {
-        let escape = context.dockerfile.escape;
+        let (escape, cancel) = (context.dockerfile.escape, self.session.cancel);
         let from;
         let origin = match &copy.from {
             None => {
                 let (tree, ignore) = (&context.tree, Some(&context.ignore));
-                Origin { tree, ignore, place: "the build context".into() }
+                Origin { tree, ignore, place: "the build context".into(), cancel }
             }
             Some(name) => {
                 from = self.origin(context, name, index, step.line)?;
-                Origin { tree: &from, ignore: None, place: format!("--from={name}") }
+                Origin { tree: &from, ignore: None, place: format!("--from={name}"), cancel }
             }
         };
         let expand = |word: &String| state.expand(step.line, escape, word);
@@ -324,7 +329,8 @@ impl Build<'_> {
         }
         let tree = Tree::open(&[folder])?;
         // Its files are nobody's of the host: the image's root gets them.
-        let origin = Origin { tree: &tree, ignore: Some(&Ignore::default()), place: "the Dockerfile".into() };
+        let (ignore, cancel) = (Ignore::default(), self.session.cancel);
+        let origin = Origin { tree: &tree, ignore: Some(&ignore), place: "the Dockerfile".into(), cancel };
         let names: Vec<String> = files.iter().map(|(name, _)| copy::literal(name)).collect();
         draft.copy(&origin, &copy::select(&origin, &names)?, request)
     }

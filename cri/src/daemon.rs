@@ -106,8 +106,10 @@ pub async fn serve(
             .max_encoding_message_size(MESSAGE_MAX),
     );
     let (told, ending) = tokio::sync::oneshot::channel::<()>();
+    let ending_node = node.clone();
     let serving = server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
         shutdown.await;
+        ending_node.end();
         let _ = told.send(());
     });
     let drained = async {

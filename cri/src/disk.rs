@@ -1,11 +1,12 @@
 //! What the containers have written: walked when someone asks, and remembered for as long as the walk was dear.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use slipway_disk::walker;
+
 use crate::error::{Error, Result};
-use crate::images::disk_usage;
 use crate::node::{Node, now};
 
 /// A walk may take this part of the time: one of a second is good for twenty.
@@ -33,10 +34,11 @@ impl LastWalk {
         if let Some(known) = last.filter(|known| is_fresh(known.ended.elapsed(), known.cost)) {
             return Ok(known);
         }
+        let node_too = node.clone();
         let fresh = node
             .blocking(move || {
                 let (began, timestamp) = (Instant::now(), now());
-                let (bytes, inodes) = disk_usage(&top);
+                let (bytes, inodes) = usage(&node_too, &top)?;
                 Ok::<_, Error>(Written {
                     bytes,
                     inodes,
@@ -49,6 +51,22 @@ impl LastWalk {
         *last = Some(fresh);
         Ok(fresh)
     }
+}
+
+/// Bytes and inodes below a directory, which a live container may change meanwhile. What can't be read is not counted and
+/// logged.
+///
+/// # Errors
+/// When the directory can't be read at all, or the daemon is ending.
+pub(crate) fn usage(node: &Node, top: &Path) -> Result<(u64, u64)> {
+    let usage = walker::usage(top, &|| node.is_ending()).map_err(|error| {
+        let (action, path, source) = error.into_parts();
+        Error::io(action, path)(source)
+    })?;
+    if let Some(error) = usage.uncounted {
+        tracing::warn!(top = %top.display(), error = walker::told(&error), "not counted as disk usage");
+    }
+    Ok((usage.bytes, usage.inodes))
 }
 
 fn is_fresh(age: Duration, cost: Duration) -> bool {

@@ -78,25 +78,6 @@ pub(crate) async fn fs_info(node: &Arc<Node>) -> Result<cri::ImageFsInfoResponse
     })
 }
 
-/// Bytes and inodes below a directory, which may change meanwhile.
-pub(crate) fn disk_usage(top: &Path) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt as _;
-    let (mut bytes, mut inodes) = (0_u64, 0_u64);
-    let mut folders = vec![top.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            inodes = inodes.saturating_add(1);
-            bytes = bytes.saturating_add(metadata.blocks().saturating_mul(512));
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    (bytes, inodes)
-}
-
 /// An image in the CRI's words.
 pub(crate) fn view(image: &Image) -> cri::Image {
     let user = image.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -32,6 +33,7 @@ pub(crate) struct Node {
     pub(crate) container_records: Records<ContainerRecord>,
     /// What containers were last seen to take on disk.
     pub(crate) last_walk: LastWalk,
+    ending: AtomicBool,
 }
 
 impl Node {
@@ -48,11 +50,22 @@ impl Node {
             pod_records: Records::open(&config.root, "pods")?,
             container_records: Records::open(&config.root, "containers")?,
             last_walk: LastWalk::default(),
+            ending: AtomicBool::new(false),
             config,
             store,
             runtime,
             tasks,
         })
+    }
+
+    /// Stops the walks over large trees: the daemon is told to end.
+    pub(crate) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the daemon is told to end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     /// Does work in a task of its own, which the end of the caller does not end, and waits for it.

@@ -53,6 +53,10 @@ fn fault(kind: Kind, path: PathBuf, problem: impl Into<String>) -> Fault {
 
 fn scan(shared: &Arc<Shared>) -> Result<(Vec<Fault>, u64)> {
     let (mut faults, mut objects) = (damaged_records(shared), 0);
+    faults.extend(shared.remnants.list().into_iter().map(|(path, problem)| {
+        let problem = format!("it can't be removed: {problem}: mend that, then check with --repair");
+        fault(Kind::Stranger, path, problem)
+    }));
     objects += names(shared, &mut faults);
     for (name, path) in entries(&shared.places.folder("blobs/sha256"))? {
         objects += 1;

@@ -3,19 +3,28 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use slipway_disk::walker;
 
 use crate::error::{Error, Result};
 
 const RECORD_MAX: u64 = 16 << 20;
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// A name that no other draft of this process has.
+/// A name that no other draft has, not one of an earlier process either: what can't be removed keeps its name.
 pub(crate) fn temporary_name() -> String {
-    format!(".tmp-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    static PROCESS: OnceLock<u64> = OnceLock::new();
+    let process = PROCESS.get_or_init(|| {
+        let mut bytes = [0_u8; 8];
+        // Without randomness a name that is taken is refused, and the next call tries the next one.
+        let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+        u64::from_le_bytes(bytes)
+    });
+    format!(".tmp-{process:016x}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Whether a name is one of a write that never finished.
@@ -87,10 +96,7 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 
 /// Removes a directory and all in it; one that is not there is fine.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-        _ => Ok(()),
-    }
+    Ok(walker::remove(path, &walker::never)?)
 }
 
 #[cfg(test)]

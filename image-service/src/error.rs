@@ -210,3 +210,13 @@ impl Error {
         move |source| Self::Io { action, path: path.as_ref().to_path_buf(), source: Arc::new(source.into()) }
     }
 }
+
+impl From<slipway_disk::walker::Error> for Error {
+    fn from(error: slipway_disk::walker::Error) -> Self {
+        if matches!(error, slipway_disk::walker::Error::Stopped) {
+            return Self::Cancelled { what: "a walk over files".into() };
+        }
+        let (action, path, source) = error.into_parts();
+        Self::Io { action, path, source: Arc::new(source) }
+    }
+}

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use slipway_disk::walker::{self, Remnants};
+
 use crate::digest::{DiffId, Digest};
 use crate::durable;
 use crate::error::{Error, Result};
-use crate::index::{Held, Index, entries};
+use crate::index::{Held, Index, Places, entries};
 use crate::records::LayerKey;
 use crate::store::Shared;
 
@@ -26,6 +28,50 @@ impl Shared {
         fs::rename(path, &trash).map_err(Error::io("remove", path))?;
         Ok(trash)
     }
+
+    /// Removes what is in the trash. Nothing refers to it, so that what can't be removed is no failure of whoever threw it
+    /// away: a check reports it, and the next start tries again.
+    pub(crate) fn empty_trash(&self, trash: &Path) {
+        if let Err(error) = self.remnants.remove(trash) {
+            stays(trash, &error);
+        }
+    }
+}
+
+/// How long the removal of what an earlier process has left may delay the opening of the store.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Removes the drafts and the trash of an earlier process, which may be large: after a moment in the background.
+pub(crate) fn clear_leftovers(places: &Places, remnants: &Remnants) {
+    let mut left = Vec::new();
+    for (folder, is_draft) in [("trash", false), ("drafts", true)] {
+        match paths(&places.folder(folder)) {
+            Ok(paths) if is_draft => left.extend(paths.into_iter().map(|path| {
+                let trash = places.folder("trash").join(durable::temporary_name());
+                // One that can't be moved is removed where it is.
+                if fs::rename(&path, &trash).is_ok() { trash } else { path }
+            })),
+            Ok(paths) => left.extend(paths),
+            Err(error) => tracing::error!(%error, "what an earlier daemon has left there is not removed"),
+        }
+    }
+    if let Err(error) = remnants.sweep(left, PATIENCE, stays) {
+        tracing::error!(%error, "what an earlier daemon has left is not removed before the next start");
+    }
+}
+
+fn paths(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).map_err(Error::io("read", folder))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    paths.collect::<std::io::Result<_>>().map_err(Error::io("read", folder))
+}
+
+fn stays(path: &Path, error: &walker::Error) {
+    tracing::error!(
+        path = %path.display(),
+        error = walker::told(error),
+        "it can't be removed and stays: mend that, then run slipway check --repair"
+    );
 }
 
 /// Removes what nothing reaches; returns the bytes given back.
@@ -34,21 +80,25 @@ pub(crate) fn collect(shared: &Arc<Shared>) -> Result<u64> {
         let reason = format!("{}; nothing is collected until it is mended or removed", damaged.problem);
         return Err(Error::Corrupt { path: damaged.path.clone(), reason });
     }
-    let mut bytes = layers(shared)?;
-    bytes += blobs(shared)?;
-    partial_blobs(shared)?;
-    Ok(bytes)
+    let (layers, blobs, partial) = (layers(shared), blobs(shared), partial_blobs(shared));
+    let bytes = layers? + blobs?;
+    partial.map(|()| bytes)
 }
 
 fn layers(shared: &Shared) -> Result<u64> {
     let mut bytes = 0;
+    let mut first = None;
     let reachable = shared.index().reachable();
     for (name, path) in entries(&shared.places.folder("layers"))? {
         if let Some(key) = name.parse().ok().filter(|key| !reachable.contains(&Held::Layer(*key))) {
-            bytes += layer(shared, key, &path)?;
+            match layer(shared, key, &path) {
+                Ok(freed) => bytes += freed,
+                // The others can be removed all the same.
+                Err(error) => drop(first.get_or_insert(error)),
+            }
         }
     }
-    Ok(bytes)
+    first.map_or(Ok(bytes), Err)
 }
 
 /// Removes a layer's directory, recorded or not, unless something reaches it by now.
@@ -69,15 +119,11 @@ fn layer(shared: &Shared, key: LayerKey, path: &Path) -> Result<u64> {
     let trash = shared.to_trash(path)?;
     drop(placing);
     let (bytes, inodes) = known.map_or((0, 0), |layer| (layer.bytes, layer.inodes));
+    // A million files take a minute to remove, longer than a client waits; what a crash leaves goes at the next start.
     if inodes < LARGE {
-        durable::remove_tree(&trash)?;
-    } else {
-        // A million files take a minute to remove, longer than a client waits; what a crash leaves goes at the next start.
-        std::thread::spawn(move || {
-            if let Err(error) = durable::remove_tree(&trash) {
-                tracing::warn!(%error, "a removed layer is left in the trash until the next start");
-            }
-        });
+        shared.empty_trash(&trash);
+    } else if let Err(error) = shared.remnants.sweep(vec![trash], Duration::ZERO, stays) {
+        tracing::warn!(%error, "a removed layer is left in the trash until the next start");
     }
     Ok(bytes)
 }
@@ -146,12 +192,13 @@ fn partial_blobs(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// Removes writes that a crash left unfinished.
-pub(crate) fn remove_unfinished(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
-        let entry = entry.map_err(Error::io("read", folder))?;
-        if durable::is_temporary(&entry.file_name().to_string_lossy()) {
-            durable::remove(&entry.path())?;
+/// Removes writes that a crash left unfinished. What can't be removed stays: nothing reads it.
+pub(crate) fn remove_unfinished(folder: &Path, remnants: &Remnants) -> Result<()> {
+    let is_unfinished =
+        |path: &PathBuf| path.file_name().is_some_and(|name| durable::is_temporary(&name.to_string_lossy()));
+    for path in paths(folder)?.into_iter().filter(is_unfinished) {
+        if let Err(error) = remnants.remove(&path) {
+            stays(&path, &error);
         }
     }
     Ok(())

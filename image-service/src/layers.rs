@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+use slipway_disk::walker::{self, Remnants, Stop};
 
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::durable;
@@ -24,13 +25,14 @@ use crate::store::Shared;
 #[derive(Debug)]
 pub(crate) struct Draft {
     path: PathBuf,
+    remnants: Remnants,
 }
 
 impl Draft {
     pub(crate) fn create(shared: &Shared) -> Result<Self> {
         let path = shared.places.folder("drafts").join(durable::temporary_name());
         fs::create_dir(&path).map_err(Error::io("create", &path))?;
-        Ok(Self { path })
+        Ok(Self { path, remnants: shared.remnants.clone() })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -40,7 +42,7 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if let Err(error) = durable::remove_tree(&self.path) {
+        if let Err(error) = self.remnants.remove(&self.path) {
             tracing::warn!(%error, "a draft of a layer is left until the next start");
         }
     }
@@ -88,7 +90,9 @@ impl Shared {
             index.placed.insert(key, file.clone());
         }
         drop(placing);
-        old.map_or(Ok(()), |old| durable::remove_tree(&old))?;
+        if let Some(old) = old {
+            self.empty_trash(&old);
+        }
         Ok(Placed { key, file })
     }
 
@@ -184,7 +188,7 @@ pub(crate) fn restore(shared: &Shared, key: &LayerKey, diff_id: DiffId, path: &P
     if let Some(known) = shared.index().layers.get(key).cloned() {
         return Ok(shared.layer_tar_at(key, &known, &mut io::sink()).is_ok());
     }
-    let (fs_bytes, inodes) = measure(&path.join("fs"));
+    let (fs_bytes, inodes) = measure(&path.join("fs"))?;
     let kept = fs::read_dir(path.join("kept")).map_or(0, |entries| entries.count() as u64);
     let mut counting = Counting(0);
     let mut file = Shared::layer_file(diff_id, 0, Contents { bytes: fs_bytes, inodes, kept });
@@ -201,15 +205,11 @@ pub(crate) fn restore(shared: &Shared, key: &LayerKey, diff_id: DiffId, path: &P
 }
 
 /// Bytes on disk and inodes of a directory and all in it.
-fn measure(top: &Path) -> (u64, u64) {
+fn measure(top: &Path) -> Result<(u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
-    let Ok(stat) = fs::symlink_metadata(top) else { return (0, 0) };
-    let own = (stat.blocks().saturating_mul(512), 1);
-    if !stat.is_dir() {
-        return own;
-    }
-    let entries = fs::read_dir(top).into_iter().flatten().flatten();
-    entries.map(|entry| measure(&entry.path())).fold(own, |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    let usage = walker::usage(top, &walker::never)?;
+    let own = fs::symlink_metadata(top).map_or(0, |stat| stat.blocks().saturating_mul(512));
+    Ok((usage.bytes.saturating_add(own), usage.inodes.saturating_add(1)))
 }
 
 /// Counts what is written.
@@ -227,9 +227,10 @@ impl Write for Counting {
 }
 
 /// Makes a layer of an overlayfs upper directory.
-pub(crate) fn commit(shared: &Arc<Shared>, upper: &Path) -> Result<LayerRecord> {
+pub(crate) fn commit(shared: &Arc<Shared>, upper: &Path, stop: Stop<'_>) -> Result<LayerRecord> {
     let draft = Draft::create(shared)?;
-    let described = diff::diff(upper, &draft.path().join("skeleton"))?;
+    let most = shared.config.limits.max_entries;
+    let described = diff::diff(upper, &draft.path().join("skeleton"), most, stop)?;
     let file = Shared::layer_file(described.diff_id, described.size, described.contents);
     let key = LayerKey::Diff(described.diff_id);
     let lease = Lease::take(shared, vec![Held::Layer(key)]);
@@ -240,7 +241,7 @@ pub(crate) fn commit(shared: &Arc<Shared>, upper: &Path) -> Result<LayerRecord> 
             Ok(()) => shared.place(&draft, key, file)?,
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 drop(draft);
-                return copy_in(shared, upper, described.diff_id);
+                return copy_in(shared, upper, described.diff_id, stop);
             }
             Err(error) => return Err(Error::io("move", upper)(error)),
         },
@@ -250,10 +251,10 @@ pub(crate) fn commit(shared: &Arc<Shared>, upper: &Path) -> Result<LayerRecord> 
 }
 
 /// The upper directory lies on another file system: its tar is written out once and unpacked here.
-fn copy_in(shared: &Arc<Shared>, upper: &Path, expected: DiffId) -> Result<LayerRecord> {
+fn copy_in(shared: &Arc<Shared>, upper: &Path, expected: DiffId, stop: Stop<'_>) -> Result<LayerRecord> {
     let folder = Draft::create(shared)?;
     std::os::unix::fs::symlink(upper, folder.path().join("fs")).map_err(Error::io("link", upper))?;
-    diff::diff(upper, &folder.path().join("skeleton"))?;
+    diff::diff(upper, &folder.path().join("skeleton"), shared.config.limits.max_entries, stop)?;
     let spool = folder.path().join("tar");
     let mut output = fs::File::create_new(&spool).map_err(Error::io("create", &spool))?;
     skeleton::rebuild(folder.path(), 0, &mut output)?;

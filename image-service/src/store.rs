@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 use slipway_disk::Lock;
+use slipway_disk::walker::{Remnants, Stop};
 
 use crate::credentials::Credentials;
 use crate::digest::{DiffId, Digest, ImageId};
-use crate::durable;
 use crate::error::{Error, Result};
 use crate::image::{
     Checked, Image, LayerRecord, Leased, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
@@ -81,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) config: StoreConfig,
     pub(crate) places: Places,
     pub(crate) pulls: Pulls,
+    /// What could not be removed.
+    pub(crate) remnants: Remnants,
     index: Mutex<Index>,
     placing: Mutex<()>,
     naming: Mutex<()>,
@@ -126,12 +128,10 @@ impl Store {
         for folder in Places::FOLDERS {
             create_private(&places.folder(folder))?;
         }
-        for folder in ["drafts", "trash"] {
-            durable::remove_tree(&places.folder(folder))?;
-            create_private(&places.folder(folder))?;
-        }
-        for folder in Places::FOLDERS {
-            gc::remove_unfinished(&places.folder(folder))?;
+        let remnants = Remnants::default();
+        gc::clear_leftovers(&places, &remnants);
+        for folder in Places::FOLDERS.iter().filter(|name| !matches!(**name, "drafts" | "trash")) {
+            gc::remove_unfinished(&places.folder(folder), &remnants)?;
         }
         let index = Mutex::new(Index::read(&places)?);
         let pulls = Pulls::new(config.parallel_layers);
@@ -139,6 +139,7 @@ impl Store {
             config,
             places,
             pulls,
+            remnants,
             index,
             placing: Mutex::new(()),
             naming: Mutex::new(()),
@@ -270,9 +271,9 @@ impl Store {
 
     /// Makes a layer of an overlayfs upper directory that is no longer mounted, and takes the directory: it is gone
     /// afterwards (moved, or the layer was here already and the caller removes it). Its parents' metadata is in it, as
-    /// overlayfs copies them up, so the layers below don't matter.
-    pub fn commit_layer(&self, upper: &Path) -> Result<LayerRecord> {
-        layers::commit(&self.shared, upper)
+    /// overlayfs copies them up, so the layers below don't matter. It is given up with `Cancelled` once `stop` says so.
+    pub fn commit_layer(&self, upper: &Path, stop: Stop<'_>) -> Result<LayerRecord> {
+        layers::commit(&self.shared, upper, stop)
     }
 
     /// Makes a layer of a tar, plain or compressed by gzip or zstd, that lies on `parents`.
@@ -339,7 +340,7 @@ mod tests {
         let upper = folder.join("upper");
         fs::create_dir_all(upper.join("d")).unwrap();
         fs::write(upper.join("d/f"), content).unwrap();
-        store.commit_layer(&upper).unwrap()
+        store.commit_layer(&upper, &slipway_disk::walker::never).unwrap()
     }
 
     fn image(store: &Store, layers: &[DiffId], name: &str) -> Image {

@@ -89,7 +89,7 @@ fn build(store: &Store, folder: &Path, name: &Reference) -> Image {
     std::fs::write(upper.join("etc/motd"), "ahoy\n").unwrap();
     std::fs::hard_link(upper.join("etc/motd"), upper.join("etc/same")).unwrap();
     std::os::unix::fs::symlink("motd", upper.join("etc/link")).unwrap();
-    let above = store.commit_layer(&upper).unwrap();
+    let above = store.commit_layer(&upper, &slipway_disk::walker::never).unwrap();
     let config = oci_spec::image::ImageConfiguration::default();
     store.commit_image(&config, &[below.diff_id, above.diff_id], std::slice::from_ref(name)).unwrap()
 }

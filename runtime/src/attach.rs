@@ -133,7 +133,7 @@ impl Shared {
         let open = |streams| {
             let connection = self.connect(&pod)?;
             connection.order(&Request::Attach { container: id.to_string(), streams }, &[])?;
-            Ok(connection)
+            Ok::<_, crate::Error>(connection)
         };
         let connection = open(stream::STDOUT | stream::STDERR)?;
         let input = if stdin { Some(AttachInput { connection: open(stream::STDIN)? }) } else { None };

@@ -109,3 +109,10 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text.replace('\n', " ")
 }
+
+impl From<slipway_disk::walker::Error> for Error {
+    fn from(error: slipway_disk::walker::Error) -> Self {
+        let (action, path, source) = error.into_parts();
+        Self::Io { action, path, source }
+    }
+}

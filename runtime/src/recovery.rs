@@ -56,7 +56,7 @@ fn load_pods(shared: &Shared) -> Result<()> {
                 }
                 lock(&shared.pods).insert(id, pod);
             }
-            Ok(None) => state::remove_directory(&own).and_then(|()| state::remove_directory(&root))?,
+            Ok(None) => stays(state::remove_directory(&own).and_then(|()| state::remove_directory(&root))),
             Err(error) => tracing::error!(%error, "a sandbox is left alone"),
         }
     }
@@ -73,7 +73,7 @@ fn load_containers(shared: &Shared) -> Result<()> {
                 let container = load_container(path, loaded)?;
                 lock(&shared.containers).insert(id, Arc::new(container));
             }
-            Ok(None) => state::remove_directory(&path)?,
+            Ok(None) => stays(state::remove_directory(&path)),
             Err(error) => tracing::error!(%error, "a container is left alone"),
         }
     }
@@ -104,11 +104,19 @@ fn load_container(path: PathBuf, loaded: Loaded<ContainerRecord>) -> Result<Cont
         _ => ContainerState::Created { at: loaded.value.created_at },
     };
     if !loaded.this_boot && loaded.value.request.rootfs.volatile {
-        discard_upper(&path)?;
+        stays(discard_upper(&path));
     }
     let container = Container::new(path, loaded.value, state);
     container.runs_as(identity);
     Ok(container)
+}
+
+/// Reports what can't be removed: everything else is served.
+fn stays(removed: Result<()>) {
+    if let Err(error) = removed {
+        let error = crate::chain(&error);
+        tracing::error!(error, "it can't be removed and stays: mend that, the next start tries again");
+    }
 }
 
 /// What was written without waiting for the disk is not to be trusted once the machine has gone down.

@@ -10,6 +10,7 @@
 use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use slipway_disk::walker;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::DirBuilderExt;
@@ -136,12 +137,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
 
 /// Removes a directory and what is in it; an absent one is fine.
 pub(crate) fn remove_directory(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(Error::Io { action: "remove directory", path: path.into(), source: error })
-        }
-        _ => Ok(()),
-    }
+    Ok(walker::remove(path, &walker::never)?)
 }
 
 /// The names in a directory; none in an absent one.

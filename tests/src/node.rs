@@ -268,6 +268,8 @@ impl Drop for Node {
         }
         unmount_below(self.directory.path());
         remove_cgroups(&cgroup_root(self.number));
+        // A tree that a test has made may be deeper than what the standard library can remove.
+        let _ = slipway_disk::walker::remove(self.directory.path(), &slipway_disk::walker::never);
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn unpack(
         let layer = store.import_layer(open(origin, item)?, &[])?;
         let tree = Tree::open(&directories(store, &[layer.diff_id])?)?;
         let place = format!("the archive {}", item.source.display());
-        let unpacked = Origin { tree: &tree, ignore: None, place };
+        let unpacked = Origin { tree: &tree, ignore: None, place, cancel: origin.cancel };
         let destination = format!("{}/", request.destination.trim_end_matches('/'));
         let whole = Request { sources: vec!["/".into()], destination, owner: None, chmod: None };
         draft.copy(&unpacked, &select(&unpacked, &whole.sources)?, &whole)?;

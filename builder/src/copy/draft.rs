@@ -100,6 +100,7 @@ impl Draft {
             let parent = wanted.parent().unwrap_or(Path::new(""));
             self.parents(parent, request.owner.unwrap_or((0, 0)))?;
             for item in &selection.items {
+                origin.cancel.check()?;
                 let path =
                     if item.name.as_os_str().is_empty() { wanted.clone() } else { wanted.join(&item.name) };
                 self.item(origin, item, &path, request)?;

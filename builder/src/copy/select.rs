@@ -1,6 +1,7 @@
 //! Which entries a COPY takes, and the hash of all that they say: never their times.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::Origin;
 use crate::error::{Error, Result};
 use crate::glob::{self, Pattern};
+use crate::ignore::Matched;
 use crate::tree::{Directory, Node, kind};
 
 /// Extended attributes that are content.
@@ -91,8 +93,7 @@ fn one(origin: &Origin<'_>, path: &Path) -> Result<Option<Selection>> {
         }
         Some(Node::Directory(directory, stat)) => {
             let root = Item { source: resolved.path, name: PathBuf::new(), stat };
-            let mut items = vec![root.clone()];
-            walk(origin, &directory, &root, &mut items)?;
+            let items = walk(origin, directory, root)?;
             Ok((!out || items.len() > 1).then_some(Selection { directory: true, name, items }))
         }
     }
@@ -102,30 +103,108 @@ fn excluded(origin: &Origin<'_>, path: &Path) -> bool {
     !path.as_os_str().is_empty() && origin.ignore.is_some_and(|ignore| ignore.excludes(path))
 }
 
-fn walk(origin: &Origin<'_>, directory: &Directory, parent: &Item, items: &mut Vec<Item>) -> Result<()> {
-    for name in directory.names().map_err(Error::io("list", &parent.source))? {
-        let source = parent.source.join(&name);
-        let out = excluded(origin, &source);
-        if out && !origin.ignore.is_some_and(|ignore| ignore.has_exceptions()) {
+/// The longest path that a layer can hold: no path that a process gives the kernel is longer.
+const PATH_MAX: usize = 4095;
+/// What the paths of one selection may take in memory, in bytes.
+const PATHS_MAX: usize = 512 << 20;
+/// How many directories are open at once; those above are opened again when the walk comes back to them.
+const OPEN: usize = 16;
+
+/// A directory that is being walked.
+struct Level {
+    /// Absent while it is closed.
+    directory: Option<Directory>,
+    item: Item,
+    /// The names to come.
+    names: std::vec::IntoIter<OsString>,
+    /// What .dockerignore says of it.
+    matched: Matched,
+    /// Its place among the items: one that is excluded only counts with something in it.
+    at: usize,
+}
+
+impl Level {
+    fn new(directory: Directory, item: Item, matched: Matched, at: usize) -> Result<Self> {
+        let names = directory.names().map_err(Error::io("list", &item.source))?.into_iter();
+        Ok(Self { directory: Some(directory), item, names, matched, at })
+    }
+
+    /// The directory, opened again where it was closed.
+    fn opened(&mut self, origin: &Origin<'_>) -> Result<&Directory> {
+        match &mut self.directory {
+            Some(directory) => Ok(directory),
+            closed => Ok(closed.insert(origin.tree.directory(&self.item.source)?)),
+        }
+    }
+}
+
+/// A directory and what is below it, parents first. The depth is the context's or an image's: nothing recurses, and few
+/// directories are open at once.
+fn walk(origin: &Origin<'_>, directory: Directory, root: Item) -> Result<Vec<Item>> {
+    let mut items = vec![root.clone()];
+    let mut paths = 0_usize;
+    let matched = origin.ignore.map(|ignore| ignore.matched(&root.source)).unwrap_or_default();
+    let mut levels = vec![Level::new(directory, root, matched, 0)?];
+    while let Some(level) = levels.last_mut() {
+        origin.cancel.check()?;
+        let Some(name) = level.names.next() else {
+            let empty = items.len() == level.at.saturating_add(1);
+            if empty && level.matched.excluded && level.at > 0 {
+                items.pop();
+            }
+            levels.pop();
+            continue;
+        };
+        let source = level.item.source.join(&name);
+        let matched = origin.ignore.map(|ignore| ignore.below(&level.matched, &source)).unwrap_or_default();
+        let out = matched.excluded;
+        if out && !has_exceptions(origin, &source) {
             continue;
         }
-        let node = directory.child(&name).map_err(Error::io("look up", &source))?;
+        let node = level.opened(origin)?.child(&name).map_err(Error::io("look up", &source))?;
         let Some(node) = node else { continue };
-        let item = Item { source, name: parent.name.join(&name), stat: *node.stat() };
+        let item = Item { source, name: level.item.name.join(&name), stat: *node.stat() };
+        paths = paths.saturating_add(check_path(origin, &item)?);
+        if paths > PATHS_MAX {
+            return Err(Error::Invalid(format!(
+                "the paths of all that is copied from {} take more than {PATHS_MAX} bytes: copy less at once",
+                origin.place
+            )));
+        }
         match node {
             Node::Leaf(_) if out => {}
             Node::Leaf(_) => items.push(item),
             Node::Directory(below, _) => {
-                let before = items.len();
+                let at = items.len();
                 items.push(item.clone());
-                walk(origin, &below, &item, items)?;
-                if out && items.len() == before.saturating_add(1) {
-                    items.pop();
+                levels.push(Level::new(below, item, matched, at)?);
+                if let Some(far) = levels.len().checked_sub(OPEN.saturating_add(1)) {
+                    levels.get_mut(far).map(|level| level.directory.take());
                 }
             }
         }
     }
-    Ok(())
+    Ok(items)
+}
+
+/// Whether something below what is excluded may come back in: nothing that lies deeper than a layer can hold.
+fn has_exceptions(origin: &Origin<'_>, path: &Path) -> bool {
+    path.as_os_str().len() <= PATH_MAX && origin.ignore.is_some_and(|ignore| ignore.has_exceptions())
+}
+
+/// What an item's paths take in memory; an error where no layer can hold it.
+fn check_path(origin: &Origin<'_>, item: &Item) -> Result<usize> {
+    let length = item.source.as_os_str().len();
+    if length <= PATH_MAX {
+        return Ok(length.saturating_add(item.name.as_os_str().len()));
+    }
+    let text = item.source.to_string_lossy();
+    let begin: String = text.chars().take(200).collect();
+    Err(Error::Invalid(format!(
+        "{begin}... in {} has a path of more than {PATH_MAX} bytes, the most that a layer can hold: remove the directories that lie so deep{}",
+        origin.place,
+        if origin.ignore.is_some() { ", or exclude them by .dockerignore" } else { "" }
+    )))
 }
 
 /// A hash over names, kinds, modes, owners, sizes, links, devices, attributes and contents.
@@ -135,6 +214,7 @@ pub(crate) fn hash(origin: &Origin<'_>, selections: &[Selection], owned: bool) -
         field(&mut hasher, &[u8::from(selection.directory)]);
         field(&mut hasher, selection.name.as_os_str().as_encoded_bytes());
         for item in &selection.items {
+            origin.cancel.check()?;
             let stat = &item.stat;
             field(&mut hasher, item.name.as_os_str().as_encoded_bytes());
             field(&mut hasher, &stat.st_mode.to_le_bytes());
@@ -159,7 +239,7 @@ fn content(origin: &Origin<'_>, item: &Item, hasher: &mut Sha256) -> Result<()> 
                 field(hasher, name.as_bytes());
                 field(hasher, &value);
             }
-            field(hasher, &digest(&mut file).map_err(failed("read"))?);
+            field(hasher, &digest(origin, &mut file, &item.source)?);
         }
         FileType::Symlink => {
             let target = parent.read_link(name).map_err(failed("read link"))?;
@@ -171,11 +251,12 @@ fn content(origin: &Origin<'_>, item: &Item, hasher: &mut Sha256) -> Result<()> 
     Ok(())
 }
 
-fn digest(file: &mut File) -> std::io::Result<[u8; 32]> {
+fn digest(origin: &Origin<'_>, file: &mut File, path: &Path) -> Result<[u8; 32]> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0_u8; 1 << 16];
     loop {
-        let read = file.read(&mut buffer)?;
+        origin.cancel.check()?;
+        let read = file.read(&mut buffer).map_err(Error::io("read", path))?;
         if read == 0 {
             return Ok(hasher.finalize().into());
         }

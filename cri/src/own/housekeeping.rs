@@ -1,13 +1,14 @@
 //! Version, Tag, Untag, Prune, DiskUsage and Check.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use slipway_image::{PruneOptions, Reference};
 use slipway_proto::slipway::v1 as own;
 
 use crate::container;
+use crate::disk;
 use crate::error::{Error, Result};
-use crate::images;
 use crate::node::Node;
 use crate::own::run;
 use crate::records::Owner;
@@ -81,16 +82,16 @@ pub(crate) async fn disk_usage(node: &Arc<Node>) -> Result<own::DiskUsageRespons
             .filter(|row| row.record.owner == Owner::Run)
             .filter(|row| container::view::life(&node, row).finished_at != 0)
             .collect();
-        let written = |id: &str| images::disk_usage(&node.container_records.directory(id)).0;
+        let written = |id: &str| Ok(disk::usage(&node, &node.container_records.directory(id))?.0);
         let entry = |kind: &str, count: usize, bytes: u64, reclaimable_bytes: u64| own::DiskUsageEntry {
             kind: kind.to_owned(),
             count: u64::try_from(count).unwrap_or(u64::MAX),
             bytes,
             reclaimable_bytes,
         };
-        let all = rows.iter().map(|row| written(row.id())).sum();
-        let of_ended = ended.iter().map(|row| written(row.id())).sum();
-        let cache = images::disk_usage(&node.config.root.join("build-cache"));
+        let all = rows.iter().map(|row| written(row.id())).sum::<Result<u64>>()?;
+        let of_ended = ended.iter().map(|row| written(row.id())).sum::<Result<u64>>()?;
+        let cache = disk::usage(&node, &node.config.root.join("build-cache"))?;
         Ok::<_, Error>(own::DiskUsageResponse {
             root: usage.path.display().to_string(),
             entries: vec![
@@ -113,5 +114,23 @@ pub(crate) async fn check(node: &Arc<Node>, request: own::CheckRequest) -> Resul
         problem: finding.problem,
         mended: finding.mended,
     });
-    Ok(own::CheckResponse { findings: findings.collect(), checked: checked.objects })
+    let mut findings: Vec<_> = findings.collect();
+    let node = node.clone();
+    findings.extend(node.clone().blocking(move || Ok::<_, Error>(remnants(&node, request.repair))).await?);
+    Ok(own::CheckResponse { findings, checked: checked.objects })
+}
+
+/// What builds have left and could not remove; with `repair` it is tried again.
+fn remnants(node: &Node, repair: bool) -> Vec<own::Finding> {
+    let remnants = node.builder.remnants();
+    let found = remnants.list();
+    if repair {
+        remnants.retry();
+    }
+    let finding = |(path, problem): (PathBuf, String)| own::Finding {
+        mended: path.symlink_metadata().is_err(),
+        object: path.display().to_string(),
+        problem: format!("it can't be removed: {problem}: mend that, then check with --repair"),
+    };
+    found.into_iter().map(finding).collect()
 }

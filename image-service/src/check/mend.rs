@@ -25,6 +25,7 @@ pub(crate) async fn mend(shared: &Arc<Shared>) -> Result<Checked> {
     let own = Arc::clone(shared);
     let (faults, objects, sources) = blocking(move || {
         let (faults, objects) = scan(&own)?;
+        own.remnants.retry();
         let mut sources = BTreeSet::new();
         for fault in &faults {
             sources.extend(prepare(&own, &fault.kind)?);

@@ -28,6 +28,8 @@ mod whiteout;
 
 const BUFFER: usize = 128 << 10;
 const DISK_BLOCK: u64 = 4096;
+/// What the paths of a layer's directories may take in memory, in bytes.
+const PATHS_MAX: usize = 512 << 20;
 
 /// Unpacks a tar into `layer/fs`, with its skeleton beside it. `below` is needed only by a tar that leans on it; without
 /// it such a tar fails with `NeedsBelow`. Returns what was written and the tar's size.
@@ -48,6 +50,7 @@ pub(crate) fn apply(
         below,
         parent: None,
         directories: Vec::new(),
+        paths: 0,
         contents: Contents { bytes: DISK_BLOCK, inodes: 1, kept: 0 },
         buffer: vec![0; BUFFER],
     };
@@ -74,6 +77,8 @@ struct Applier<'a> {
     below: Option<&'a Below>,
     parent: Option<Parent>,
     directories: Vec<(Vec<u8>, (i64, u32))>,
+    /// The bytes of the paths in `directories`.
+    paths: usize,
     contents: Contents,
     buffer: Vec<u8>,
 }
@@ -112,7 +117,17 @@ impl Applier<'_> {
             return Err(Failure::entry(&entry.path, "only a directory can be the root"));
         }
         metadata::directory(self.root.fd(), entry)?;
-        self.directories.push((Vec::new(), entry.mtime));
+        self.remember_times(Vec::new(), entry.mtime)
+    }
+
+    /// A directory's times are set at the end: what is made in it changes them.
+    fn remember_times(&mut self, path: Vec<u8>, mtime: (i64, u32)) -> Result<(), Failure> {
+        self.paths += path.len();
+        if self.paths > PATHS_MAX {
+            let reason = format!("the paths of its directories have more than {PATHS_MAX} bytes together");
+            return Err(Failure::Rejected(reason));
+        }
+        self.directories.push((path, mtime));
         Ok(())
     }
 
@@ -211,8 +226,7 @@ impl Applier<'_> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(place.parent, name, flags, Mode::empty())?;
         metadata::directory(fd.as_fd(), entry)?;
-        self.directories.push((place.real.clone(), entry.mtime));
-        Ok(())
+        Ok(self.remember_times(place.real.clone(), entry.mtime)?)
     }
 
     fn file(
@@ -662,6 +676,25 @@ mod tests {
         let found = root::xattrs(&folder.path().join("fs/plain")).unwrap();
         let expected = vec![(b"user.colour".to_vec(), b"bl\nue".to_vec())];
         assert!(found == expected || found.is_empty(), "{found:?}"); // a tmpfs may be without user attributes
+    }
+
+    /// Parents that a tar leaves out were given up after a thousand names, as a loop of links.
+    #[test]
+    fn parents_as_deep_as_a_path_leads_are_made_where_a_tar_leaves_them_out() {
+        let mut builder = ::tar::Builder::new(Vec::new());
+        let mut header = ::tar::Header::new_gnu();
+        header.set_entry_type(FILE);
+        header.set_mode(0o644);
+        header.set_size(3);
+        header.set_uid(rustix::process::geteuid().as_raw().into());
+        header.set_gid(rustix::process::getegid().as_raw().into());
+        let path = format!("{}/f", ["d"; 1950].join("/"));
+        builder.append_data(&mut header, &path, &b"far"[..]).unwrap();
+        let tar = builder.into_inner().unwrap();
+        let (folder, applied) = try_apply(&tar, Some(&Below::default()));
+        applied.unwrap();
+        assert_eq!(std::fs::read(folder.path().join("fs").join(path)).unwrap(), b"far");
+        slipway_disk::walker::remove(&folder.path().join("fs"), &slipway_disk::walker::never).unwrap();
     }
 
     proptest! {

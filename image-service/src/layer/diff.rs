@@ -1,16 +1,15 @@
 //! An overlayfs upper directory as a tar: sorted, whiteouts and opaque directories in the OCI form. The bytes go to a
 //! hash and a skeleton; file data is only read, for it stays where it is.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsFd as _;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use sha2::{Digest as _, Sha256};
+use slipway_disk::walker::{Options, Step, Stop, Walker};
 
 use super::Contents;
 use super::root;
@@ -20,6 +19,12 @@ use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 
 mod encode;
+mod links;
+
+use links::FirstNames;
+
+/// The longest path of an entry: no path that a process gives the kernel is longer, and no tar with a longer one unpacks.
+const PATH_MAX: usize = 4095;
 
 /// What became of a directory.
 #[derive(Debug)]
@@ -29,141 +34,114 @@ pub(crate) struct Diff {
     pub(crate) contents: Contents,
 }
 
-/// Describes an upper directory: its diff id, and its skeleton at `skeleton`.
-pub(crate) fn diff(upper: &Path, skeleton: &Path) -> Result<Diff> {
+/// Describes an upper directory: its diff id, and its skeleton at `skeleton`. More entries than `most` are refused, as
+/// they would be by whoever pulls the layer.
+pub(crate) fn diff(upper: &Path, skeleton: &Path, most: u64, stop: Stop<'_>) -> Result<Diff> {
     let mut writer = Writer {
-        root: upper.to_path_buf(),
+        most,
+        stop,
         hasher: Sha256::new(),
         skeleton: SkeletonWriter::create(skeleton)?,
         size: 0,
-        links: HashMap::new(),
+        links: FirstNames::default(),
         contents: Contents { bytes: 4096, inodes: 1, kept: 0 },
         buffer: vec![0; 256 << 10],
     };
-    writer.everything()?;
+    // Every entry, sorted by name within its directory.
+    let mut walker = Walker::open(upper, Options::until(stop).sorted())?;
+    while let Some(step) = walker.next()? {
+        if step == Step::Found && writer.entry(&walker)? {
+            walker.enter()?;
+        }
+    }
     writer.raw(&[0; 2 * BLOCK])?;
     writer.skeleton.finish()?;
     let diff_id = DiffId(Digest::finish(writer.hasher));
     Ok(Diff { diff_id, size: writer.size, contents: writer.contents })
 }
 
-struct Writer {
-    root: PathBuf,
+struct Writer<'a> {
+    most: u64,
+    stop: Stop<'a>,
     hasher: Sha256,
     skeleton: SkeletonWriter,
     size: u64,
-    /// The first path of each inode with several names.
-    links: HashMap<(u64, u64), Vec<u8>>,
+    links: FirstNames,
     contents: Contents,
     buffer: Vec<u8>,
 }
 
-impl Writer {
-    /// Every entry, sorted by name within its directory; a stack of its own, for depth comes from the container.
-    fn everything(&mut self) -> Result<()> {
-        let mut stack = vec![(Vec::new(), self.names(b"")?)];
-        while let Some((directory, names)) = stack.last_mut() {
-            let Some(name) = names.pop() else {
-                stack.pop();
-                continue;
-            };
-            let path = if directory.is_empty() { name } else { [directory, b"/".as_slice(), &name].concat() };
-            if self.entry(&path)? {
-                let names = self.names(&path)?;
-                stack.push((path, names));
-            }
-        }
-        Ok(())
-    }
-
-    /// Names in reverse order, to be taken from the end.
-    fn names(&self, directory: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let path = self.path(directory);
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&path).map_err(Error::io("read", &path))? {
-            names.push(entry.map_err(Error::io("read", &path))?.file_name().into_vec());
-        }
-        names.sort_unstable_by(|one, other| other.cmp(one));
-        Ok(names)
-    }
-
+impl Writer<'_> {
     /// Writes one entry; true for a directory, whose children follow.
-    fn entry(&mut self, path: &[u8]) -> Result<bool> {
-        let full = self.path(path);
-        let stat = std::fs::symlink_metadata(&full).map_err(Error::io("read", &full))?;
-        let kind = stat.file_type();
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-        if name.starts_with(b".wh.") {
-            let reason = "a name that begins with .wh. can't be part of a layer: rename the file".into();
-            return Err(Error::LayerRejected { layer: full.display().to_string(), reason });
-        }
+    fn entry(&mut self, at: &Walker<'_>) -> Result<bool> {
+        self.check_limits(at)?;
+        let (stat, path, name) = (at.stat()?, at.path(), at.name().as_bytes());
+        let kind = FileType::from_raw_mode(stat.st_mode);
         self.contents.inodes += 1;
-        if kind.is_char_device() && stat.rdev() == 0 {
+        if root::is_whiteout(&stat) {
             let parent = path.strip_suffix(name).unwrap_or_default();
             self.raw(&encode::marker(&[parent, b".wh.", name].concat()))?;
-            let parent = self.path(parent);
-            File::open(&parent)
-                .and_then(|directory| Ok(root::mark_whiteouts(directory.as_fd())?))
-                .map_err(Error::io("mark", &parent))?;
+            root::mark_whiteouts(at.directory()?).map_err(|errno| Error::io("mark", at.shown())(errno))?;
             return Ok(false);
         }
-        if kind.is_socket() {
+        if kind == FileType::Socket {
             return Ok(false); // a socket is not bound to anything any more, and a tar has no word for it
         }
         let mut header = encode::Fields::of(path, &stat);
-        let mut opaque = false;
-        for (name, value) in root::xattrs(&full)? {
-            if root::is_overlay(&name) {
-                opaque |= name.ends_with(b".overlay.opaque") && value == b"y";
-                self.own_attribute(&full, &name)?;
-            } else {
-                header.xattrs.push((name, value));
-            }
-        }
-        if kind.is_symlink() {
-            header.link = root::read_link(&full)?;
-        } else if !kind.is_dir() && stat.nlink() > 1 {
-            match self.links.get(&(stat.dev(), stat.ino())) {
-                Some(first) => {
-                    self.contents.inodes = self.contents.inodes.saturating_sub(1);
-                    header.link_to(first);
-                    self.raw(&header.encode())?;
-                    return Ok(false);
-                }
-                None => drop(self.links.insert((stat.dev(), stat.ino()), path.to_vec())),
+        let opaque = attributes(at, &mut header)?;
+        if kind == FileType::Symlink {
+            let link = rustix::fs::readlinkat(at.directory()?, at.name(), Vec::new());
+            header.link = link.map_err(|errno| Error::io("read the link", at.shown())(errno))?.into_bytes();
+        } else if kind != FileType::Directory && stat.st_nlink > 1 {
+            let first = self.links.first(&stat, path);
+            if let Some(first) = first.map_err(|reason| rejected(at, reason))? {
+                self.contents.inodes = self.contents.inodes.saturating_sub(1);
+                header.link_to(&first);
+                self.raw(&header.encode())?;
+                return Ok(false);
             }
         }
         self.raw(&header.encode())?;
-        self.contents.bytes += if kind.is_dir() { 4096 } else { 0 };
-        if kind.is_file() {
-            self.data(path, stat.len())?;
+        self.contents.bytes += if kind == FileType::Directory { 4096 } else { 0 };
+        if kind == FileType::RegularFile {
+            self.data(at, &stat)?;
         }
         if opaque {
             self.raw(&encode::marker(&[path, b"/.wh..wh..opq"].concat()))?;
         }
-        Ok(kind.is_dir())
+        Ok(kind == FileType::Directory)
     }
 
-    /// Overlayfs' notes on an upper directory mean nothing in a lower one; what would change its meaning is refused.
-    fn own_attribute(&self, path: &Path, name: &[u8]) -> Result<()> {
-        let kind = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
-        if matches!(kind, b"redirect" | b"metacopy") {
-            let reason =
-                "its directory was mounted with redirect_dir or metacopy, which a layer can't hold".into();
-            return Err(Error::LayerRejected { layer: path.display().to_string(), reason });
+    /// Refuses what no layer can hold.
+    fn check_limits(&self, at: &Walker<'_>) -> Result<()> {
+        if at.name().as_bytes().starts_with(b".wh.") {
+            let reason = "a name that begins with .wh. can't be part of a layer: rename the file";
+            return Err(rejected(at, reason.into()));
         }
-        if !matches!(kind, b"opaque") {
-            rustix::fs::lremovexattr(path, OsStr::from_bytes(name))
-                .map_err(Error::io("remove an attribute of", path))?;
+        if at.path().len() > PATH_MAX {
+            let reason = format!(
+                "its path has more than {PATH_MAX} bytes, the most that a layer can hold: remove the directories that lie so deep"
+            );
+            return Err(rejected(at, reason));
+        }
+        if self.contents.inodes > self.most {
+            let most = self.most;
+            let reason = format!("the layer has more than {most} entries, the configured limit: write less");
+            return Err(rejected(at, reason));
         }
         Ok(())
     }
 
-    fn data(&mut self, path: &[u8], size: u64) -> Result<()> {
-        let full = self.path(path);
-        let mut file = File::open(&full).map_err(Error::io("open", &full))?.take(size);
+    fn data(&mut self, at: &Walker<'_>, stat: &Stat) -> Result<()> {
+        let (full, size) = (at.shown(), u64::try_from(stat.st_size).unwrap_or(0));
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(at.directory()?, at.name(), flags, Mode::empty());
+        let mut file = File::from(file.map_err(Error::io("open", &full))?).take(size);
         let mut left = size;
         loop {
+            if (self.stop)() {
+                return Err(Error::Cancelled { what: "the making of a layer".into() });
+            }
             let count = file.read(&mut self.buffer).map_err(Error::io("read", &full))?;
             let Some(part) = self.buffer.get(..count).filter(|part| !part.is_empty()) else { break };
             self.hasher.update(part);
@@ -174,7 +152,7 @@ impl Writer {
         }
         self.size += size;
         self.contents.bytes += size.div_ceil(4096) * 4096;
-        self.skeleton.file(path, 0, size)?;
+        self.skeleton.file(at.path(), 0, size)?;
         let zeros = [0_u8; BLOCK];
         self.raw(zeros.get(..padding(size)).unwrap_or_default())
     }
@@ -184,8 +162,37 @@ impl Writer {
         self.size += bytes.len() as u64;
         self.skeleton.raw(bytes)
     }
+}
 
-    fn path(&self, relative: &[u8]) -> PathBuf {
-        if relative.is_empty() { self.root.clone() } else { self.root.join(OsStr::from_bytes(relative)) }
+fn rejected(at: &Walker<'_>, reason: String) -> Error {
+    Error::LayerRejected { layer: at.shown().display().to_string(), reason }
+}
+
+/// Puts an entry's attributes into its header; says whether it is an opaque directory.
+fn attributes(at: &Walker<'_>, header: &mut encode::Fields) -> Result<bool> {
+    let path = root::proc_child(at.directory()?, at.name().as_bytes());
+    let mut opaque = false;
+    for (name, value) in root::xattrs_shown(&path, &at.shown())? {
+        if root::is_overlay(&name) {
+            opaque |= name.ends_with(b".overlay.opaque") && value == b"y";
+            own_attribute(at, &path, &name)?;
+        } else {
+            header.xattrs.push((name, value));
+        }
     }
+    Ok(opaque)
+}
+
+/// Overlayfs' notes on an upper directory mean nothing in a lower one; what would change its meaning is refused.
+fn own_attribute(at: &Walker<'_>, path: &Path, name: &[u8]) -> Result<()> {
+    let kind = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+    if matches!(kind, b"redirect" | b"metacopy") {
+        let reason = "its directory was mounted with redirect_dir or metacopy, which a layer can't hold";
+        return Err(rejected(at, reason.into()));
+    }
+    if !matches!(kind, b"opaque") {
+        let removed = rustix::fs::lremovexattr(path, OsStr::from_bytes(name));
+        removed.map_err(|errno| Error::io("remove an attribute of", at.shown())(errno))?;
+    }
+    Ok(())
 }

@@ -97,18 +97,23 @@ pub(crate) fn is_whiteout(stat: &Stat) -> bool {
 
 /// The extended attributes of a path, not following it, sorted.
 pub(crate) fn xattrs(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    xattrs_shown(path, path)
+}
+
+/// The extended attributes of a path, not following it, sorted; errors call it `shown`.
+pub(crate) fn xattrs_shown(path: &Path, shown: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = vec![0_u8; 64 << 10];
     let count = match rustix::fs::llistxattr(path, &mut names) {
         Ok(count) => count,
         Err(Errno::OPNOTSUPP) => 0,
-        Err(error) => return Err(Error::io("list the attributes of", path)(error)),
+        Err(error) => return Err(Error::io("list the attributes of", shown)(error)),
     };
     names.truncate(count);
     let mut found = Vec::new();
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let mut value = vec![0_u8; 64 << 10];
         let count = rustix::fs::lgetxattr(path, OsStr::from_bytes(name), &mut value)
-            .map_err(Error::io("read an attribute of", path))?;
+            .map_err(Error::io("read an attribute of", shown))?;
         value.truncate(count);
         found.push((name.to_vec(), value));
     }

@@ -46,7 +46,7 @@ pub(super) fn add(
 /// written anew.
 fn make_copy(from: &Path, to: &Path, map: Option<&IdMap>) -> Result<()> {
     let failed = |source| Error::Io { action: "copy the pod's file to", path: to.into(), source };
-    let (uid, gid) = map.map_or(Ok((0, 0)), |map| Ok((map.root_uid()?, map.root_gid()?)))?;
+    let (uid, gid) = map.map_or(Ok((0, 0)), |map| Ok::<_, Error>((map.root_uid()?, map.root_gid()?)))?;
     let contents = std::fs::read(from).map_err(failed)?;
     std::fs::write(to, contents).map_err(failed)?;
     chown(to, Some(uid), Some(gid)).map_err(failed)?;

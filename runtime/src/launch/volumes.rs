@@ -11,7 +11,7 @@ use crate::{Error, IdMap, Result, state};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -78,16 +78,15 @@ fn fill(directory: &Path, content: Option<OwnedFd>, map: Option<&IdMap>) -> Resu
         let path = PathBuf::from(directory);
         move |source| Error::Io { action, path, source }
     };
-    let fresh = directory.with_extension("new");
+    let (fresh, staging) = (directory.with_extension("new"), directory.with_extension("links"));
     state::remove_directory(&fresh)?;
+    state::remove_directory(&staging)?;
     state::make_directory(&fresh)?;
     if let Some(content) = content {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(CWD, &fresh, flags, Mode::empty());
-        opened
-            .map_err(std::io::Error::from)
-            .and_then(|target| copy::tree(content.as_fd(), target.as_fd()))
-            .map_err(failed("copy the image's files into volume"))?;
+        let target = opened.map_err(|errno| failed("open volume")(errno.into()))?;
+        copy::tree(content, &target, &staging)?;
     } else {
         std::fs::set_permissions(&fresh, PermissionsExt::from_mode(0o755)).map_err(failed("set mode of"))?;
         if let Some(map) = map {

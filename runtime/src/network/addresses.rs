@@ -202,7 +202,10 @@ fn read(directory: &Path, subnets: &[Cidr]) -> Result<Table> {
             continue;
         }
         if name.starts_with('.') {
-            remove(&path)?; // a write that a crash cut short
+            // A write that a crash cut short.
+            if let Err(error) = remove(&path) {
+                tracing::error!(%error, "it can't be removed and stays: remove it by hand");
+            }
             continue;
         }
         let Ok(address) = name.parse::<IpAddr>() else {
@@ -231,7 +234,9 @@ fn record(path: &Path, address: IpAddr) -> Option<Lease> {
 /// Writes under another name and renames: a reader sees the old record or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.new"));
+    // An earlier one that can't be removed is not in the way.
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let temporary = path.with_file_name(format!(".{name}.{}.new", since.as_nanos()));
     std::fs::write(&temporary, bytes)
         .and_then(|()| std::fs::rename(&temporary, path))
         .map_err(|source| Error::Io { action: "write address record", path: path.to_owned(), source })

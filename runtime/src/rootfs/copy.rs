@@ -1,110 +1,162 @@
 //! Copies a directory's content with its owners, modes, times, extended attributes, devices and hard links.
 //!
-//! The source may be hostile: every path is opened below its directory and through no link.
+//! The source may be hostile: it is walked by descriptors ([`slipway_disk::walker`]), so that nothing depends on its depth
+//! or size, and no link is followed. A file with several names is linked from a staging directory, where it is named by
+//! its inode, so that no table of such files is needed.
 
 use super::inside::again;
+use crate::state;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
-    chownat, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, futimens, linkat, mkdirat, mknodat, openat2,
-    readlinkat, statat, symlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+    chownat, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat,
+    openat, openat2, readlinkat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
-use std::collections::HashMap;
+use slipway_disk::walker::{Options, Step, Walker};
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The longest value of an extended attribute.
 const LONGEST_VALUE: usize = 64 * 1024;
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Copies what is in `from`, and its own attributes, to `to`, which is empty.
-pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    let mut copy = Copy { from, to, known: HashMap::new() };
-    let mut directories = vec![PathBuf::from(".")];
-    let mut next = 0;
-    while let Some(directory) = directories.get(next).cloned() {
-        next += 1;
-        let opened = open(from, &directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        for entry in Dir::read_from(&opened)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            let path = directory.join(OsStr::from_bytes(name));
-            if copy.entry(&path)? {
-                directories.push(path);
-            }
-        }
-    }
-    // Their times are set last, for what is made in a directory changes them.
-    for directory in directories.iter().rev() {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let (source, target) = (open(from, directory, flags)?, open(to, directory, flags)?);
-        attributes(source.as_fd(), target.as_fd())?;
-    }
-    Ok(())
+/// Copies what is in `from`, and its own attributes, to `to`, which is empty. `staging` is a directory on the file system
+/// of `to` that does not exist; it is gone afterwards.
+pub(crate) fn tree(from: OwnedFd, to: &OwnedFd, staging: &Path) -> crate::Result<()> {
+    let top = Path::new("/");
+    let source = from.try_clone().map_err(failed("open", top))?;
+    let mut walker = Walker::of(from, top, Options::default())?;
+    let copied = Copy { here: to.try_clone().map_err(failed("open", top))?, staging, staged: None };
+    let outcome = copied.all(&mut walker);
+    let removed = state::remove_directory(staging);
+    outcome.and(removed)?;
+    attributes(source.as_fd(), to.as_fd()).map_err(failed("copy the attributes of", top))
+}
+
+fn failed(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> crate::Error {
+    let path = path.into();
+    move |source| crate::Error::Io { action, path, source }
 }
 
 struct Copy<'a> {
-    from: BorrowedFd<'a>,
-    to: BorrowedFd<'a>,
-    /// Files with several names, by the first that was copied.
-    known: HashMap<(u64, u64), PathBuf>,
+    /// The copy of the directory that the walk is in.
+    here: OwnedFd,
+    staging: &'a Path,
+    staged: Option<OwnedFd>,
 }
 
 impl Copy<'_> {
-    /// Copies one entry; whether it is a directory.
-    fn entry(&mut self, path: &Path) -> io::Result<bool> {
-        let stat = statat(self.from, path, AtFlags::SYMLINK_NOFOLLOW)?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind == FileType::Directory {
-            mkdirat(self.to, path, Mode::RWXU)?;
-            return Ok(true);
-        }
-        let inode = (stat.st_dev, stat.st_ino);
-        if let Some(first) = self.known.get(&inode) {
-            linkat(self.to, first, self.to, path, AtFlags::empty())?;
-            return Ok(false);
-        }
-        match kind {
-            FileType::RegularFile => self.file(path)?,
-            FileType::Symlink => symlinkat(readlinkat(self.from, path, Vec::new())?, self.to, path)?,
-            other => {
-                mknodat(self.to, path, other, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?;
+    fn all(mut self, walker: &mut Walker<'_>) -> crate::Result<()> {
+        while let Some(step) = walker.next()? {
+            match step {
+                Step::Found => {
+                    let stat = walker.stat()?;
+                    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                        self.enter(walker.name()).map_err(failed("copy", walker.shown()))?;
+                        walker.enter()?;
+                    } else {
+                        let copied = self.entry(walker.directory()?, walker.name(), &stat);
+                        copied.map_err(failed("copy", walker.shown()))?;
+                    }
+                }
+                Step::Left => {
+                    // Its times come last, for what is made in a directory changes them.
+                    let copied = attributes(walker.directory()?, self.here.as_fd());
+                    copied.and_then(|()| self.leave()).map_err(failed("copy", walker.shown()))?;
+                }
             }
         }
-        if kind != FileType::RegularFile {
-            let (owner, group) = owners(&stat);
-            chownat(self.to, path, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
-            utimensat(self.to, path, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?;
-        }
-        if stat.st_nlink > 1 {
-            self.known.insert(inode, path.to_owned());
-        }
-        Ok(false)
+        Ok(())
     }
 
-    fn file(&self, path: &Path) -> io::Result<()> {
-        let mut source = File::from(open(self.from, path, OFlags::RDONLY | OFlags::NONBLOCK)?);
-        let mut target = File::from(open(self.to, path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?);
+    fn enter(&mut self, name: &OsStr) -> io::Result<()> {
+        mkdirat(&self.here, name, Mode::RWXU)?;
+        self.here = openat(&self.here, name, DIRECTORY, Mode::empty())?;
+        Ok(())
+    }
+
+    /// Nobody else knows the copy yet, so that `..` is where it was.
+    fn leave(&mut self) -> io::Result<()> {
+        self.here = openat(&self.here, "..", DIRECTORY, Mode::empty())?;
+        Ok(())
+    }
+
+    /// Copies what is no directory.
+    fn entry(&mut self, from: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> io::Result<()> {
+        let staged = (stat.st_nlink > 1).then(|| format!("{:x}-{:x}", stat.st_dev, stat.st_ino));
+        if let Some(staged) = &staged
+            && self.link(staged, name)?
+        {
+            return Ok(());
+        }
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => self.file(from, name)?,
+            FileType::Symlink => symlinkat(readlinkat(from, name, Vec::new())?, &self.here, name)?,
+            other => {
+                mknodat(&self.here, name, other, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?;
+            }
+        }
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            let (owner, group) = owners(stat);
+            chownat(&self.here, name, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+            utimensat(&self.here, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        match staged {
+            Some(staged) => self.stage(name, &staged),
+            None => Ok(()),
+        }
+    }
+
+    /// Links a file that was copied under another name; false when it was not.
+    fn link(&self, staged: &str, name: &OsStr) -> io::Result<bool> {
+        let Some(staging) = &self.staged else { return Ok(false) };
+        match linkat(staging, staged, &self.here, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            // It has as many names as the file system allows, the staged one among them: the rest get another copy.
+            Err(Errno::MLINK) => {
+                unlinkat(staging, staged, AtFlags::empty())?;
+                Ok(false)
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn stage(&mut self, name: &OsStr, staged: &str) -> io::Result<()> {
+        if self.staged.is_none() {
+            mkdirat(CWD, self.staging, Mode::RWXU)?;
+            self.staged = Some(openat(CWD, self.staging, DIRECTORY, Mode::empty())?);
+        }
+        let staging = self.staged.as_ref().ok_or(Errno::NOENT)?;
+        Ok(linkat(&self.here, name, staging, staged, AtFlags::empty())?)
+    }
+
+    fn file(&self, from: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        let mut source = File::from(open_file(from, name)?);
+        // It may have become something else since it was looked at.
+        if FileType::from_raw_mode(fstat(&source)?.st_mode) != FileType::RegularFile {
+            return Err(Errno::STALE.into());
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut target = File::from(openat(&self.here, name, flags, Mode::RUSR | Mode::WUSR)?);
         io::copy(&mut source, &mut target)?;
         attributes(source.as_fd(), target.as_fd())
     }
 }
 
-fn open(base: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    let mode = if flags.contains(OFlags::CREATE) { Mode::RUSR | Mode::WUSR } else { Mode::empty() };
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    Ok(again(|| openat2(base, path, flags | OFlags::CLOEXEC, mode, resolve))?)
+fn open_file(from: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    Ok(again(|| openat2(from, name, flags, Mode::empty(), resolve))?)
 }
 
 /// Gives a file or directory another's owner, mode, extended attributes and times.
 fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    let stat = rustix::fs::fstat(from)?;
+    let stat = fstat(from)?;
     let (owner, group) = owners(&stat);
     // A change of owner takes the set-id bits and capabilities away, so these come after.
     fchown(to, Some(owner), Some(group))?;
@@ -153,7 +205,10 @@ mod tests {
         std::fs::hard_link(at("a/b/file"), at("again")).unwrap();
         symlink("/etc/passwd", at("a/link")).unwrap();
         let source = File::open(from.path()).unwrap();
-        tree(source.as_fd(), File::open(to.path()).unwrap().as_fd()).unwrap();
+        let source = OwnedFd::from(source);
+        let target = OwnedFd::from(File::open(to.path()).unwrap());
+        tree(source, &target, &to.path().with_extension("links")).unwrap();
+        assert!(!to.path().with_extension("links").exists());
         let copied = |name: &str| std::fs::symlink_metadata(to.path().join(name)).unwrap();
         assert_eq!(std::fs::read(to.path().join("again")).unwrap(), b"cargo");
         assert_eq!(copied("again").ino(), copied("a/b/file").ino());

@@ -6,8 +6,10 @@ use super::{
 };
 use crate::layer::below::{Below, Found};
 
-/// More steps than any honest path takes.
-const STEPS_MAX: usize = 1000;
+/// More steps than a path of 2,048 names takes, and a link in it.
+const STEPS_MAX: usize = 5000;
+/// As many links as the kernel follows in a path.
+const LINKS_MAX: usize = 40;
 
 impl Failure {
     /// Adds the entry's name where it is not said yet.
@@ -40,6 +42,7 @@ impl Applier<'_> {
     fn walk(&mut self, path: &[u8], below: &Below) -> Result<Vec<u8>, Failure> {
         let mut ahead: VecDeque<Vec<u8>> = components(path);
         let mut real: Vec<u8> = Vec::new();
+        let mut links = 0;
         for _ in 0..STEPS_MAX {
             let Some(next) = ahead.pop_front() else { return Ok(real) };
             if next == b".." {
@@ -50,6 +53,10 @@ impl Applier<'_> {
                 real = name::join(&real, &next);
                 continue;
             };
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(Failure::Rejected("its parent is a loop of links".into()));
+            }
             if link.starts_with(b"/") {
                 real.clear();
             }
@@ -57,7 +64,7 @@ impl Applier<'_> {
                 ahead.push_front(component);
             }
         }
-        Err(Failure::Rejected("its parent is a loop of links".into()))
+        Err(Failure::Rejected(format!("its parent is more than {STEPS_MAX} names away")))
     }
 
     /// Makes sure that a directory of this name is here; or says where its link points.
@@ -104,7 +111,7 @@ impl Applier<'_> {
         match found {
             Some(found) => {
                 copy_metadata(&found, &path)?;
-                self.directories.push((real.to_vec(), mtime(&found)));
+                self.remember_times(real.to_vec(), mtime(&found))?;
             }
             None => rustix::fs::chmod(&path, Mode::from_raw_mode(0o755))
                 .map_err(Error::io("set the mode of", &path))?,

@@ -1,7 +1,6 @@
 //! Tar headers: ustar, with a PAX header before it for what ustar can't say.
 
-use std::fs::Metadata;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use rustix::fs::{FileType, Stat};
 
 use super::{BLOCK, padding};
 
@@ -23,18 +22,17 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    pub(super) fn of(path: &[u8], stat: &Metadata) -> Self {
-        let kind = stat.file_type();
-        let flag = match () {
-            () if kind.is_dir() => b'5',
-            () if kind.is_symlink() => b'2',
-            () if kind.is_char_device() => b'3',
-            () if kind.is_block_device() => b'4',
-            () if kind.is_fifo() => b'6',
-            () => b'0',
+    pub(super) fn of(path: &[u8], stat: &Stat) -> Self {
+        let flag = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => b'5',
+            FileType::Symlink => b'2',
+            FileType::CharacterDevice => b'3',
+            FileType::BlockDevice => b'4',
+            FileType::Fifo => b'6',
+            _ => b'0',
         };
         let device = if matches!(flag, b'3' | b'4') {
-            (rustix::fs::major(stat.rdev()), rustix::fs::minor(stat.rdev()))
+            (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev))
         } else {
             (0, 0)
         };
@@ -46,11 +44,11 @@ impl Fields {
             path,
             link: Vec::new(),
             flag,
-            mode: stat.mode() & 0o7777,
-            uid: stat.uid(),
-            gid: stat.gid(),
-            mtime: stat.mtime(),
-            size: if flag == b'0' { stat.len() } else { 0 },
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime: stat.st_mtime,
+            size: if flag == b'0' { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
             device,
             xattrs: Vec::new(),
         }
