@@ -13,7 +13,7 @@ use crate::cancel::Cancellation;
 use crate::context::{Context, OpenContext};
 use crate::dockerfile::{self, Step};
 use crate::error::{Error, Result};
-use crate::flight::Flights;
+use crate::flight::{Flights, Telling};
 use crate::graph::{self, Graph, Source};
 use crate::progress::Progress;
 use crate::run::{OWNER, Sandbox};
@@ -123,6 +123,7 @@ impl Builder {
             drafts: 0,
             steps: 0,
             sandbox: None,
+            telling: None,
             done: BTreeMap::new(),
             declared: BTreeSet::new(),
             globals: BTreeMap::new(),
@@ -201,6 +202,8 @@ pub(crate) struct Build<'a> {
     pub(crate) drafts: usize,
     steps: u32,
     pub(crate) sandbox: Option<Sandbox>,
+    /// While a step is made that others may wait for.
+    pub(crate) telling: Option<Telling>,
     pub(crate) done: BTreeMap<usize, State>,
     pub(crate) declared: BTreeSet<String>,
     pub(crate) globals: BTreeMap<String, String>,

@@ -83,7 +83,22 @@ impl Error {
         action: &'static str,
         path: impl AsRef<Path>,
     ) -> impl FnOnce(E) -> Self {
-        move |source| Self::Io { action, path: path.as_ref().to_path_buf(), source: source.into() }
+        move |source| {
+            let path = path.as_ref().to_path_buf();
+            let source = slipway_disk::explained(&path, source.into());
+            Self::Io { action, path, source }
+        }
+    }
+
+    /// Says where it is inodes that the file system of the build's directory has no more of: the error's own path is one
+    /// in the image.
+    pub(crate) fn explained(self, scratch: &Path) -> Self {
+        match self {
+            Self::Io { action, path, source } => {
+                Self::Io { action, path, source: slipway_disk::explained(scratch, source) }
+            }
+            other => other,
+        }
     }
 
     /// A fault of the Dockerfile.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slipway_image::{Digest, Lease};
 
@@ -13,6 +13,8 @@ use crate::error::Result;
 
 /// How long a build that waits goes without looking whether it was given up.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long the client of a build may take nothing of what it is told before others don't wait for that build any more.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a step has made, with a lease on its layer.
 #[derive(Clone, Debug)]
@@ -27,15 +29,35 @@ pub(crate) struct Flights(Arc<Mutex<HashMap<Digest, Arc<Flight>>>>);
 
 #[derive(Debug, Default)]
 struct Flight {
-    end: Mutex<Option<End>>,
+    state: Mutex<State>,
     ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    end: Option<End>,
+    /// Since when the build waits for its client to take what it is told.
+    telling: Option<Instant>,
+}
+
+/// Marks the time that a build spends on telling its client; clones mark the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Telling(Arc<Flight>);
+
+impl Telling {
+    /// Tells the client, who may be slow or stopped.
+    pub(crate) fn tell(&self, tell: impl FnOnce()) {
+        locked(&self.0.state).telling = Some(Instant::now());
+        tell();
+        locked(&self.0.state).telling = None;
+    }
 }
 
 /// How the making of a step ended, for those that wait for it.
 #[derive(Clone, Debug)]
 enum End {
     Made(Made),
-    /// The step failed: each that waits makes it by itself, and has an error of its own.
+    /// The step failed, or its build's client is stuck: each that waits makes it by itself, and has an error of its own.
     Failed,
     /// Its build was given up: another makes it.
     GivenUp,
@@ -87,13 +109,16 @@ impl Flights {
 
 impl Flight {
     fn wait(&self, cancel: &Cancellation) -> Result<End> {
-        let mut end = locked(&self.end);
+        let mut state = locked(&self.state);
         loop {
-            if let Some(end) = &*end {
+            if let Some(end) = &state.end {
                 return Ok(end.clone());
             }
+            if state.telling.is_some_and(|since| since.elapsed() > PATIENCE) {
+                return Ok(End::Failed);
+            }
             cancel.check()?;
-            end = self.ended.wait_timeout(end, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.ended.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -109,17 +134,22 @@ impl Mine {
         self.end(End::Failed);
     }
 
+    /// What marks the time that the step's build spends on telling its client.
+    pub(crate) fn telling(&self) -> Telling {
+        Telling(Arc::clone(&self.flight))
+    }
+
     fn end(&self, end: End) {
         // From here on who comes to the step begins anew, and finds in the cache what was made.
         locked(&self.flights.0).remove(&self.key);
-        locked(&self.flight.end).get_or_insert(end);
+        locked(&self.flight.state).end.get_or_insert(end);
         self.flight.ended.notify_all();
     }
 }
 
 impl Drop for Mine {
     fn drop(&mut self) {
-        if locked(&self.flight.end).is_none() {
+        if locked(&self.flight.state).end.is_none() {
             self.end(End::GivenUp);
         }
     }
@@ -169,6 +199,18 @@ mod tests {
         let flight = Arc::clone(&mine.flight);
         mine.failed();
         assert!(matches!(flight.wait(&cancel), Ok(End::Failed)));
+    }
+
+    #[test]
+    fn a_build_whose_client_takes_nothing_is_not_waited_for() {
+        let (flights, key, cancel) = (Flights::default(), Digest::of(b"step"), Cancellation::default());
+        let Turn::Mine(mine) = flights.join(&key, &cancel).unwrap() else { panic!("it is taken") };
+        mine.telling().tell(|| {
+            let long_ago = Instant::now().checked_sub(PATIENCE * 2);
+            locked(&mine.flight.state).telling = long_ago;
+            assert!(matches!(flights.join(&key, &cancel), Ok(Turn::Alone)));
+        });
+        assert!(locked(&mine.flight.state).telling.is_none());
     }
 
     #[test]

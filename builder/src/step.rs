@@ -14,7 +14,7 @@ use crate::context::OpenContext;
 use crate::copy::{self, Chmod, Draft, Origin, Request, archive};
 use crate::dockerfile::{Command, Copy, Healthcheck, Heredoc, Instruction, Step};
 use crate::error::{Error, Result};
-use crate::flight::{Made, Turn};
+use crate::flight::{Made, Mine, Turn};
 use crate::graph::{self, Source};
 use crate::ignore::Ignore;
 use crate::progress::Progress;
@@ -130,7 +130,9 @@ impl Build<'_> {
         };
         let known = cache::get(self.store, key);
         let was_there = known.is_some();
+        self.telling = mine.as_ref().map(Mine::telling);
         let made = known.map_or_else(|| self.fresh(key, work), |(entry, lease)| Ok(Made { entry, lease }));
+        self.telling = None;
         match (mine, &made) {
             (Some(mine), Ok(made)) => mine.made(made.clone()),
             // Given up by its drop.
@@ -146,7 +148,7 @@ impl Build<'_> {
         key: &Digest,
         work: impl FnOnce(&mut Self) -> Result<Option<PathBuf>>,
     ) -> Result<Made> {
-        let upper = work(self)?;
+        let upper = work(self).map_err(|error| error.explained(&self.scratch))?;
         let stop = || self.session.cancel.is_cancelled();
         let record = upper.map(|upper| self.store.commit_layer(&upper, &stop)).transpose();
         // Whatever it says of an end that was asked for.
@@ -228,7 +230,14 @@ impl Build<'_> {
             empty => empty.insert(Sandbox::create(self.runtime, &self.id)?),
         };
         let progress = self.session.progress;
-        let output = |stream, bytes| progress(Progress::Output { step, stream, bytes });
+        let telling = self.telling.clone();
+        let output = |stream, bytes| {
+            let tell = || progress(Progress::Output { step, stream, bytes });
+            match &telling {
+                Some(telling) => telling.tell(tell),
+                None => tell(),
+            }
+        };
         let (upper, code) = sandbox.run(process, self.session.cancel, &output)?;
         if code == 0 { Ok(upper) } else { Err(run::failed(&process.argv.join(" "), code)) }
     }

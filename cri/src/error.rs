@@ -179,7 +179,11 @@ impl Error {
         action: &'static str,
         path: impl AsRef<Path>,
     ) -> impl FnOnce(E) -> Self {
-        move |source| Self::Io { action, path: path.as_ref().to_path_buf(), source: source.into() }
+        move |source| {
+            let path = path.as_ref().to_path_buf();
+            let source = slipway_disk::explained(&path, source.into());
+            Self::Io { action, path, source }
+        }
     }
 
     pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {

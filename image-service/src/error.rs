@@ -207,7 +207,11 @@ impl Error {
         action: &'static str,
         path: impl AsRef<Path>,
     ) -> impl FnOnce(E) -> Self {
-        move |source| Self::Io { action, path: path.as_ref().to_path_buf(), source: Arc::new(source.into()) }
+        move |source| {
+            let path = path.as_ref().to_path_buf();
+            let source = Arc::new(slipway_disk::explained(&path, source.into()));
+            Self::Io { action, path, source }
+        }
     }
 }
 

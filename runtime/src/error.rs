@@ -1,6 +1,6 @@
 //! What can go wrong with a sandbox or a container, told apart where a caller acts differently.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The result of this crate's calls.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -92,6 +92,23 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+}
+
+impl Error {
+    /// Says where it is inodes that a file system has no more of: that of the path which the error names, or of the
+    /// container's own directory, in which its root is written.
+    pub(crate) fn explained(mut self, directory: &Path) -> Self {
+        let (path, source) = match &mut self {
+            Self::Io { path, source, .. } => (path.as_path(), source),
+            Self::Start { source, .. } | Self::Program { source, .. } | Self::Kernel { source, .. } => {
+                (directory, source)
+            }
+            _ => return self,
+        };
+        let answer = std::mem::replace(source, std::io::ErrorKind::Other.into());
+        *source = slipway_disk::explained(path, answer);
+        self
+    }
 }
 
 /// An error and its causes in one line.

@@ -52,7 +52,8 @@ impl Shared {
                 action: "start a container in",
             });
         };
-        self.begin(&pod, &cgroup, &container).inspect_err(|error| {
+        let begun = self.begin(&pod, &cgroup, &container);
+        begun.map_err(|error| error.explained(&container.directory)).inspect_err(|error| {
             self.finish(&container, &EndRecord::not_started(error));
             // Who attached is told that nothing comes. Without its monitor nobody is attached any more.
             let _ = self.forget(&pod, id);
@@ -211,8 +212,11 @@ fn describe(step: &Step) -> String {
 
 /// Opens a log for appending; the directory may be a link's target, the file itself never is.
 pub(crate) fn open_log(path: &Path) -> Result<OwnedFd> {
-    let failed =
-        |errno: rustix::io::Errno| Error::Io { action: "open log", path: path.into(), source: errno.into() };
+    let failed = |errno: rustix::io::Errno| Error::Io {
+        action: "open log",
+        path: path.into(),
+        source: slipway_disk::explained(path, errno.into()),
+    };
     let name = path
         .file_name()
         .ok_or_else(|| Error::Invalid(format!("log path {} names no file", path.display())))?;
@@ -220,7 +224,7 @@ pub(crate) fn open_log(path: &Path) -> Result<OwnedFd> {
     std::fs::create_dir_all(parent).map_err(|source| Error::Io {
         action: "create directory",
         path: parent.into(),
-        source,
+        source: slipway_disk::explained(parent, source),
     })?;
     let parent = openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(failed)?;

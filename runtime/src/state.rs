@@ -51,7 +51,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let fresh = path.with_extension("new");
     let failed = |action, path: &Path| {
         let path = path.to_owned();
-        move |source| Error::Io { action, path, source }
+        move |source| Error::Io { action, source: slipway_disk::explained(&path, source), path }
     };
     fs::write(&fresh, bytes)
         .map_err(failed("write", &fresh))
@@ -131,7 +131,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| Error::Io {
         action: "create directory",
         path: path.into(),
-        source,
+        source: slipway_disk::explained(path, source),
     })
 }
 

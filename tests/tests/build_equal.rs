@@ -69,6 +69,31 @@ fn a_step_that_fails_fails_each_build_that_waits_for_it() {
     }
 }
 
+/// A client that reads nothing holds up the step of its build, and would hold up all equal builds with it.
+#[test]
+fn a_build_does_not_wait_for_one_whose_client_is_stopped() {
+    let node = Node::start();
+    node.build("base:1", "");
+    let context = Context::new("FROM base:1\nRUN seq 1000000\nRUN echo after >/after\n");
+    let mut first = node.command();
+    first.args(["build", &context.path()]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // Nobody reads what it says, so that it stops.
+    let mut first = first.spawn().expect("slipway starts");
+    slipway_tests::wait("the first build's step", || build_runs(&node));
+    let second = node.slipway(&["build", "-q", "-t", "second:1", &context.path()]);
+    assert_eq!(second.status, 0, "{second:#?}");
+    assert!(first.try_wait().expect("it is asked").is_none(), "the first build is stuck");
+    assert_eq!(run(&node, "second:1", &["cat", "/after"]), "after");
+    first.kill().expect("the first client is killed");
+    let _ = first.wait();
+}
+
+/// Whether a pod of a build is there.
+fn build_runs(node: &Node) -> bool {
+    let pods = std::fs::read_dir(node.path("run/pods")).expect("the pods");
+    pods.flatten().any(|pod| pod.file_name().to_string_lossy().starts_with("build-"))
+}
+
 #[test]
 fn a_step_whose_build_is_given_up_is_made_by_one_that_waits() {
     let node = Node::start();

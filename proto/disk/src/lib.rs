@@ -4,6 +4,8 @@
 //! symbolic link that a container wrote, or reads more of a file than its caller allows.
 
 mod lock;
+mod room;
 pub mod walker;
 
 pub use lock::Lock;
+pub use room::{explained, why_read_only};

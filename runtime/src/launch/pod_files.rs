@@ -45,7 +45,11 @@ pub(super) fn add(
 /// Copies a file of the pod's for one container, whose root owns it. A start that was interrupted has left one, which is
 /// written anew.
 fn make_copy(from: &Path, to: &Path, map: Option<&IdMap>) -> Result<()> {
-    let failed = |source| Error::Io { action: "copy the pod's file to", path: to.into(), source };
+    let failed = |source| Error::Io {
+        action: "copy the pod's file to",
+        path: to.into(),
+        source: slipway_disk::explained(to, source),
+    };
     let (uid, gid) = map.map_or(Ok((0, 0)), |map| Ok::<_, Error>((map.root_uid()?, map.root_gid()?)))?;
     let contents = std::fs::read(from).map_err(failed)?;
     std::fs::write(to, contents).map_err(failed)?;

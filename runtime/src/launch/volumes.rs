@@ -76,7 +76,7 @@ fn open_in_image(place: &Place<'_>, volume: &Path, at: &Path) -> Result<Option<O
 fn fill(directory: &Path, content: Option<OwnedFd>, map: Option<&IdMap>) -> Result<()> {
     let failed = |action: &'static str| {
         let path = PathBuf::from(directory);
-        move |source| Error::Io { action, path, source }
+        move |source| Error::Io { action, source: slipway_disk::explained(&path, source), path }
     };
     let (fresh, staging) = (directory.with_extension("new"), directory.with_extension("links"));
     state::remove_directory(&fresh)?;

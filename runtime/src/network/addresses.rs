@@ -51,7 +51,7 @@ impl Addresses {
         std::fs::create_dir_all(&directory).map_err(|source| Error::Io {
             action: "create directory",
             path: directory.clone(),
-            source,
+            source: slipway_disk::explained(&directory, source),
         })?;
         let table = Mutex::new(read(&directory, &subnets)?);
         Ok(Self { directory, subnets, table })
@@ -239,6 +239,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_file_name(format!(".{name}.{}.new", since.as_nanos()));
     std::fs::write(&temporary, bytes)
         .and_then(|()| std::fs::rename(&temporary, path))
+        .map_err(|source| slipway_disk::explained(path, source))
         .map_err(|source| Error::Io { action: "write address record", path: path.to_owned(), source })
 }
 

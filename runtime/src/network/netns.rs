@@ -151,7 +151,13 @@ pub(super) fn make(unprivileged: Unprivileged) -> Result<Namespace> {
 
 /// Keeps a namespace alive at `path` by a bind mount.
 pub(super) fn keep(netns: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let failed = |action| move |source| Error::Io { action, path: path.to_owned(), source };
+    let failed = |action| {
+        move |source| Error::Io {
+            action,
+            path: path.to_owned(),
+            source: slipway_disk::explained(path, source),
+        }
+    };
     OpenOptions::new()
         .write(true)
         .create(true)

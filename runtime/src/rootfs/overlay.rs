@@ -49,7 +49,7 @@ pub(crate) fn mount_detached(
     };
     let status = fstatvfs(&mounted).map_err(|errno| layout.failed("stat", errno.into()))?;
     if status.f_flag.contains(StatVfsMountFlags::RDONLY) {
-        return Err(layout.failed("write to", io::Error::from_raw_os_error(libc::EROFS)));
+        return Err(layout.failed("write to", slipway_disk::why_read_only(&layout.upper)));
     }
     Ok(mounted)
 }
@@ -117,6 +117,7 @@ impl Layout {
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> Error {
+        let source = slipway_disk::explained(&self.upper, source);
         Error::Io { action, path: self.upper.clone(), source }
     }
 
