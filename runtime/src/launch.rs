@@ -12,7 +12,7 @@ use crate::monitor_process::{borrowed, sealed};
 use crate::pod::{Container, EndRecord, Pod, Stage, StartRecord, lock, now};
 use crate::rootfs::inside::again;
 use crate::runtime::Shared;
-use crate::sandbox::pause_program;
+use crate::sandbox::{PROC, pause_program};
 use crate::{
     ContainerId, ContainerPid, ContainerRequest, ContainerState, Error, PidMode, Result, namespace, state,
 };
@@ -106,8 +106,8 @@ impl Shared {
                 ContainerPid::Target(_) => true,
             },
         };
-        let (pid, started_at) = order.send(&connection, gathered.descriptors)?;
-        container.running(pid, started_at);
+        let started = order.send(&connection, gathered.descriptors)?;
+        container.running(started.pid, started.at);
         Ok(())
     }
 }
@@ -141,8 +141,17 @@ struct Order<'a> {
     kill_rest: bool,
 }
 
+/// A container's first process.
+struct Started {
+    pid: i32,
+    /// Nanoseconds since the epoch.
+    at: i64,
+    /// What the plan's `SendProc` has made.
+    proc: Option<OwnedFd>,
+}
+
 impl Order<'_> {
-    fn send(self, connection: &Connection, own: Vec<OwnedFd>) -> Result<(i32, i64)> {
+    fn send(self, connection: &Connection, own: Vec<OwnedFd>) -> Result<Started> {
         let placement = self.placement;
         let mut descriptors = vec![sealed(c"plan", &self.plan.encode())?];
         let log = self.log.is_some();
@@ -163,7 +172,9 @@ impl Order<'_> {
         };
         let answer = connection.request(&Request::Start { start }, &borrowed(&descriptors), START)?;
         match answer.reply {
-            Reply::Started { pid, started_at } => Ok((pid, started_at)),
+            Reply::Started { pid, started_at } => {
+                Ok(Started { pid, at: started_at, proc: answer.descriptors.into_iter().next() })
+            }
             Reply::StepFailed { step, what, errno } => {
                 Err(step_failed(self.container, self.plan, step, &what, errno))
             }
@@ -253,7 +264,8 @@ fn resources(asked: Option<&LinuxResources>) -> LinuxResources {
     resources
 }
 
-/// Starts the first process of a pod's shared pid namespace: it sleeps and reaps.
+/// Starts the first process of a pod's shared pid namespace: it sleeps and reaps. While it is alone in there it makes the
+/// proc that the pod's containers get: later a process that may mount would be in reach of a container that may trace.
 pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -> Result<()> {
     let record = pod.record();
     let Some(cgroup) = record.cgroup else { return Ok(()) };
@@ -265,8 +277,12 @@ pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -
     let cgroup = cgroup.container(&name, &self::resources(Some(&resources)))?;
     let mut descriptors = Descriptors::default();
     let program = pause_program(&shared.config.root)?;
-    let root = namespace::tmpfs(&[("mode", "0755"), ("size", "64k")], MountAttrFlags::empty())?;
-    let root = descriptors.add(root)?;
+    let (uid, gid) = match &record.config.userns {
+        Some(map) => (map.root_uid()?.to_string(), map.root_gid()?.to_string()),
+        None => ("0".to_owned(), "0".to_owned()),
+    };
+    let parameters = [("mode", "0755"), ("size", "64k"), ("uid", &uid), ("gid", &gid)];
+    let root = descriptors.add(namespace::tmpfs(&parameters, MountAttrFlags::empty())?)?;
     let options = crate::rootfs::binds::BindOptions::read_only();
     let bind = descriptors.add(crate::rootfs::binds::open(&program, options)?.mount)?;
     let mut joins = Vec::new();
@@ -276,6 +292,7 @@ pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -
         clone_flags: bits(libc::CLONE_NEWNS | libc::CLONE_NEWPID),
         join: List(joins),
         steps: List(vec![
+            Step::SendProc {},
             Step::Root { descriptor: root },
             Step::MakeFile { path: c"pause".into(), mode: 0o555 },
             Step::Attach { descriptor: bind, target: c"pause".into() },
@@ -301,7 +318,14 @@ pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -
         streams: (false, false, false),
         kill_rest: false,
     };
-    let (pid, _) = order.send(connection, descriptors.into_vec())?;
-    let namespace = namespace::open(Path::new(&format!("/proc/{pid}/ns/pid")))?;
-    namespace::keep(namespace.as_fd(), &pod.state.join("pid"))
+    let started = order.send(connection, descriptors.into_vec())?;
+    let namespace = namespace::open(Path::new(&format!("/proc/{}/ns/pid", started.pid)))?;
+    namespace::keep(namespace.as_fd(), &pod.state.join("pid"))?;
+    let proc = started.proc.ok_or_else(|| Error::Kernel {
+        call: "mount proc in the pod's pid namespace".into(),
+        source: std::io::Error::other("the monitor has sent none"),
+    })?;
+    let kept = pod.state.join(PROC);
+    state::make_directory(&kept)?;
+    namespace::attach(proc.as_fd(), &kept)
 }

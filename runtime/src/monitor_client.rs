@@ -70,7 +70,9 @@ impl Connection {
         let connection = Self { socket, sandbox: sandbox.into() };
         let answer = connection.request(&Request::Hello { version: VERSION }, &[], PROMPT)?;
         match answer.reply {
-            Reply::Hello { version, pid, .. } if version == VERSION => Ok((connection, pid)),
+            Reply::Hello { version, pid, .. } if [VERSION - 1, VERSION].contains(&version) => {
+                Ok((connection, pid))
+            }
             Reply::Hello { version, .. } => Err(lost(sandbox, &format!("it speaks version {version}"))),
             other => Err(connection.unexpected(&other)),
         }

@@ -3,16 +3,24 @@
 //! The small one holds a tmpfs root, an unobscured /proc and /sys, and `/new`, where a child attaches its root. Clones
 //! of it cost the same however many mounts the host has.
 
-use crate::sys::mount::unshare_mounts;
+use crate::sys::mount::{MountChange, change_mount, unshare_mounts, unshare_root};
 use crate::{Error, Result};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, fstat, fstatfs, mkdirat, openat, openat2};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_bind, mount_change, move_mount, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_bind, mount_change,
+    move_mount, open_tree, unmount,
 };
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// `PROC_ROOT_INO`, the inode of a proc's root.
+const PROC_ROOT: u64 = 1;
 
 fn kernel(call: &str) -> impl FnOnce(rustix::io::Errno) -> Error + '_ {
     move |errno| Error::Kernel { call: call.into(), source: errno.into() }
@@ -69,6 +77,58 @@ pub(crate) fn tmpfs(parameters: &[(&str, &str)], attributes: MountAttrFlags) -> 
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(kernel("fsmount tmpfs"))
 }
 
+/// A detached clone of the proc that a container's first process has at /proc, taken from inside its mount namespace by a
+/// thread that nobody waits for beyond ten seconds: what the container has made of its root may not answer.
+pub(crate) fn proc_of(container: &str, pid: i32) -> Result<OwnedFd> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let mounts = open(Path::new(&format!("/proc/{pid}/ns/mnt")))?;
+    let pids = open(Path::new(&format!("/proc/{pid}/ns/pid")))?;
+    let call = || format!("take /proc of container {container}");
+    let (sender, receiver) = mpsc::channel();
+    let take = move || {
+        // Who waited too long is gone.
+        let _ = sender.send(take_proc(&mounts, &pids));
+    };
+    std::thread::Builder::new()
+        .name("proc".into())
+        .spawn(take)
+        .map_err(|source| Error::Kernel { call: "start a thread".into(), source })?;
+    let taken = receiver.recv_timeout(PATIENCE).map_err(|_| std::io::Error::from(ErrorKind::TimedOut));
+    taken.and_then(|taken| taken).map_err(|source| Error::Kernel { call: call(), source })
+}
+
+fn take_proc(mounts: &OwnedFd, pids: &OwnedFd) -> std::io::Result<OwnedFd> {
+    unshare_root()?;
+    move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let proc = openat2(CWD, "/proc", flags, Mode::empty(), resolve)?;
+    if !is_proc(proc.as_fd())? {
+        return Err(std::io::Error::other("it has no proc there"));
+    }
+    let shown = openat(&proc, "1/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    if !same(shown.as_fd(), pids.as_fd()) {
+        return Err(std::io::Error::other("it has the proc of other processes there"));
+    }
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let clone = open_tree(&proc, "", flags)?;
+    // What the container may have set on its own is not the other's.
+    let all =
+        libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    change_mount(
+        clone.as_fd(),
+        MountChange { clear: all, propagation: libc::MS_PRIVATE, ..MountChange::default() },
+    )?;
+    Ok(clone)
+}
+
+/// Whether a directory is the root of a proc.
+pub(crate) fn is_proc(directory: BorrowedFd<'_>) -> std::io::Result<bool> {
+    let is_root = fstat(directory)?.st_ino == PROC_ROOT;
+    Ok(is_root && fstatfs(directory)?.f_type == libc::PROC_SUPER_MAGIC)
+}
+
 /// Attaches a detached mount at a path.
 pub(crate) fn attach(mount: BorrowedFd<'_>, path: &Path) -> Result<()> {
     move_mount(mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(|errno| Error::Io {
@@ -109,7 +169,7 @@ pub(crate) fn open(path: &Path) -> Result<OwnedFd> {
 
 /// Whether two descriptors mean one file.
 pub(crate) fn same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
-    match (rustix::fs::fstat(one), rustix::fs::fstat(other)) {
+    match (fstat(one), fstat(other)) {
         (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
         _ => false,
     }

@@ -4,7 +4,7 @@ mod files;
 mod lifecycle;
 
 pub(crate) use files::FILES;
-pub(crate) use lifecycle::{KEPT, host_name, pause_program};
+pub(crate) use lifecycle::{KEPT, PROC, host_name, pause_program};
 
 use crate::capabilities::CapabilitySet;
 use crate::id::SandboxId;

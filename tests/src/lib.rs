@@ -9,6 +9,7 @@ pub mod authority;
 pub mod bridge;
 pub mod build;
 pub mod busybox;
+pub mod embedded;
 pub mod fault;
 pub mod grpc;
 pub mod http2;
@@ -27,6 +28,7 @@ pub mod tokens;
 pub mod tree;
 
 pub use authority::Authority;
+pub use embedded::Embedded;
 pub use machine::{Need, lacks};
 pub use netns::{Netns, World};
 pub use node::Node;

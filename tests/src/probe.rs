@@ -1,8 +1,7 @@
 //! An image with `probe`, which makes one system call and says what came of it; `data/probe.c` lists the calls.
 
-use crate::Node;
+use crate::{Node, embedded};
 use std::path::Path;
-use std::process::Command;
 
 /// Builds the busybox image with `/bin/probe` in it, and more Dockerfile lines, under a name.
 ///
@@ -19,11 +18,16 @@ pub fn build(node: &Node, name: &str, more: &str) {
 pub fn build_from(node: &Node, name: &str, fill: impl FnOnce(&Path)) {
     let context = tempfile::tempdir_in(node.path("")).expect("a build context");
     fill(context.path());
-    let source = context.path().join("probe.c");
-    std::fs::write(&source, include_str!("../data/probe.c")).expect("the source is written");
-    let target = context.path().join("root/bin/probe");
-    let compiled = Command::new("cc").arg("-static").arg("-o").arg(&target).arg(&source).status();
-    assert!(compiled.expect("cc runs").success(), "the probe does not compile");
+    compile(&context.path().join("root/bin"));
     let output = node.slipway(&["build", "-t", name, &context.path().display().to_string()]);
     assert_eq!(output.status, 0, "{output:#?}\n{}", node.log());
+}
+
+/// Compiles `probe`, and `spy`, which looks for what a container should not reach, into a directory; both are static.
+///
+/// # Panics
+/// When the compiler fails.
+pub fn compile(directory: &Path) {
+    embedded::compile(include_str!("../data/probe.c"), &directory.join("probe"), &["-static"]);
+    embedded::compile(include_str!("../data/spy.c"), &directory.join("spy"), &["-static"]);
 }

@@ -3,10 +3,37 @@
 //! Nothing in here and below allocates, parses or chooses. All memory is the copy of what the monitor prepared.
 //!
 //! ```text
-//! no joins:   monitor ─clone3(new namespaces, cgroup)─► child: enter cgroups, steps, exec
-//! joins:      monitor ─clone3(cgroup)─► first: enter cgroups, setns… ─clone3(new, CLONE_PARENT)─► child: wait, steps, exec
-//!                                            └─ tells the pid, exits
+//! no joins:     monitor ─clone3(new namespaces, cgroup)─► child: enter cgroups, steps, exec
+//! joins:        monitor ─clone3(cgroup)─► first: enter cgroups, setns… ─clone3(new, CLONE_PARENT)─► child: wait, steps, exec
+//!                                              └─ tells the pid, exits
+//! joins a pid   monitor ─clone3(cgroup)─► first: enter cgroups, setns…, unshare(new), steps ─clone(CLONE_PARENT)─► child:
+//! namespace:                                   └─ tells the pid, exits                           wait, session, exec
 //! ```
+//!
+//! # What others can see and take
+//! The child begins as a copy of the monitor: root of the host with all its descriptors. Two kinds of others matter.
+//!
+//! An image, a container or a client chooses paths: of mounts, of the working directory, of the program. Close-on-exec is
+//! no protection from them, for `execve(2)` resolves its path (and an interpreter's) first. So all descriptors but the
+//! report channel and the three streams are closed right after the change of root, or, in a process that has joined a
+//! container, before its first step ([`Child::let_go`]). Paths before that are resolved by `openat2(2)` in the container's
+//! root without magic links. The channel is a socket and the streams are pipes, a terminal or the container's own
+//! /dev/null: no path leads through one of them, and none can be executed.
+//!
+//! A process of a container may trace what it sees in its pid namespace. Without `CAP_SYS_PTRACE` it can't, because the
+//! child is not dumpable ([`identity::stay_opaque`]); nor can the root of a user namespace with it, because the child's
+//! memory belongs to the monitor's user namespace until exec. But with it in the monitor's own user namespace the kernel
+//! asks for nothing more (`ptrace_may_access`, `cap_ptrace_access_check`): such a process takes descriptors, memory and the
+//! process itself. Hence nothing with a privilege is ever in a pid namespace that others are in already. Where the
+//! namespace is new, the child is its first process and alone: nothing is executed in a container before its start has
+//! succeeded. Where it is joined (exec, a shared namespace), a process outside, which only the host's pid namespace shows,
+//! does all steps, gives up ids, capabilities and keyring, installs the filter, and only then makes the process inside,
+//! which begins its session and executes. Who takes that one over has what the container has, who takes its channel is
+//! not heard ([`crate::launch::Launch::progress`]), and who reads its memory sees what was in the monitor's, which has no
+//! more than its pod's containers say and are told. A proc for a shared namespace is made by its first process
+//! (`SendProc`) while it is alone in there.
+//!
+//! A container on the host's pid namespace that may trace is root on the node by what it asked for.
 
 pub(crate) mod identity;
 mod missing;
@@ -17,7 +44,7 @@ mod streams;
 use crate::cgroup::Doors;
 use crate::launch::prepared::Prepared;
 use crate::launch::report;
-use crate::launch::report::Kind;
+use crate::launch::report::{Kind, Way};
 use crate::sys;
 use crate::sys::process::{Side, Vector};
 use crate::sys::{Error, Result, file, process, signal};
@@ -57,8 +84,15 @@ pub(crate) struct Child<'a> {
 /// What changes while the steps are executed.
 #[derive(Debug, Default)]
 struct Progress {
-    /// The container's root.
+    /// The container's root, until it is this process's.
     root: Option<OwnedFd>,
+    /// Whether it is.
+    pivoted: bool,
+    /// The session that the process inside a joined pid namespace will begin: whether it has a terminal.
+    session: Option<bool>,
+    /// The soft and hard limit of processes that it will set itself: by then the one outside, which has the same user, is
+    /// not counted any more.
+    processes: Option<(u64, u64)>,
     /// An empty read-only tmpfs, once one has been attached.
     empty: Option<OwnedFd>,
     /// How many filters are installed.
@@ -80,9 +114,14 @@ impl Child<'_> {
     pub(crate) fn run(&self) -> ! {
         if let Err((step, error)) = self.live() {
             // A channel that does not take it has no reader left to tell.
-            let _ = report::tell_failure(self.channel, step, error);
+            let _ = report::tell_failure(self.way(), step, error);
         }
         process::exit_now(127)
+    }
+
+    /// The channel, and the word that goes past the filter once there is one.
+    fn way(&self) -> Way<'_> {
+        Way { channel: self.channel, pass: self.prepared.pass }
     }
 
     fn live(&self) -> std::result::Result<(), (u32, Error)> {
@@ -90,12 +129,12 @@ impl Child<'_> {
         self.begin().map_err(before)?;
         if !self.prepared.plan.join.0.is_empty() {
             self.join().map_err(before)?;
-            match process::clone3(clone_flags(self.prepared) | PARENT, None).map_err(before)? {
-                Side::Parent(pid) => {
-                    report::tell(self.channel, Kind::Pid, (pid, 0)).map_err(before)?;
-                    process::exit_now(0);
-                }
-                Side::Child => report::wait(self.channel).map_err(before)?,
+            let new = clone_flags(self.prepared);
+            if self.prepared.joins_processes() {
+                process::unshare(new).map_err(before)?;
+            } else {
+                let side = process::clone3(new | PARENT, None).map_err(before)?;
+                self.take_over(side).map_err(before)?;
             }
         }
         if self.prepared.plan.clone_flags & NEW_CGROUP != 0 {
@@ -104,11 +143,22 @@ impl Child<'_> {
         self.execute()
     }
 
+    /// Goes on in the new process, once the monitor knows it. The old one ends.
+    fn take_over(&self, side: Side) -> Result<()> {
+        match side {
+            Side::Parent(pid) => {
+                report::tell_pid(self.way(), pid)?;
+                process::exit_now(0)
+            }
+            Side::Child => report::wait(self.channel, self.prepared.pass),
+        }
+    }
+
     /// What must happen before the process is in any namespace of the container's.
     fn begin(&self) -> Result<()> {
-        process::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
+        identity::stay_opaque()?;
         if self.placed_by_monitor {
-            report::wait(self.channel)?;
+            report::wait(self.channel, 0)?;
         }
         self.doors.enter()?;
         for step in &self.prepared.plan.steps.0 {
@@ -134,20 +184,41 @@ impl Child<'_> {
                 identity::become_root()?;
             }
         }
-        Ok(())
+        identity::stay_opaque()
+    }
+
+    /// Closes what the container must not find: everything but the channel and the streams, for good.
+    fn let_go(&self, progress: &mut Progress) -> Result<()> {
+        // These two would be closed a second time, by their end.
+        progress.root = None;
+        progress.empty = None;
+        file::close_all_but(self.channel)?;
+        streams::replace_null(self)
     }
 
     fn execute(&self) -> std::result::Result<(), (u32, Error)> {
         let mut progress = Progress::default();
+        let steps = &self.prepared.plan.steps.0;
+        if !steps.iter().any(|step| matches!(step, Step::Root { .. })) {
+            self.let_go(&mut progress).map_err(|error| (BEFORE, error))?;
+        }
         let mut index = 0;
-        for step in &self.prepared.plan.steps.0 {
+        for step in steps {
             self.step(step, &mut progress).map_err(|error| (index, error))?;
             index += 1;
         }
         let last = |error| (index, error);
         self.tell_executing(&mut progress).map_err(last)?;
-        signal::restore_all().map_err(last)?;
-        file::close_all_on_exec().map_err(last)?;
+        if self.prepared.joins_processes() {
+            let side = process::clone_sibling(self.prepared.pass).map_err(last)?;
+            self.take_over(side).map_err(last)?;
+            if let Some((soft, hard)) = progress.processes {
+                process::set_limit(libc::RLIMIT_NPROC, soft, hard, self.prepared.pass).map_err(last)?;
+            }
+        }
+        if let Some(terminal) = progress.session {
+            streams::session(terminal, self.prepared.pass).map_err(last)?;
+        }
         Err((index, self.become_program()))
     }
 
@@ -165,10 +236,15 @@ impl Child<'_> {
             | Step::ReadOnly { .. }
             | Step::Propagation { .. }
             | Step::Pivot {}
+            | Step::SendProc {}
             | Step::ReadOnlyRoot {} => mounts::execute(self, step, progress),
             Step::SyncPoint { point } => self.sync_point(*point),
-            Step::Session { terminal } => streams::session(self, *terminal, progress.base()),
+            Step::Session { terminal } => self.session(*terminal, progress),
             Step::TerminalSize { width, height } => sys::tty::resize(file::standard(0), *width, *height),
+            Step::Limit { resource: libc::RLIMIT_NPROC, soft, hard } if self.prepared.joins_processes() => {
+                progress.processes = Some((*soft, *hard));
+                identity::raise_limit(libc::RLIMIT_NPROC, *hard)
+            }
             Step::OwnStreams { uid, gid } => streams::own(*uid, *gid),
             Step::OomScore { .. } => Ok(()),
             Step::Seccomp { .. } => self.seccomp(progress),
@@ -193,7 +269,18 @@ impl Child<'_> {
             return Ok(());
         }
         report::tell(self.channel, Kind::AtSyncPoint, (i32::from(point), 0))?;
-        report::wait(self.channel)
+        report::wait(self.channel, 0)
+    }
+
+    fn session(&self, terminal: bool, progress: &mut Progress) -> Result<()> {
+        if terminal && self.streams.is_none() {
+            streams::make_terminal(self.channel, progress.pivoted)?;
+        }
+        if self.prepared.joins_processes() {
+            progress.session = Some(terminal);
+            return Ok(());
+        }
+        streams::session(terminal, 0)
     }
 
     fn seccomp(&self, progress: &mut Progress) -> Result<()> {
@@ -210,6 +297,8 @@ impl Child<'_> {
             return Ok(());
         }
         progress.executing = true;
+        // The filter may forbid that, too.
+        signal::restore_all()?;
         report::tell(self.channel, Kind::Executing, (0, 0))
     }
 

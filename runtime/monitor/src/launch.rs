@@ -5,6 +5,7 @@
 //!              └──────────────── Failed, or the end without Executing ──► failing ──all reaped──► gone
 //! ```
 
+mod passage;
 pub(crate) mod prepared;
 pub(crate) mod report;
 
@@ -13,11 +14,15 @@ use crate::child;
 use crate::child::Child;
 use crate::sys;
 use crate::sys::process::{Side, Vector};
+use crate::sys::socket::Rights;
 use crate::sys::{process, socket};
 use prepared::Prepared;
 use report::Report;
 use slipway_monitor::protocol::Reply;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// How many reports are read before the monitor turns to others.
+const AT_ONCE: usize = 64;
 
 /// What is to be launched, and with what.
 #[derive(Debug)]
@@ -73,16 +78,23 @@ pub(crate) enum Progress {
 #[derive(Debug)]
 pub(crate) struct Launch {
     channel: OwnedFd,
+    /// The process that was cloned; who speaks until the pid of another has come.
+    cloned: i32,
+    /// The same until it is reaped, then 0.
     first: i32,
+    /// The process that executes; 0 until it is known.
     pid: i32,
+    /// All that could fail within the plan is done.
     executing: bool,
     terminal: Option<OwnedFd>,
+    mount: Option<OwnedFd>,
 }
 
 impl Launch {
     /// Clones the child and places it.
     pub(crate) fn begin(order: &Order<'_>) -> Result<Self, Failure> {
         let (channel, theirs) = socket::pair()?;
+        socket::ask_for_senders(channel.as_fd())?;
         let joins = !order.prepared.plan.join.0.is_empty();
         let flags = if joins { 0 } else { child::clone_flags(order.prepared) };
         let mut child = Child {
@@ -109,8 +121,16 @@ impl Launch {
         let placed_by_monitor = child.placed_by_monitor;
         drop(child);
         drop(theirs);
-        let launch =
-            Self { channel, first: pid, pid: if joins { 0 } else { pid }, executing: false, terminal: None };
+        let executes = if joins { 0 } else { pid };
+        let launch = Self {
+            channel,
+            cloned: pid,
+            first: pid,
+            pid: executes,
+            executing: false,
+            terminal: None,
+            mount: None,
+        };
         if placed_by_monitor {
             launch.place(order)?;
         }
@@ -133,9 +153,14 @@ impl Launch {
         self.channel.as_fd()
     }
 
-    /// The process that executes; 0 while it is not known.
+    /// The process that executes or, while that one is not known, the one that executes the steps.
     pub(crate) fn pid(&self) -> i32 {
-        self.pid
+        if self.pid == 0 { self.first } else { self.pid }
+    }
+
+    /// The mount that the child has made for the daemon.
+    pub(crate) fn take_mount(&mut self) -> Option<OwnedFd> {
+        self.mount.take()
     }
 
     /// The master of the child's terminal, once it has come.
@@ -148,10 +173,36 @@ impl Launch {
         report::go(self.channel.as_fd())
     }
 
+    /// The next report of the process whose turn it is to speak; none when there is none yet.
+    ///
+    /// A container that may trace can take the channel from a process that has joined its pid namespace, or speak through
+    /// that process. Nothing from others is heard, and from that process nothing but its failure; a flood waits.
+    fn next(&mut self) -> sys::Result<Option<Report>> {
+        for _ in 0..AT_ONCE {
+            let rights = if self.executing { Rights::Dropped } else { Rights::Taken };
+            let Some(told) = report::read(self.channel.as_fd(), libc::MSG_DONTWAIT, rights)? else {
+                return Ok(None);
+            };
+            let speaker = if self.pid == 0 { self.cloned } else { self.pid };
+            let fits = match &told.report {
+                Report::End => return Ok(Some(Report::End)),
+                Report::Failed { .. } => true,
+                Report::Pid(_) => self.pid == 0,
+                Report::AtSyncPoint(_) | Report::Terminal(_) | Report::Mount(_) | Report::Executing => {
+                    !self.executing
+                }
+            };
+            if fits && told.sender == Some(speaker) {
+                return Ok(Some(told.report));
+            }
+        }
+        Ok(None)
+    }
+
     /// Reads what the child has told.
     pub(crate) fn progress(&mut self) -> Progress {
         loop {
-            match report::read(self.channel.as_fd(), libc::MSG_DONTWAIT) {
+            match self.next() {
                 Ok(None) => return Progress::Waiting,
                 Ok(Some(Report::Pid(pid))) => {
                     self.pid = pid;
@@ -161,6 +212,7 @@ impl Launch {
                 }
                 Ok(Some(Report::AtSyncPoint(point))) => return Progress::AtSyncPoint(point),
                 Ok(Some(Report::Terminal(master))) => self.terminal = Some(master),
+                Ok(Some(Report::Mount(mount))) => self.mount = Some(mount),
                 Ok(Some(Report::Executing)) => self.executing = true,
                 Ok(Some(Report::Failed { step, errno, call })) => {
                     return Progress::Failed(Failure { step, what: call, errno });
@@ -172,7 +224,8 @@ impl Launch {
     }
 
     fn end(&self) -> Progress {
-        if self.executing {
+        // Without its pid, the process that was to execute has never been.
+        if self.executing && self.pid != 0 {
             return Progress::Started;
         }
         let what = "the child was killed before its exec".into();
@@ -203,11 +256,12 @@ impl Launch {
     /// Kills what there is of the launch; the processes to wait for. A process whose pid has not come sees the
     /// channel's end and goes by itself.
     pub(crate) fn abort(mut self) -> Vec<i32> {
-        while let Ok(Some(report)) = report::read(self.channel.as_fd(), libc::MSG_DONTWAIT) {
+        while let Ok(Some(report)) = self.next() {
             match report {
                 Report::Pid(pid) => self.pid = pid,
-                Report::End => break,
-                _ => {}
+                // Nothing else of it is to come.
+                Report::End | Report::Failed { .. } => break,
+                Report::AtSyncPoint(_) | Report::Terminal(_) | Report::Mount(_) | Report::Executing => {}
             }
         }
         let mut pids: Vec<_> = [self.first, self.pid].into_iter().filter(|pid| *pid > 0).collect();

@@ -11,6 +11,7 @@ use crate::launch::report;
 use crate::launch::report::{Kind, Report};
 use crate::setup::Pod;
 use crate::sys::process::Side;
+use crate::sys::socket::Rights;
 use crate::sys::{Error, Result, file, process, socket};
 use slipway_monitor::protocol::{IdRange, Parameter, Reply};
 use slipway_monitor::wire::List;
@@ -80,13 +81,13 @@ pub(crate) fn make(pod: &Pod, order: &Order) -> std::result::Result<Vec<OwnedFd>
 /// The child's life; it neither allocates nor parses.
 fn run(proc: BorrowedFd<'_>, channel: BorrowedFd<'_>, order: (&Order, &[CString])) -> ! {
     if let Err(error) = live(proc, channel, order) {
-        let _ = report::tell_failure(channel, BEFORE, error);
+        let _ = report::tell_failure(report::Way { channel, pass: 0 }, BEFORE, error);
     }
     process::exit_now(0)
 }
 
 fn live(proc: BorrowedFd<'_>, channel: BorrowedFd<'_>, (order, names): (&Order, &[CString])) -> Result<()> {
-    report::wait(channel)?;
+    report::wait(channel, 0)?;
     if order.kinds & USER != 0 {
         become_root()?;
     }
@@ -104,7 +105,7 @@ fn live(proc: BorrowedFd<'_>, channel: BorrowedFd<'_>, (order, names): (&Order, 
         sysctl(proc, name, parameter.value.as_bytes())?;
     }
     report::tell(channel, Kind::Executing, (0, 0))?;
-    report::wait(channel)
+    report::wait(channel, 0)
 }
 
 fn supervise(
@@ -120,7 +121,7 @@ fn supervise(
     }
     socket::limit_wait(channel, SECONDS).map_err(system)?;
     report::go(channel).map_err(system)?;
-    match report::read(channel, 0).map_err(system)? {
+    match report::read(channel, 0, Rights::Dropped).map_err(system)?.map(|told| told.report) {
         Some(Report::Executing) => {}
         Some(Report::Failed { errno, call, .. }) => return Err(failed(&call, errno)),
         None => return Err(failed("make namespaces", libc::ETIMEDOUT)),

@@ -5,6 +5,10 @@
 //! its index. Descriptors are numbered by their place in the batch that was sent with the plan. Paths that begin a
 //! mount are relative to the container's root and resolved with `openat2(2)` and `RESOLVE_IN_ROOT`, so that a link in
 //! an image never leads outside.
+//!
+//! After [`Step::Pivot`], or from the first step of a plan without a root, a child has no descriptor but its report
+//! channel and its three streams: steps that need others come before. A plan that joins a pid namespace, where others
+//! may look on, is executed by a process outside of it; only the one that begins the session and executes is inside.
 
 use crate::wire;
 use crate::wire::List;
@@ -135,7 +139,7 @@ wire! {
             /// Below the root.
             target: CString
         },
-        /// Hide a path: a directory by an empty read-only tmpfs, anything else by `file` (a clone of /dev/null). An
+        /// Hide a path: a directory by an empty tmpfs, anything else by `file` (a clone of /dev/null), both read-only. An
         /// absent path is nothing to hide.
         Mask = 8 {
             /// Below the root.
@@ -189,7 +193,8 @@ wire! {
             /// From -1000 to 1000.
             value: i32
         },
-        /// Begin a session; with a terminal, make standard input the controlling one.
+        /// Begin a session; with a terminal, make one for the three streams and its slave the controlling one. In a plan
+        /// that joins a pid namespace the session begins right before exec, whatever the step's place.
         Session = 18 {
             /// Whether standard input is a terminal.
             terminal: bool
@@ -257,5 +262,8 @@ wire! {
             /// `SECCOMP_FILTER_FLAG_*`.
             flags: u32
         },
+        /// Make a proc of the child's pid namespace and send it to the daemon, detached, with the answer to the start.
+        /// From version 2 of the protocol on.
+        SendProc = 30 {},
     }
 }

@@ -19,7 +19,10 @@ use crate::wire;
 use crate::wire::List;
 
 /// The version that this library speaks; a daemon accepts it and the one before.
-pub const VERSION: u16 = 1;
+///
+/// Version 2 brought [`Request::Keep`], the steps [`TerminalSize`](crate::plan::Step::TerminalSize) and
+/// [`SendProc`](crate::plan::Step::SendProc), and plans that are executed outside of the pid namespace that they join.
+pub const VERSION: u16 = 2;
 /// Descriptors in one packet (the kernel's `SCM_MAX_FD` is 253).
 pub const BATCH: usize = 128;
 /// Descriptors that may wait for one request: the plan's, of which each mount is one, and what comes with them.
@@ -270,7 +273,8 @@ wire! {
         },
         /// Done; descriptors of `Namespaces` come along.
         Done = 2 {},
-        /// The process runs (its exec has succeeded); a terminal's master comes along in a session.
+        /// The process runs (its exec has succeeded). The master of a session's terminal comes along, and to a start the
+        /// mount of a plan's `SendProc`.
         Started = 3 {
             /// In the daemon's pid namespace.
             pid: i32,
@@ -283,7 +287,7 @@ wire! {
             container: String,
             /// One bit of [`crate::plan::sync_point`].
             point: u8,
-            /// The child.
+            /// The child; where the plan joins a pid namespace, not yet the process that will execute.
             pid: i32
         },
         /// A container or a session's process has ended. Attached clients are told after the last output.

@@ -5,6 +5,7 @@ use crate::container::Failing;
 use crate::launch::prepared::Prepared;
 use crate::launch::{Launch, Order, Progress};
 use crate::server::{Server, boot_time, real_time};
+use crate::stdio;
 use crate::sys::{process, tty};
 use slipway_monitor::protocol::{Exit, Reply};
 use std::os::fd::{AsFd, OwnedFd};
@@ -145,6 +146,11 @@ impl Server {
             return Err(refused("descriptors of the plan or of the streams are missing".into()));
         }
         let ends = descriptors.split_off(descriptors.len() - streams);
+        for end in &ends {
+            if !stdio::is_stream(end.as_fd()).unwrap_or(false) {
+                return Err(refused("standard streams are pipes or null devices".into()));
+            }
+        }
         let memfd = descriptors.remove(0);
         let prepared = Prepared::read(memfd.as_fd(), descriptors.len(), terminal).map_err(refused)?;
         let order = Order {

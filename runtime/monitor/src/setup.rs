@@ -27,7 +27,7 @@ pub(crate) fn begin() -> Result<Process> {
     // The kernel has named it by the descriptor that it was executed from.
     process::set_name(c"slipway-monitor")?;
     // EPERM: it leads the process group by which the daemon knows it.
-    let _ = process::setsid();
+    let _ = process::setsid(0);
     enter_cgroup()?;
     let listener = file::duplicate(file::standard(0))?;
     file::set_nonblocking(listener.as_fd())?;

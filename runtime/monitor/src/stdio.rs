@@ -9,6 +9,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Standard input, output and error for a child.
 pub(crate) type Ends = [OwnedFd; 3];
 
+/// The device number of /dev/null.
+pub(crate) const NULL_DEVICE: u64 = libc::makedev(1, 3);
+
+/// Whether a client's descriptor can be a process's standard stream: a path through it leads nowhere.
+pub(crate) fn is_stream(file: BorrowedFd<'_>) -> Result<bool> {
+    let stat = file::fstat(file)?;
+    Ok(stat.is(libc::S_IFIFO) || stat.is(libc::S_IFCHR) && stat.device == NULL_DEVICE)
+}
+
 /// One stream that the container writes.
 #[derive(Debug)]
 pub(crate) struct Output {

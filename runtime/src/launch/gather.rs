@@ -10,7 +10,7 @@ use crate::rootfs::links::follow;
 use crate::rootfs::users::Identity;
 use crate::rootfs::{overlay, users};
 use crate::runtime::Shared;
-use crate::sandbox::{KEPT, host_name};
+use crate::sandbox::{KEPT, PROC, host_name};
 use crate::{
     ContainerPid, ContainerRequest, Error, IpcMode, PidMode, Result, Seccomp, TerminalSize, namespace,
     seccomp, spec,
@@ -86,8 +86,9 @@ pub(super) fn container(
     let record = pod.record();
     let Found { root, identity } = found;
     let mut descriptors = Descriptors::default();
-    let mounts =
-        mounts::gather(&mounts::Place { pod, container, cgroup, root: root.as_fd() }, &mut descriptors)?;
+    let shared_proc = shared_proc(shared, pod, request)?;
+    let place = mounts::Place { pod, container, cgroup, root: root.as_fd(), shared_proc };
+    let mounts = mounts::gather(&place, &mut descriptors)?;
     let process = process_of(request)?;
     let cwd = follow(root.as_fd(), process.cwd(), &places::of(&mounts))?;
     let root = descriptors.add(root)?;
@@ -158,6 +159,33 @@ fn process_ids(
     };
     let descriptor = descriptors.add(namespace::open(&path)?)?;
     Ok(Some(Join { descriptor, kind: bits(libc::CLONE_NEWPID) }))
+}
+
+/// A proc of the pid namespace that a container joins, as a detached mount: its own child is in that namespace only once
+/// it can't mount any more. None where the container's is new, and in a pod of a monitor that does not know the step by
+/// which it is made: that one mounts it from inside.
+fn shared_proc(shared: &Shared, pod: &Pod, request: &ContainerRequest) -> Result<Option<OwnedFd>> {
+    match &request.pid {
+        ContainerPid::OfPod if pod.record().config.pid == PidMode::Pod => {
+            let kept = pod.state.join(PROC);
+            namespace::exists(&kept).then(|| open_proc(&kept)).transpose()
+        }
+        ContainerPid::Target(id) => {
+            let pid = shared.container(id)?.pid("share the processes of")?;
+            namespace::proc_of(id.as_str(), pid).map(Some)
+        }
+        ContainerPid::OfPod | ContainerPid::Own => Ok(None),
+    }
+}
+
+/// A clone of a proc that is kept at a path; a directory from which it was unmounted is not mistaken for it.
+fn open_proc(kept: &Path) -> Result<OwnedFd> {
+    let failed = |source| Error::Io { action: "use the pod's proc at", path: kept.into(), source };
+    let mount = binds::open(kept, BindOptions::plain())?.mount;
+    if namespace::is_proc(mount.as_fd()).map_err(failed)? {
+        return Ok(mount);
+    }
+    Err(failed(std::io::Error::other("it has been unmounted: make the pod anew")))
 }
 
 /// What every process of a container has in common.

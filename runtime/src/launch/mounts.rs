@@ -7,9 +7,10 @@ use crate::cgroup::ContainerCgroup;
 use crate::plan::{PreparedMount, Source, filesystem};
 use crate::pod::{Container, Pod};
 use crate::rootfs::binds::{self, BindOptions};
+use crate::sys::mount::{MountChange, change_mount};
 use crate::{Error, Result};
 use oci_spec::runtime::{Mount, Spec};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// What a container's mounts depend on.
@@ -19,12 +20,17 @@ pub(super) struct Place<'a> {
     pub(super) cgroup: &'a ContainerCgroup,
     /// Its root, mounted.
     pub(super) root: BorrowedFd<'a>,
+    /// A proc of the pid namespace that it joins, detached.
+    pub(super) shared_proc: Option<OwnedFd>,
 }
 
 /// Opens all mounts of a container, in the order in which they are made.
 pub(super) fn gather(place: &Place<'_>, descriptors: &mut Descriptors) -> Result<Vec<PreparedMount>> {
     let record = place.pod.record();
     let mut mounts = prepare_mounts(&place.container.record.request.spec, place.cgroup, descriptors)?;
+    if let Some(proc) = &place.shared_proc {
+        bind_shared_proc(&mut mounts, proc, descriptors)?;
+    }
     if record.config.userns.is_some() && record.netns.is_none() {
         bind_host_sysfs(&mut mounts, descriptors)?;
     }
@@ -97,6 +103,38 @@ fn cgroup_mounts(
         let descriptor = descriptors.add(bind.mount)?;
         let source = Source::Detached { descriptor, is_directory: true };
         prepared.push(PreparedMount::new(destination.join(name), source));
+    }
+    Ok(())
+}
+
+/// Puts a proc of the joined pid namespace in the place of each that the specification mounts.
+fn bind_shared_proc(
+    mounts: &mut [PreparedMount],
+    proc: &OwnedFd,
+    descriptors: &mut Descriptors,
+) -> Result<()> {
+    let mut left = Some(proc);
+    for mount in mounts {
+        let Source::New { kind, attributes, parameters } = &mount.source else { continue };
+        if kind != "proc" {
+            continue;
+        }
+        let at = mount.destination.display();
+        if let Some((key, _)) = parameters.first() {
+            return Err(Error::Unsupported(format!("mount {at}: option {key} of a proc that others share")));
+        }
+        let Some(proc) = left.take() else {
+            return Err(Error::Unsupported(format!(
+                "mount {at}: a second proc of processes that are shared"
+            )));
+        };
+        let change = MountChange { set: *attributes, ..MountChange::default() };
+        change_mount(proc.as_fd(), change)
+            .map_err(|source| Error::Kernel { call: "mount_setattr of a shared proc".into(), source })?;
+        let copy = proc.try_clone();
+        let copy = copy.map_err(|source| Error::Kernel { call: "duplicate a descriptor".into(), source })?;
+        let descriptor = descriptors.add(copy)?;
+        mount.source = Source::Detached { descriptor, is_directory: true };
     }
     Ok(())
 }

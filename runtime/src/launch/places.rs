@@ -43,7 +43,9 @@ fn check(mount: &PreparedMount, descriptors: &Descriptors) -> Result<()> {
     } else {
         format!(", where the image's {path} leads")
     };
-    let guarded = matches!(&mount.source, Source::New { kind, .. } if kind == "proc" || kind == "sysfs");
+    let guarded = matches!(&mount.source, Source::New { kind, .. } if kind == "proc" || kind == "sysfs")
+        // They may come as detached mounts, too.
+        || [PROC, "/sys"].iter().any(|kernels| mount.destination == Path::new(kernels));
     if guarded && mount.place != mount.destination {
         // What is hidden below it would be hidden somewhere else.
         return Err(Error::Invalid(format!("the image's {path} is a link to {place}: make it a directory")));

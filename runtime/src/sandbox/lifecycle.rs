@@ -31,6 +31,9 @@ pub(crate) const KEPT: [(&str, i32); 4] = [
     ("net", libc::CLONE_NEWNET),
 ];
 
+/// The name under which the proc of a pod's shared pid namespace is kept.
+pub(crate) const PROC: &str = "proc";
+
 pub(crate) fn bits(flags: i32) -> u64 {
     u64::from(flags.cast_unsigned())
 }
@@ -235,7 +238,7 @@ impl Shared {
         for (name, _) in KEPT {
             outcome = outcome.and(namespace::unmount_all(&pod.state.join(name)));
         }
-        for name in ["pid", "shm"] {
+        for name in ["pid", "shm", PROC] {
             outcome = outcome.and(namespace::unmount_all(&pod.state.join(name)));
         }
         if let Some(cgroup) = &record.cgroup {

@@ -49,3 +49,10 @@ pub(crate) fn unshare_mounts() -> io::Result<()> {
     let answer = unsafe { libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Gives the calling thread a root and a working directory of its own, as `setns(2)` into a mount namespace wants it.
+pub(crate) fn unshare_root() -> io::Result<()> {
+    // SAFETY: CLONE_FS concerns the calling thread's root, working directory and umask alone.
+    let answer = unsafe { libc::unshare(libc::CLONE_FS) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

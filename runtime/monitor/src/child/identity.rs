@@ -14,7 +14,7 @@ const CAPABILITIES: u64 = 64;
 pub(super) fn execute(step: &Step) -> Result<()> {
     match step {
         Step::Hostname { name } => process::sethostname(name),
-        Step::Limit { resource, soft, hard } => process::set_limit(*resource, *soft, *hard),
+        Step::Limit { resource, soft, hard } => process::set_limit(*resource, *soft, *hard, 0),
         Step::Umask { mask } => {
             file::umask(*mask);
             Ok(())
@@ -24,24 +24,32 @@ pub(super) fn execute(step: &Step) -> Result<()> {
             process::prctl(libc::PR_SET_KEEPCAPS, 1, 0)?;
             process::setgroups(&groups.0)?;
             process::set_gid(*gid)?;
-            process::set_uid(*uid)
+            process::set_uid(*uid)?;
+            stay_opaque()
         }
         Step::Capabilities { effective, permitted, inheritable, ambient } => {
             let sets =
                 CapabilitySets { effective: *effective, permitted: *permitted, inheritable: *inheritable };
             process::capset(sets)?;
-            set_ambient(*ambient)
+            set_ambient(*ambient)?;
+            stay_opaque()
         }
         Step::NoNewPrivileges {} => process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0),
         _ => Err(Error { call: "identity step", errno: libc::ENOSYS }),
     }
 }
 
+/// Lets nobody read the memory or take the descriptors of this process by having the same ids alone
+/// (`PR_SET_DUMPABLE`). Each change of credentials sets this to `/proc/sys/fs/suid_dumpable`, so that it is repeated.
+pub(crate) fn stay_opaque() -> Result<()> {
+    process::prctl(libc::PR_SET_DUMPABLE, 0, 0)
+}
+
 /// Raises a hard limit, where that is still allowed: root of a user namespace may only lower it. The step itself comes
 /// later, so that a low limit does not hinder the steps before it.
 pub(super) fn raise_limit(resource: u32, hard: u64) -> Result<()> {
     let (soft, current) = process::limit(resource)?;
-    if hard > current { process::set_limit(resource, soft, hard) } else { Ok(()) }
+    if hard > current { process::set_limit(resource, soft, hard, 0) } else { Ok(()) }
 }
 
 /// Becomes root of the user namespace that was just joined.

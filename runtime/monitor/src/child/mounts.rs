@@ -2,13 +2,16 @@
 
 use super::paths::place;
 use super::{Child, Progress};
+use crate::launch::report;
+use crate::launch::report::Kind;
+use crate::stdio::NULL_DEVICE;
 use crate::sys::mount::Change;
 use crate::sys::{Error, Result, file, mount};
 use slipway_monitor::plan::{MOUNTED_IN_PROC, Parameter, Step};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-const NULL_DEVICE: u64 = libc::makedev(1, 3);
+const READ_ONLY: Change = Change { set: libc::MOUNT_ATTR_RDONLY, propagation: 0, recursive: false };
 const PRIVATE: Change = Change { set: 0, propagation: libc::MS_PRIVATE, recursive: true };
 
 /// Executes one step of this module.
@@ -40,10 +43,20 @@ pub(super) fn execute(child: &Child<'_>, step: &Step, progress: &mut Progress) -
             let change = Change { set: 0, propagation: flags & !libc::MS_REC, recursive };
             mount::set_attributes(root(progress)?, change)
         }
-        Step::Pivot {} => pivot(root(progress)?),
+        Step::Pivot {} => {
+            pivot(root(progress)?)?;
+            child.let_go(progress)?;
+            progress.pivoted = true;
+            Ok(())
+        }
         Step::ReadOnlyRoot {} => {
-            let change = Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
-            mount::set_attributes(root(progress)?, change)
+            let root = file::openat(file::here(), c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+            mount::set_attributes(root.as_fd(), READ_ONLY)
+        }
+        Step::SendProc {} => {
+            let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+            let proc = make(c"proc", attributes, &[])?;
+            report::tell_right(child.channel, Kind::Mount, proc.as_fd())
         }
         _ => Err(Error { call: "mount step", errno: libc::ENOSYS }),
     }
@@ -108,9 +121,10 @@ fn mask(target: BorrowedFd<'_>, null: BorrowedFd<'_>, progress: &mut Progress) -
     Ok(())
 }
 
-/// Hides a file below /dev/null. The descriptor may be a detached mount, which this namespace can clone only once it is
-/// attached in it, so that the first use attaches it as it is; a file of another namespace can be neither cloned nor
-/// attached, and the container's own /dev/null does, if it is one.
+/// Hides a file below /dev/null, by a mount through which its mode, owner and times can't be changed: the inode may be the
+/// host's. The descriptor may be a detached mount, which this namespace can clone only once it is attached in it, so that
+/// the first use attaches it as it is; a file of another namespace can be neither cloned nor attached, and the container's
+/// own /dev/null does, if it is one.
 fn mask_file(target: BorrowedFd<'_>, null: BorrowedFd<'_>, progress: &Progress) -> Result<()> {
     if let Ok(clone) = mount::clone_tree(null, false) {
         return mount::attach(clone.as_fd(), target);
@@ -129,8 +143,7 @@ fn mask_file(target: BorrowedFd<'_>, null: BorrowedFd<'_>, progress: &Progress) 
 /// Mounts a read-only copy of what is at a place over it.
 fn read_only(target: BorrowedFd<'_>) -> Result<()> {
     let copy = mount::clone_tree(target, true)?;
-    let change = Change { set: libc::MOUNT_ATTR_RDONLY, propagation: 0, recursive: true };
-    mount::set_attributes(copy.as_fd(), change)?;
+    mount::set_attributes(copy.as_fd(), Change { recursive: true, ..READ_ONLY })?;
     mount::attach(copy.as_fd(), target)
 }
 

@@ -1,6 +1,7 @@
 //! A plan, read from its memfd, decoded and checked: what a child can rely on.
 
-use crate::sys::file;
+use super::passage;
+use crate::sys::{file, process};
 use slipway_monitor::plan::{Plan, Step};
 use slipway_monitor::wire::Wire;
 use std::os::fd::BorrowedFd;
@@ -9,6 +10,8 @@ use std::os::fd::BorrowedFd;
 const LONGEST: i64 = 16 << 20;
 /// Seals without which the daemon could change a plan after it was checked.
 const SEALS: i32 = libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
+/// The kind of a pid namespace.
+const PROCESSES: u64 = libc::CLONE_NEWPID.cast_unsigned() as u64;
 /// Bytes of a `struct sock_filter`.
 const INSTRUCTION: usize = 8;
 
@@ -28,6 +31,8 @@ pub(crate) struct Prepared {
     pub(crate) plan: Plan,
     /// The filters of its seccomp steps, in order.
     pub(crate) filters: Vec<Vec<libc::sock_filter>>,
+    /// The word with which the calls before exec go past them, see [`super::passage`]; 0 where they need none.
+    pub(crate) pass: u64,
 }
 
 impl Prepared {
@@ -66,19 +71,102 @@ impl Prepared {
         if terminal != has_terminal {
             return Err("the request and the plan's session step differ about a terminal".into());
         }
-        let mut filters = Vec::new();
-        for step in &plan.steps.0 {
+        check_order(&plan)?;
+        let mut prepared = Self { plan, filters: Vec::new(), pass: 0 };
+        let joins = prepared.joins(PROCESSES);
+        if joins {
+            check_outside(&prepared.plan)?;
+            prepared.pass = process::random().map_err(|error| error.to_string())?;
+        }
+        for step in &prepared.plan.steps.0 {
             if let Step::Seccomp { program } = step {
-                filters.push(filter(program)?);
+                let filter = filter(program)?;
+                prepared.filters.push(if joins { passage::open(filter, prepared.pass) } else { filter });
             }
         }
-        Ok(Self { plan, filters })
+        Ok(prepared)
     }
 
     /// Whether the child runs in a user namespace that is not the monitor's.
     pub(crate) fn joins_user_namespace(&self) -> bool {
-        let user = u64::from(libc::CLONE_NEWUSER.cast_unsigned());
-        self.plan.join.0.iter().any(|join| join.kind == user)
+        self.joins(u64::from(libc::CLONE_NEWUSER.cast_unsigned()))
+    }
+
+    /// Whether the process that executes is in a pid namespace that others may be in already.
+    pub(crate) fn joins_processes(&self) -> bool {
+        self.joins(PROCESSES)
+    }
+
+    fn joins(&self, kind: u64) -> bool {
+        self.plan.join.0.iter().any(|join| join.kind == kind)
+    }
+}
+
+/// After the change of root, or without one, the child has no descriptor but its channel and its streams.
+fn check_order(plan: &Plan) -> Result<(), String> {
+    let steps = &plan.steps.0;
+    let has_root = steps.iter().any(|step| matches!(step, Step::Root { .. }));
+    let pivot = steps.iter().position(|step| matches!(step, Step::Pivot {}));
+    let first = match (has_root, pivot) {
+        (true, Some(pivot)) => pivot + 1,
+        (true, None) => return Err("the plan attaches a root and does not change to it".into()),
+        (false, _) => 0,
+    };
+    match steps.iter().skip(first).position(needs_descriptors) {
+        Some(at) => Err(format!("step {} of the plan comes too late: after the change of root", first + at)),
+        None => Ok(()),
+    }
+}
+
+fn needs_descriptors(step: &Step) -> bool {
+    match step {
+        Step::Root { .. }
+        | Step::MakeDirectory { .. }
+        | Step::MakeFile { .. }
+        | Step::MakeLink { .. }
+        | Step::MakeDevice { .. }
+        | Step::Mount { .. }
+        | Step::Attach { .. }
+        | Step::Mask { .. }
+        | Step::ReadOnly { .. }
+        | Step::Sysctl { .. }
+        | Step::Propagation { .. }
+        | Step::Pivot {}
+        | Step::SendProc {} => true,
+        Step::Hostname { .. }
+        | Step::SyncPoint { .. }
+        | Step::ReadOnlyRoot {}
+        | Step::Limit { .. }
+        | Step::OomScore { .. }
+        | Step::Session { .. }
+        | Step::Umask { .. }
+        | Step::WorkingDirectory { .. }
+        | Step::Bounding { .. }
+        | Step::Identity { .. }
+        | Step::Capabilities { .. }
+        | Step::NoNewPrivileges {}
+        | Step::Seccomp { .. }
+        | Step::SeccompFlags { .. }
+        | Step::OwnStreams { .. }
+        | Step::TerminalSize { .. }
+        | Step::Loopback {} => false,
+    }
+}
+
+/// The steps of a plan that joins a pid namespace are executed outside of it, where a proc would show the wrong processes.
+fn check_outside(plan: &Plan) -> Result<(), String> {
+    if plan.clone_flags & PROCESSES != 0 {
+        return Err("the plan makes a pid namespace and joins another".into());
+    }
+    let makes_proc = |step: &Step| match step {
+        Step::Mount { kind, .. } => kind.as_c_str() == c"proc",
+        step => matches!(step, Step::SendProc {}),
+    };
+    match plan.steps.0.iter().position(makes_proc) {
+        Some(at) => {
+            Err(format!("step {at} of the plan makes a proc outside of the pid namespace that it joins"))
+        }
+        None => Ok(()),
     }
 }
 
@@ -124,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_descriptor_that_did_not_come_is_refused() {
-        let root = || plan(vec![Step::Root { descriptor: 1 }]);
+        let root = || plan(vec![Step::Root { descriptor: 1 }, Step::Pivot {}]);
         assert!(Prepared::check(root(), 1, false).is_err());
         assert!(Prepared::check(root(), 2, false).is_ok());
     }
@@ -132,6 +220,37 @@ mod tests {
     #[test]
     fn a_torn_filter_is_refused() {
         assert!(Prepared::check(plan(vec![Step::Seccomp { program: vec![0; 9] }]), 0, false).is_err());
+    }
+
+    #[test]
+    fn a_step_that_needs_a_descriptor_comes_before_the_change_of_root() {
+        let directory = || Step::MakeDirectory { path: c"x".into(), mode: 0o755 };
+        let root = || Step::Root { descriptor: 0 };
+        for (steps, fits) in [
+            (vec![root(), directory(), Step::Pivot {}], true),
+            (vec![root(), Step::Pivot {}, directory()], false),
+            (vec![root(), directory()], false),
+            (vec![directory()], false),
+            (vec![Step::Session { terminal: false }], true),
+        ] {
+            assert_eq!(Prepared::check(plan(steps), 1, false).is_ok(), fits);
+        }
+    }
+
+    #[test]
+    fn a_proc_is_not_made_outside_of_the_pid_namespace_that_is_joined() {
+        let kind = u64::from(libc::CLONE_NEWPID.cast_unsigned());
+        let proc = || Step::Mount {
+            kind: c"proc".into(),
+            target: c"proc".into(),
+            attributes: 0,
+            parameters: List::default(),
+        };
+        let steps = || vec![Step::Root { descriptor: 0 }, proc(), Step::Pivot {}];
+        assert!(Prepared::check(plan(steps()), 1, false).is_ok());
+        let mut joining = plan(steps());
+        joining.join = List(vec![slipway_monitor::plan::Join { descriptor: 0, kind }]);
+        assert!(Prepared::check(joining, 1, false).is_err());
     }
 
     #[test]

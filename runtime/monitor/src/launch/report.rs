@@ -5,6 +5,7 @@
 //! ```
 
 use crate::sys::socket;
+use crate::sys::socket::Rights;
 use crate::sys::{Error, Result};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -25,6 +26,8 @@ pub(crate) enum Kind {
     Executing = 4,
     /// A step failed: its index, the error's number and the call's name.
     Failed = 5,
+    /// A detached mount for the daemon comes along.
+    Mount = 6,
 }
 
 /// A report as the monitor reads it.
@@ -33,6 +36,7 @@ pub(crate) enum Report {
     Pid(i32),
     AtSyncPoint(u8),
     Terminal(OwnedFd),
+    Mount(OwnedFd),
     Executing,
     Failed {
         step: u32,
@@ -45,21 +49,33 @@ pub(crate) enum Report {
 
 /// Sends a report; the child's side, which allocates nothing.
 pub(crate) fn tell(channel: BorrowedFd<'_>, kind: Kind, numbers: (i32, i32)) -> Result<()> {
-    packet(channel, kind, numbers, ("", &[]))
+    packet(Way { channel, pass: 0 }, kind, numbers, ("", &[]))
 }
 
-/// Sends the master of a terminal.
-pub(crate) fn tell_terminal(channel: BorrowedFd<'_>, master: BorrowedFd<'_>) -> Result<()> {
-    packet(channel, Kind::Terminal, (0, 0), ("", &[master]))
+/// Sends the pid of the process that will execute, which takes over from here.
+pub(crate) fn tell_pid(way: Way<'_>, pid: i32) -> Result<()> {
+    packet(way, Kind::Pid, (pid, 0), ("", &[]))
+}
+
+/// Sends the master of a terminal or a mount.
+pub(crate) fn tell_right(channel: BorrowedFd<'_>, kind: Kind, right: BorrowedFd<'_>) -> Result<()> {
+    packet(Way { channel, pass: 0 }, kind, (0, 0), ("", &[right]))
 }
 
 /// Sends the failure of a step.
-pub(crate) fn tell_failure(channel: BorrowedFd<'_>, step: u32, error: Error) -> Result<()> {
-    packet(channel, Kind::Failed, (step.cast_signed(), error.errno), (error.call, &[]))
+pub(crate) fn tell_failure(way: Way<'_>, step: u32, error: Error) -> Result<()> {
+    packet(way, Kind::Failed, (step.cast_signed(), error.errno), (error.call, &[]))
+}
+
+/// The channel, and the word with which a report goes past the container's filter (see [`super::passage`]); 0 is none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way<'a> {
+    pub(crate) channel: BorrowedFd<'a>,
+    pub(crate) pass: u64,
 }
 
 fn packet(
-    channel: BorrowedFd<'_>,
+    way: Way<'_>,
     kind: Kind,
     (first, second): (i32, i32),
     (call, rights): (&str, &[BorrowedFd<'_>]),
@@ -71,13 +87,13 @@ fn packet(
         *place = byte;
         length += 1;
     }
-    socket::send(channel, bytes.get(..length).unwrap_or(&bytes), rights, 0)
+    socket::send_past(way.channel, (bytes.get(..length).unwrap_or(&bytes), rights), 0, way.pass)
 }
 
 /// Waits for the monitor's word to go on; its end ends the child.
-pub(crate) fn wait(channel: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn wait(channel: BorrowedFd<'_>, pass: u64) -> Result<()> {
     let mut word = [0_u8; 1];
-    match crate::sys::file::read(channel, &mut word)? {
+    match socket::receive_past(channel, &mut word, pass)? {
         0 => Err(Error { call: "wait for the monitor", errno: libc::EPIPE }),
         _ => Ok(()),
     }
@@ -88,21 +104,38 @@ pub(crate) fn go(channel: BorrowedFd<'_>) -> Result<()> {
     socket::send(channel, &[1], &[], 0)
 }
 
+/// A report and, where the channel says so, the process that sent it.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) report: Report,
+    pub(crate) sender: Option<i32>,
+}
+
 /// Reads a report; none when there is none yet.
-pub(crate) fn read(channel: BorrowedFd<'_>, flags: i32) -> Result<Option<Report>> {
+pub(crate) fn read(channel: BorrowedFd<'_>, flags: i32, rights: Rights) -> Result<Option<Told>> {
     let mut buffer = [0_u8; LENGTH];
-    let mut packet = match socket::receive(channel, &mut buffer, flags) {
+    let mut packet = match socket::receive_with(channel, &mut buffer, flags, rights) {
         Ok(packet) => packet,
         Err(error) if error.errno == libc::EAGAIN => return Ok(None),
-        Err(error) if error.errno == libc::ECONNRESET => return Ok(Some(Report::End)),
+        Err(error) if error.errno == libc::ECONNRESET => {
+            return Ok(Some(Told { report: Report::End, sender: None }));
+        }
         Err(error) => return Err(error),
     };
     let bytes = buffer.get(..packet.length).unwrap_or_default();
-    Ok(Some(parse(bytes, packet.descriptors.pop())))
+    let report = match (bytes, packet.sender) {
+        // A packet of nothing is not the end.
+        ([], Some(_)) => broken(),
+        (bytes, _) => parse(bytes, packet.descriptors.pop()),
+    };
+    Ok(Some(Told { report, sender: packet.sender }))
+}
+
+fn broken() -> Report {
+    Report::Failed { step: u32::MAX, errno: libc::EPROTO, call: "child's report".into() }
 }
 
 fn parse(bytes: &[u8], right: Option<OwnedFd>) -> Report {
-    let broken = || Report::Failed { step: u32::MAX, errno: libc::EPROTO, call: "child's report".into() };
     let Some((kind, rest)) = bytes.split_first() else { return Report::End };
     let Some((first, rest)) = rest.split_first_chunk() else { return broken() };
     let Some((second, call)) = rest.split_first_chunk() else { return broken() };
@@ -112,6 +145,7 @@ fn parse(bytes: &[u8], right: Option<OwnedFd>) -> Report {
         (2, _) => Report::AtSyncPoint(u8::try_from(first).unwrap_or(0)),
         (3, Some(master)) => Report::Terminal(master),
         (4, _) => Report::Executing,
+        (6, Some(mount)) => Report::Mount(mount),
         (5, _) => Report::Failed {
             step: first.cast_unsigned(),
             errno: second,
@@ -129,13 +163,15 @@ mod tests {
     #[test]
     fn a_failure_names_its_step_and_its_call() -> Result<()> {
         let (child, monitor) = socket::pair()?;
-        tell_failure(child.as_fd(), 7, Error { call: "move_mount", errno: libc::EBUSY })?;
+        let way = Way { channel: child.as_fd(), pass: 0 };
+        tell_failure(way, 7, Error { call: "move_mount", errno: libc::EBUSY })?;
         drop(child);
-        let told = read(monitor.as_fd(), 0)?;
+        let told = read(monitor.as_fd(), 0, Rights::Taken)?.map(|told| told.report);
         assert!(
             matches!(&told, Some(Report::Failed { step: 7, errno: libc::EBUSY, call }) if call == "move_mount")
         );
-        assert!(matches!(read(monitor.as_fd(), 0)?, Some(Report::End)));
+        let told = read(monitor.as_fd(), 0, Rights::Taken)?.map(|told| told.report);
+        assert!(matches!(told, Some(Report::End)));
         Ok(())
     }
 }

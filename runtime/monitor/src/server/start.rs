@@ -96,6 +96,7 @@ impl Server {
     pub(crate) fn advance(&mut self, id: &str, progress: Progress) {
         let Some(container) = self.containers.get_mut(id) else { return };
         let Phase::Launching { launch, paused } = &mut container.phase else { return };
+        let mut mount = None;
         let reply = match progress {
             Progress::Waiting => return,
             Progress::AtSyncPoint(point) => {
@@ -110,18 +111,19 @@ impl Server {
                 {
                     crate::complain(&format!("container {id}: take its terminal: {error}"));
                 }
+                mount = launch.take_mount();
                 container.phase = Phase::Running;
                 Reply::Started { pid: container.pid, started_at: container.started_at }
             }
             Progress::Failed(failure) => return self.fail(id, failure.reply()),
         };
         let requester = container.requester;
-        self.answer(requester, &reply);
+        self.answer(requester, &reply, mount);
     }
 
-    fn answer(&mut self, requester: u64, reply: &Reply) {
+    fn answer(&mut self, requester: u64, reply: &Reply, right: Option<OwnedFd>) {
         if let Some(connection) = self.connections.get_mut(&requester) {
-            connection.send(reply, Vec::new());
+            connection.send(reply, right.into_iter().collect());
         }
     }
 
@@ -153,7 +155,7 @@ impl Server {
             if let Some(pod) = &self.pod {
                 pod.remove(&slipway_monitor::exit_file::stop_name(id));
             }
-            self.answer(container.requester, &reply);
+            self.answer(container.requester, &reply, None);
         }
     }
 

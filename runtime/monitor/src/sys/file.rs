@@ -257,6 +257,25 @@ pub(crate) fn umask(mask: u32) {
     unsafe { libc::umask(mask) };
 }
 
+/// Closes every descriptor from 3 on but one (`close_range(2)`, Linux 5.9). For a child that is about to drop what it
+/// knows of them: no [`OwnedFd`] of a closed one may be used or dropped afterwards.
+pub(crate) fn close_all_but(kept: BorrowedFd<'_>) -> Result<()> {
+    let kept = kept.as_raw_fd().cast_unsigned();
+    for (first, last) in [(3, kept.wrapping_sub(1)), (kept.saturating_add(1), u32::MAX)] {
+        if first <= last {
+            // SAFETY: the caller, a child, has no use for these descriptors any more, which its docs demand.
+            done("close_range", unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) })?;
+        }
+    }
+    Ok(())
+}
+
+/// Clears `O_NONBLOCK` and every other flag of an open description that may be changed.
+pub(crate) fn clear_flags(file: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes plain numbers; the descriptor is borrowed for the call.
+    done("fcntl", unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) })
+}
+
 /// Marks every descriptor from 3 on close-on-exec (`close_range(2)`).
 pub(crate) fn close_all_on_exec() -> Result<()> {
     // SAFETY: closes nothing now, only sets a flag.

@@ -54,6 +54,16 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side>
     Ok(if pid == 0 { Side::Child } else { Side::Parent(i32::try_from(pid).unwrap_or(i32::MAX)) })
 }
 
+/// `clone(2)` of a sibling, as `fork(2)` with `CLONE_PARENT`: it goes past a seccomp filter that knows `pass`, see
+/// [`crate::launch::passage`].
+pub(crate) fn clone_sibling(pass: u64) -> Result<Side> {
+    let none = 0_usize;
+    // SAFETY: as in `clone3`. The kernel takes five arguments; the sixth is for the filter alone.
+    let value = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_PARENT, none, none, none, none, pass) };
+    let pid = check("clone", value)?;
+    Ok(if pid == 0 { Side::Child } else { Side::Parent(i32::try_from(pid).unwrap_or(i32::MAX)) })
+}
+
 /// `setns(2)`.
 pub(crate) fn setns(namespace: BorrowedFd<'_>, kind: u64) -> Result<()> {
     let kind = i32::try_from(kind).map_err(|_| Error { call: "setns", errno: libc::EINVAL })?;
@@ -98,10 +108,22 @@ pub(crate) fn kill(pid: i32, signal: i32) -> Result<()> {
     done("kill", unsafe { libc::kill(pid, signal) })
 }
 
-/// `setsid(2)`.
-pub(crate) fn setsid() -> Result<()> {
-    // SAFETY: takes nothing.
-    done("setsid", unsafe { libc::setsid() })
+/// `setsid(2)`, past a filter that knows `pass`.
+pub(crate) fn setsid(pass: u64) -> Result<()> {
+    let none = 0_usize;
+    // SAFETY: the kernel takes no argument; the sixth is for the filter alone.
+    done("setsid", unsafe { libc::syscall(libc::SYS_setsid, none, none, none, none, none, pass) })
+}
+
+/// A number that nobody can guess (`getrandom(2)`).
+pub(crate) fn random() -> Result<u64> {
+    let mut bytes = [0_u8; 8];
+    // SAFETY: the kernel writes at most as many bytes as the live array has.
+    let value = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    match super::count("getrandom", value)? {
+        8 => Ok(u64::from_ne_bytes(bytes)),
+        _ => Err(Error { call: "getrandom", errno: libc::EIO }),
+    }
 }
 
 /// `prctl(2)` with plain numbers.
@@ -174,11 +196,14 @@ pub(crate) fn seccomp(filter: &[libc::sock_filter], flags: u32) -> Result<()> {
 }
 
 /// `prlimit(2)` of this process.
-pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64, pass: u64) -> Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     let none = ptr::null_mut::<libc::rlimit64>();
-    // SAFETY: the kernel reads the live struct and writes nothing.
-    let value = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, none) };
+    let unused = 0_usize;
+    // SAFETY: the kernel reads the live struct and writes nothing. It takes four arguments; the sixth is for the filter
+    // alone.
+    let value =
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, none, unused, pass) };
     done("prlimit", value)
 }
 

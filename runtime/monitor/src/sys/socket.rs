@@ -1,6 +1,6 @@
 //! Packet sockets with descriptors.
 
-use super::{Error, Result, count, descriptor, done};
+use super::{Error, Result, check, count, descriptor, done};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -10,10 +10,12 @@ const MAX: usize = 253;
 const HEADER: usize = size_of::<libc::cmsghdr>();
 /// The offset of its level; the type follows.
 const LEVEL: usize = size_of::<usize>();
-/// Room for the header and as many descriptors as there may be.
-const ROOM: usize = HEADER + MAX * size_of::<RawFd>() + 8;
+/// Room for the sender's credentials (`SCM_CREDENTIALS`), which come first.
+const SENDER: usize = (HEADER + size_of::<libc::ucred>()).next_multiple_of(8);
+/// Room for those, and for a header and as many descriptors as there may be.
+const ROOM: usize = SENDER + HEADER + MAX * size_of::<RawFd>() + 8;
 
-/// Room for one control message, aligned as the kernel wants it.
+/// Room for control messages, aligned as the kernel wants it.
 #[repr(C, align(8))]
 struct Control([u8; ROOM]);
 
@@ -26,6 +28,15 @@ pub(crate) struct Packet {
     pub(crate) truncated: bool,
     /// The descriptors that came along.
     pub(crate) descriptors: Vec<OwnedFd>,
+    /// The process that sent it, as the kernel says, on a socket that asks for it; the end of a connection has none.
+    pub(crate) sender: Option<i32>,
+}
+
+/// Whether a packet's descriptors are wanted; else the kernel drops them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rights {
+    Taken,
+    Dropped,
 }
 
 /// A connected pair of packet sockets.
@@ -36,6 +47,17 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd)> {
     done("socketpair", unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
     let [first, second] = ends;
     Ok((descriptor("socketpair", first)?, descriptor("socketpair", second)?))
+}
+
+/// Has each packet come with its sender (`SO_PASSCRED`).
+pub(crate) fn ask_for_senders(socket: BorrowedFd<'_>) -> Result<()> {
+    let yes = 1_i32;
+    let length = libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(0);
+    let value = (&raw const yes).cast();
+    // SAFETY: the kernel reads `length` bytes of the live variable.
+    let value =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, value, length) };
+    done("setsockopt", value)
 }
 
 /// A datagram socket of the Internet family, for requests about links.
@@ -87,34 +109,71 @@ pub(crate) fn limit_wait(socket: BorrowedFd<'_>, seconds: i64) -> Result<()> {
     done("setsockopt", value)
 }
 
-/// Receives one packet. Allocates when descriptors come along.
+/// Receives one packet with its descriptors. Allocates when there are any.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: i32) -> Result<Packet> {
+    receive_with(socket, buffer, flags, Rights::Taken)
+}
+
+/// Receives one packet. Allocates when descriptors are taken.
+pub(crate) fn receive_with(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: i32,
+    rights: Rights,
+) -> Result<Packet> {
     let mut control = Control([0; ROOM]);
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut message = message(&raw mut part);
     message.msg_control = (&raw mut control).cast();
-    message.msg_controllen = size_of::<Control>();
-    // SAFETY: the message names live buffers with their exact lengths.
+    message.msg_controllen = if rights == Rights::Taken { size_of::<Control>() } else { SENDER };
+    // SAFETY: the message names live buffers with no more than their lengths.
     let value =
         unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags | libc::MSG_CMSG_CLOEXEC) };
     let length = count("recvmsg", value)?;
     let truncated = message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
     let written = control.0.get(..message.msg_controllen).unwrap_or_default();
-    Ok(Packet { length, truncated, descriptors: rights(written)? })
+    let (sender, descriptors) = control_messages(written)?;
+    Ok(Packet { length, truncated, descriptors, sender })
 }
 
-/// The descriptors of a received `SCM_RIGHTS` message, the only kind these sockets ask for.
-fn rights(control: &[u8]) -> Result<Vec<OwnedFd>> {
-    let Some((header, _)) = control.split_at_checked(HEADER) else { return Ok(Vec::new()) };
-    let number =
-        |at: usize| header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
-    let length = header.first_chunk().map_or(0, |bytes| usize::from_ne_bytes(*bytes));
-    if number(LEVEL) != Some(libc::SOL_SOCKET) || number(LEVEL + 4) != Some(libc::SCM_RIGHTS) {
-        return Ok(Vec::new());
+/// The sender and the descriptors of received control messages.
+fn control_messages(mut control: &[u8]) -> Result<(Option<i32>, Vec<OwnedFd>)> {
+    let (mut sender, mut descriptors) = (None, Vec::new());
+    while let Some((header, _)) = control.split_at_checked(HEADER) {
+        let number = |at: usize| {
+            header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes)
+        };
+        let length = header.first_chunk().map_or(0, |bytes| usize::from_ne_bytes(*bytes));
+        let (numbers, _) = control.get(HEADER..length).unwrap_or_default().as_chunks::<4>();
+        if number(LEVEL) == Some(libc::SOL_SOCKET) {
+            match number(LEVEL + 4) {
+                Some(libc::SCM_RIGHTS) => {
+                    for bytes in numbers {
+                        descriptors.push(descriptor("recvmsg", i32::from_ne_bytes(*bytes))?);
+                    }
+                }
+                // The pid is the first field of `struct ucred`.
+                Some(libc::SCM_CREDENTIALS) => {
+                    sender = numbers.first().map(|bytes| i32::from_ne_bytes(*bytes))
+                }
+                _ => {}
+            }
+        }
+        control = control.get(length.max(HEADER).next_multiple_of(8)..).unwrap_or_default();
     }
-    let data = control.get(HEADER..length).unwrap_or_default();
-    let (numbers, _) = data.as_chunks::<4>();
-    numbers.iter().map(|bytes| descriptor("recvmsg", i32::from_ne_bytes(*bytes))).collect()
+    Ok((sender, descriptors))
+}
+
+/// Receives one packet without descriptors, past a filter that knows `pass`; 0 is the end of the connection.
+pub(crate) fn receive_past(socket: BorrowedFd<'_>, buffer: &mut [u8], pass: u64) -> Result<usize> {
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut packets = libc::mmsghdr { msg_hdr: message(&raw mut part), msg_len: 0 };
+    let (raw, none) = (socket.as_raw_fd(), 0_usize);
+    // SAFETY: one message that names a live buffer with its exact length. The kernel takes five arguments; the sixth is
+    // for the filter alone.
+    let value = unsafe { libc::syscall(libc::SYS_recvmmsg, raw, &raw mut packets, 1, 0, none, pass) };
+    check("recvmmsg", value)?;
+    Ok(packets.msg_len as usize)
 }
 
 /// Sends one packet, with descriptors (253 at most); never raises SIGPIPE.
@@ -123,6 +182,16 @@ pub(crate) fn send(
     bytes: &[u8],
     rights: &[BorrowedFd<'_>],
     flags: i32,
+) -> Result<()> {
+    send_past(socket, (bytes, rights), flags, 0)
+}
+
+/// The same, past a filter that knows `pass`.
+pub(crate) fn send_past(
+    socket: BorrowedFd<'_>,
+    (bytes, rights): (&[u8], &[BorrowedFd<'_>]),
+    flags: i32,
+    pass: u64,
 ) -> Result<()> {
     if rights.len() > MAX {
         return Err(Error { call: "sendmsg", errno: libc::EINVAL });
@@ -141,9 +210,12 @@ pub(crate) fn send(
         message.msg_control = (&raw mut control).cast();
         message.msg_controllen = length.next_multiple_of(align_of::<libc::cmsghdr>());
     }
-    // SAFETY: the message names live buffers with their exact lengths, which the kernel only reads.
-    let value = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags | libc::MSG_NOSIGNAL) };
-    count("sendmsg", value).map(drop)
+    let mut packets = libc::mmsghdr { msg_hdr: message, msg_len: 0 };
+    let (raw, flags, none) = (socket.as_raw_fd(), flags | libc::MSG_NOSIGNAL, 0_usize);
+    // SAFETY: one message that names live buffers with their exact lengths. The kernel takes four arguments; the sixth is
+    // for the filter alone.
+    let value = unsafe { libc::syscall(libc::SYS_sendmmsg, raw, &raw mut packets, 1, flags, none, pass) };
+    done("sendmmsg", value)
 }
 
 /// A message of one part without control data.
@@ -159,6 +231,26 @@ fn message(part: *mut libc::iovec) -> libc::msghdr {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn a_packet_says_who_sent_it_and_its_descriptors_can_be_dropped() -> Result<()> {
+        let (left, right) = pair()?;
+        ask_for_senders(right.as_fd())?;
+        let own = std::process::id().cast_signed();
+        let mut buffer = [0; 8];
+        for (rights, count) in [(Rights::Taken, 1), (Rights::Dropped, 0)] {
+            send(left.as_fd(), b"x", &[left.as_fd()], 0)?;
+            let packet = receive_with(right.as_fd(), &mut buffer, 0, rights)?;
+            assert_eq!((packet.length, packet.sender, packet.descriptors.len()), (1, Some(own), count));
+        }
+        send(left.as_fd(), b"", &[], 0)?;
+        let packet = receive(right.as_fd(), &mut buffer, 0)?;
+        assert_eq!((packet.length, packet.sender), (0, Some(own)));
+        drop(left);
+        let end = receive(right.as_fd(), &mut buffer, 0)?;
+        assert_eq!((end.length, end.sender), (0, None));
+        Ok(())
+    }
 
     #[test]
     fn descriptors_travel_with_their_packet() -> Result<()> {

@@ -17,10 +17,12 @@ pub(crate) fn slave(master: BorrowedFd<'_>) -> Result<OwnedFd> {
     descriptor("ioctl TIOCGPTPEER", unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) })
 }
 
-/// Makes a terminal the controlling one of this session.
-pub(crate) fn set_controlling(terminal: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: takes plain numbers; the descriptor is borrowed for the call.
-    done("ioctl TIOCSCTTY", unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) })
+/// Makes a terminal the controlling one of this session, past a filter that knows `pass`.
+pub(crate) fn set_controlling(terminal: BorrowedFd<'_>, pass: u64) -> Result<()> {
+    let (terminal, none) = (terminal.as_raw_fd(), 0_usize);
+    // SAFETY: takes plain numbers; the descriptor is borrowed for the call, and the sixth argument is for the filter alone.
+    let value = unsafe { libc::syscall(libc::SYS_ioctl, terminal, libc::TIOCSCTTY, none, none, none, pass) };
+    done("ioctl TIOCSCTTY", value)
 }
 
 /// Sets a terminal's size.

@@ -6,6 +6,8 @@ mod birth;
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod descriptors;
+#[cfg(test)]
 mod places;
 #[cfg(test)]
 mod plans;

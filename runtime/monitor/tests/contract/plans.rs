@@ -59,12 +59,23 @@ pub(crate) fn container_steps(options: &Options, devices: bool) -> Vec<Step> {
     } else {
         steps.push(mount("sysfs"));
     }
-    steps.extend([Step::SyncPoint { point: 1 }, Step::SyncPoint { point: 2 }, Step::Pivot {}]);
-    let before = |step: &Step| {
-        matches!(step, Step::MakeDirectory { .. } | Step::MakeDevice { .. } | Step::Mount { .. })
+    let in_root = |step: &Step| {
+        matches!(
+            step,
+            Step::MakeDirectory { .. }
+                | Step::MakeDevice { .. }
+                | Step::Mount { .. }
+                | Step::Mask { .. }
+                | Step::ReadOnly { .. }
+        )
     };
-    let (early, late): (Vec<_>, Vec<_>) = options.steps.iter().cloned().partition(before);
+    let (early, late): (Vec<_>, Vec<_>) = options.steps.iter().cloned().partition(in_root);
     steps.extend(early);
+    if options.processes.is_some() {
+        // It is executed where another proc would be made.
+        steps.retain(|step| !matches!(step, Step::Mount { kind, .. } if kind.as_c_str() == c"proc"));
+    }
+    steps.extend([Step::SyncPoint { point: 1 }, Step::SyncPoint { point: 2 }, Step::Pivot {}]);
     steps.extend([Step::Session { terminal: options.terminal }, Step::Umask { mask: 0o022 }]);
     steps.extend([Step::WorkingDirectory { path: c"/".into() }, Step::SyncPoint { point: 4 }]);
     steps.extend(late);

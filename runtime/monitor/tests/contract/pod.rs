@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const NEW_NS: u64 = 0x0002_0000;
-const NEW_PID: u64 = 0x2000_0000;
+pub(crate) const NEW_NS: u64 = 0x0002_0000;
+pub(crate) const NEW_PID: u64 = 0x2000_0000;
 /// Kinds in the order that `Namespaces` gives them back for these tests.
 const KINDS: [u64; 4] = [0x0400_0000, 0x0800_0000, 0x1000_0000, 0x4000_0000];
 const USER: usize = 2;
@@ -28,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) script: String,
     pub(crate) pause_at: u8,
     pub(crate) namespaces: Option<Vec<OwnedFd>>,
+    /// A pid namespace to join.
+    pub(crate) processes: Option<OwnedFd>,
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) hierarchy: Hierarchy,
     /// Steps after the mounts.
@@ -56,6 +58,7 @@ pub(crate) fn shell(script: &str) -> Options {
         script: script.into(),
         pause_at: 0,
         namespaces: None,
+        processes: None,
         cgroup: None,
         hierarchy: Hierarchy::Legacy {},
         steps: Vec::new(),
@@ -147,6 +150,11 @@ impl Pod {
         }
         let mut plan = plan(options, container_steps(options, join.is_empty()));
         plan.clone_flags = NEW_NS | NEW_PID;
+        if let Some(processes) = &options.processes {
+            plan.clone_flags = NEW_NS;
+            join.push(Join { descriptor: u16::try_from(rest.len()).unwrap(), kind: NEW_PID });
+            rest.push(processes.try_clone().unwrap());
+        }
         plan.join = List(join);
         let mut descriptors = vec![sealed(&plan), log];
         descriptors.extend(options.cgroup.as_ref().map(|cgroup| cgroup.try_clone().unwrap()));
