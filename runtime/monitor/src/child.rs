@@ -160,6 +160,7 @@ impl Child<'_> {
         if self.placed_by_monitor {
             report::wait(self.channel, 0)?;
         }
+        identity::fresh_keyring()?;
         self.doors.enter()?;
         for step in &self.prepared.plan.steps.0 {
             match step {

@@ -45,6 +45,20 @@ pub(crate) fn stay_opaque() -> Result<()> {
     process::prctl(libc::PR_SET_DUMPABLE, 0, 0)
 }
 
+/// Leaves the daemon's session keyring for an empty one, charged to the root of the host: the quota of a user namespace's
+/// root is one of 200 keys. A kernel without keyrings has nothing to leave, and one that a filter around the daemon keeps
+/// from them (`EPERM`) keeps every container from them too.
+pub(super) fn fresh_keyring() -> Result<()> {
+    match process::join_session_keyring() {
+        Err(error) if matches!(error.errno, libc::ENOSYS | libc::EPERM) => Ok(()),
+        // The name of the quota is all that helps.
+        Err(error) if error.errno == libc::EDQUOT => {
+            Err(Error { call: "keyctl, beyond kernel.keys.root_maxkeys", ..error })
+        }
+        result => result,
+    }
+}
+
 /// Raises a hard limit, where that is still allowed: root of a user namespace may only lower it. The step itself comes
 /// later, so that a low limit does not hinder the steps before it.
 pub(super) fn raise_limit(resource: u32, hard: u64) -> Result<()> {

@@ -115,6 +115,14 @@ pub(crate) fn setsid(pass: u64) -> Result<()> {
     done("setsid", unsafe { libc::syscall(libc::SYS_setsid, none, none, none, none, none, pass) })
 }
 
+/// Begins an anonymous session keyring (`KEYCTL_JOIN_SESSION_KEYRING`, `keyctl(2)`).
+pub(crate) fn join_session_keyring() -> Result<()> {
+    const JOIN_SESSION_KEYRING: i32 = 1;
+    let anonymous = ptr::null::<c_char>();
+    // SAFETY: without a name the kernel reads no memory.
+    done("keyctl", unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, anonymous) })
+}
+
 /// A number that nobody can guess (`getrandom(2)`).
 pub(crate) fn random() -> Result<u64> {
     let mut bytes = [0_u8; 8];
