@@ -21,7 +21,7 @@ fn the_root_is_writable_and_owned_by_the_pod_in_each_way_to_mount_it() {
     let fallbacks = [&[][..], &["lowerdir-descriptor"], &["lowerdir-append", "lowerdir-descriptor"]];
     for (number, denied) in fallbacks.iter().enumerate() {
         let home = directory.path().join(number.to_string());
-        let runtime = Runtime::open(configuration(&home, denied)).expect("a runtime");
+        let runtime = Runtime::open(configuration(&home, 0, denied)).expect("a runtime");
         let pod = SandboxId::new("pod").expect("an id");
         let _ = runtime.create_sandbox(&sandbox(&pod)).expect("a sandbox");
         let id = ContainerId::new("main").expect("an id");
@@ -38,7 +38,7 @@ fn the_root_is_writable_and_owned_by_the_pod_in_each_way_to_mount_it() {
         assert_eq!((written.uid(), written.gid()), (OUTSIDE, OUTSIDE));
         runtime.remove_sandbox(&pod).expect("the sandbox goes");
     }
-    node::remove_cgroups(&cgroup_root());
+    node::remove_cgroups(&cgroup_root(0));
 }
 
 /// The topmost first: files of a name each, over busybox.
@@ -57,15 +57,15 @@ fn layers(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Beside those of the nodes, whose numbers begin with one.
-fn cgroup_root() -> String {
-    node::cgroup_root(0)
+fn cgroup_root(test: u32) -> String {
+    node::cgroup_root(test * 400)
 }
 
-fn configuration(home: &Path, denied: &[&str]) -> RuntimeConfig {
+fn configuration(home: &Path, test: u32, denied: &[&str]) -> RuntimeConfig {
     RuntimeConfig {
         state: home.join("run"),
         root: home.join("lib"),
-        cgroup_root: Some(cgroup_root()),
+        cgroup_root: Some(cgroup_root(test)),
         network: NetworkConfig { bridge: "sliptmapped".into(), ..NetworkConfig::default() },
         disable_features: denied.iter().map(ToString::to_string).collect(),
     }
@@ -121,7 +121,7 @@ fn the_monitor_of_a_pod_with_a_user_namespace_keeps_what_its_own_work_needs() {
     busybox::context(&directory.path().join("context"), "");
     let lowers = layers(directory.path());
     let home = directory.path().join("home");
-    let runtime = Runtime::open(configuration(&home, &[])).expect("a runtime");
+    let runtime = Runtime::open(configuration(&home, 1, &[])).expect("a runtime");
     let pod = SandboxId::new("kept").expect("an id");
     let _ = runtime.create_sandbox(&sandbox(&pod)).expect("a sandbox");
     let id = ContainerId::new("main").expect("an id");
@@ -155,5 +155,5 @@ fn the_monitor_of_a_pod_with_a_user_namespace_keeps_what_its_own_work_needs() {
     let held = u64::from_str_radix(said, 16).expect("a set").count_ones();
     assert_eq!(usize::try_from(held).expect("few"), every.len(), "{text}");
     runtime.remove_sandbox(&pod).expect("the sandbox goes");
-    node::remove_cgroups(&cgroup_root());
+    node::remove_cgroups(&cgroup_root(1));
 }

@@ -92,7 +92,7 @@ pub(super) fn container(
     let process = process_of(request)?;
     let cwd = follow(root.as_fd(), process.cwd(), &places::of(&mounts))?;
     let root = descriptors.add(root)?;
-    let null = descriptors.add(binds::open(Path::new("/dev/null"), BindOptions::plain())?.mount)?;
+    let null = descriptors.add(binds::open(Path::new("/dev/null"), BindOptions::read_only())?.mount)?;
     let mut joins = Vec::new();
     join_pod(pod, &record, &mut descriptors, &mut joins)?;
     let mut clone_flags = bits(libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP);
@@ -304,7 +304,8 @@ fn prepare_device(
         LinuxDeviceType::A => return Err(invalid()),
     };
     if bound {
-        let descriptor = descriptors.add(binds::open(&path, BindOptions::plain())?.mount)?;
+        // Read-only: the device works as ever, but its node, which is the host's, keeps its mode, owner and times.
+        let descriptor = descriptors.add(binds::open(&path, BindOptions::read_only())?.mount)?;
         return Ok(PreparedDevice::Bind { path, descriptor });
     }
     let number = |number: i64| u32::try_from(number).map_err(|_| invalid());

@@ -127,9 +127,10 @@ fn mask(target: BorrowedFd<'_>, null: BorrowedFd<'_>, progress: &mut Progress) -
 /// own /dev/null does, if it is one.
 fn mask_file(target: BorrowedFd<'_>, null: BorrowedFd<'_>, progress: &Progress) -> Result<()> {
     if let Ok(clone) = mount::clone_tree(null, false) {
+        mount::set_attributes(clone.as_fd(), READ_ONLY)?;
         return mount::attach(clone.as_fd(), target);
     }
-    if mount::attach(null, target).is_ok() {
+    if mount::set_attributes(null, READ_ONLY).and_then(|()| mount::attach(null, target)).is_ok() {
         return Ok(());
     }
     let own = place(progress.base(), c"dev/null")?;
@@ -137,7 +138,9 @@ fn mask_file(target: BorrowedFd<'_>, null: BorrowedFd<'_>, progress: &Progress) 
     if !stat.is(libc::S_IFCHR) || stat.device != NULL_DEVICE {
         return Err(Error { call: "container's /dev/null", errno: libc::ENODEV });
     }
-    mount::attach(mount::clone_tree(own.as_fd(), false)?.as_fd(), target)
+    let clone = mount::clone_tree(own.as_fd(), false)?;
+    mount::set_attributes(clone.as_fd(), READ_ONLY)?;
+    mount::attach(clone.as_fd(), target)
 }
 
 /// Mounts a read-only copy of what is at a place over it.
