@@ -114,12 +114,12 @@ fn starts_and_look_ups_beside_renames_succeed() {
 }
 
 #[test]
-fn nine_hundred_mounts_in_one_container_work() {
+fn a_thousand_mounts_in_one_container_work() {
     let node = Node::start();
     node.build("busybox:1", "");
     let pod = Pod::start(&node, "web", json!({}));
     let data = node.path("data");
-    let list: Vec<Value> = (0..900)
+    let list: Vec<Value> = (0..1000)
         .map(|number| {
             let host = data.join(number.to_string());
             fs::create_dir_all(&host).expect("a directory");
@@ -129,10 +129,10 @@ fn nine_hundred_mounts_in_one_container_work() {
         .collect();
     let id = pod.run("main", "exec sleep 1000", mounts(&list));
     let said =
-        pod.exec(&id, "grep -c ' /m/' /proc/self/mounts; cat /m/*/*/number | wc -c; cat /m/9/899/number");
-    assert_eq!(said, "900\n2590\n899");
+        pod.exec(&id, "grep -c ' /m/' /proc/self/mounts; cat /m/*/*/number | wc -c; cat /m/9/999/number");
+    assert_eq!(said, "1000\n2890\n999");
     // The pod has room for another one like it.
-    assert_eq!(pod.says("other", "grep -c ' /m/' /proc/self/mounts", mounts(&list)), "900\n");
+    assert_eq!(pod.says("other", "grep -c ' /m/' /proc/self/mounts", mounts(&list)), "1000\n");
 }
 
 /// KubeVirt and Calico rely on it: a host path that is not there was an error.
