@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use slipway_disk::Lock;
@@ -14,29 +14,45 @@ use slipway_proto::runtime::v1::image_service_server::ImageServiceServer;
 use slipway_proto::runtime::v1::runtime_service_server::RuntimeServiceServer;
 use slipway_proto::slipway::v1::slipway_server::SlipwayServer;
 use slipway_runtime::Runtime;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::{Stream, StreamExt as _};
 
 use crate::config::Config;
 use crate::deadline::Deadlines;
 use crate::error::{Error, Result};
 use crate::http2;
-use crate::node::Node;
+use crate::node::{Node, locked};
 use crate::own::run;
-use crate::recovery;
+use crate::recovery::{self, Strangers};
 use crate::service::{image::Images, runtime::Pods, slipway::Verbs};
 
 /// The largest message either way, as kubelet has it.
 pub(crate) const MESSAGE_MAX: usize = 16 << 20;
+/// How long the first request waits for pods to be taken up, which takes milliseconds where all is well: what it is told
+/// is how things are then, and not how they were.
+const SETTLE: Duration = Duration::from_secs(1);
+/// How long a listener rests that can't accept.
+const NO_ROOM: Duration = Duration::from_millis(100);
 /// The file in each directory that its daemon locks.
 const LOCK: &str = "slipwayd.lock";
 /// How long work under way may take once the daemon is told to end.
-const DRAIN: Duration = Duration::from_secs(10);
+pub const DRAIN: Duration = Duration::from_secs(10);
 
 /// Directories that are ours while this lives.
 #[derive(Debug)]
 pub struct Locks {
-    _files: Vec<Lock>,
+    files: Mutex<Vec<Lock>>,
+}
+
+impl Locks {
+    /// Gives the directories to the next daemon. A thread that hangs in a system call keeps this process's descriptors
+    /// open beyond its end, and these locks with them.
+    pub fn release(&self) {
+        locked(&self.files).clear();
+    }
 }
 
 /// Makes the directories and takes them, so that two daemons never share one.
@@ -51,7 +67,7 @@ pub fn lock(config: &Config) -> Result<Locks> {
         let lock = Lock::take(&path).map_err(Error::io("lock", &path))?;
         files.push(lock.ok_or_else(|| Error::Busy { path: directory.clone() })?);
     }
-    Ok(Locks { _files: files })
+    Ok(Locks { files: Mutex::new(files) })
 }
 
 /// Binds the socket: 0600, in a directory that is 0700 if it is made here. What a dead daemon left is replaced; call it
@@ -83,10 +99,13 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<()> {
     let socket = config.socket();
-    let node = Arc::new(build(config).await?);
+    let (node, strangers) = build(config).await?;
+    let node = Arc::new(node);
     // Ends are heard of before it is decided what those that were not heard of ask for.
     watch_ends(&node)?;
-    node.tasks.spawn(recovery::resume(node.clone()));
+    node.tasks.spawn(recovery::resume(node.clone(), strangers));
+    let runtime = node.runtime.clone();
+    node.blocking(move || runtime.adopt(SETTLE)).await?;
     tracing::info!(socket = %socket.display(), "serving");
     let server = http2::server()
         .layer(Deadlines)
@@ -105,23 +124,24 @@ pub async fn serve(
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX),
     );
-    let (told, ending) = tokio::sync::oneshot::channel::<()>();
+    let (told, mut ending) = oneshot::channel::<Instant>();
     let ending_node = node.clone();
-    let serving = server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+    let serving = server.serve_with_incoming_shutdown(incoming(listener), async {
         shutdown.await;
         ending_node.end();
-        let _ = told.send(());
+        let _ = told.send(Instant::now());
     });
-    let drained = async {
-        // The sender's drop, too, says that serving is over.
-        let _ = ending.await;
-        tokio::time::sleep(DRAIN).await;
+    let over = tokio::select! {
+        outcome = serving => {
+            outcome.map_err(|source| Error::Serve { path: socket.clone(), source })?;
+            ending.try_recv().unwrap_or_else(|_| Instant::now()) + DRAIN
+        }
+        latest = latest(&mut ending) => {
+            tracing::warn!("clients are still connected: ending without them");
+            latest
+        }
     };
-    tokio::select! {
-        outcome = serving => outcome.map_err(|source| Error::Serve { path: socket.clone(), source })?,
-        () = drained => tracing::warn!("clients are still connected: ending without them"),
-    }
-    drain(&node).await;
+    drain(&node, over).await;
     remove_socket(&socket);
     Ok(())
 }
@@ -149,13 +169,13 @@ pub fn dismantle(config: &Config) -> Result<()> {
     Ok(())
 }
 
-async fn build(config: Config) -> Result<Node> {
+async fn build(config: Config) -> Result<(Node, Strangers)> {
     let done = tokio::task::spawn_blocking(move || {
         let store = Store::open(config.store())?;
         let runtime = Runtime::open(config.runtime())?;
         let node = Node::new(config, store, runtime)?;
-        recovery::load(&node)?;
-        Ok(node)
+        let strangers = recovery::load(&node)?;
+        Ok((node, strangers))
     });
     done.await.map_err(|_| Error::Lost { what: "start".to_owned() })?
 }
@@ -174,9 +194,27 @@ fn watch_ends(node: &Arc<Node>) -> Result<()> {
     spawned.map(drop).map_err(Error::io("start thread", "ends"))
 }
 
-async fn drain(node: &Node) {
+/// What comes of a listener. One that can't accept, for want of descriptors, is asked again after a while, not at once.
+fn incoming(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
+    UnixListenerStream::new(listener).then(|accepted| async {
+        if accepted.is_err() {
+            tokio::time::sleep(NO_ROOM).await;
+        }
+        accepted
+    })
+}
+
+/// Waits until the time for work under way is over; says when that was.
+async fn latest(ending: &mut oneshot::Receiver<Instant>) -> Instant {
+    // The sender's drop, too, says that serving is over.
+    let latest = ending.await.unwrap_or_else(|_| Instant::now()) + DRAIN;
+    tokio::time::sleep_until(latest).await;
+    latest
+}
+
+async fn drain(node: &Node, latest: Instant) {
     node.tasks.close();
-    if tokio::time::timeout(DRAIN, node.tasks.wait()).await.is_err() {
+    if tokio::time::timeout_at(latest, node.tasks.wait()).await.is_err() {
         tracing::warn!(tasks = node.tasks.len(), "work is still under way: the next start takes it up");
     }
 }

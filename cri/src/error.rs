@@ -290,7 +290,7 @@ fn runtime_code(error: &slipway_runtime::Error) -> Code {
         Runtime::NotFound { .. } => Code::NotFound,
         Runtime::InUse(_) | Runtime::WrongState { .. } | Runtime::Program { .. } => Code::FailedPrecondition,
         Runtime::Start { source, .. } => io_code(source),
-        Runtime::Monitor { .. } => Code::Unavailable,
+        Runtime::Monitor { .. } | Runtime::Unreachable { .. } => Code::Unavailable,
         Runtime::Record { .. } => Code::DataLoss,
     }
 }

@@ -5,15 +5,23 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 
-use slipway_runtime::{ContainerId, SandboxId};
+use slipway_runtime::{ContainerId, ContainerState, SandboxId};
 
 use crate::error::{Error, Result};
 use crate::node::{Container, Node, Pod};
 use crate::records::{Loaded, Owner, Phase, PodRecord};
 use crate::{container, sandbox};
 
-/// Reads the records into the tables and takes the images' leases again.
-pub(crate) fn load(node: &Node) -> Result<()> {
+/// What the runtime has and no record tells of.
+#[derive(Debug)]
+pub(crate) struct Strangers {
+    containers: Vec<ContainerId>,
+    pods: Vec<SandboxId>,
+}
+
+/// Reads the records into the tables and takes the images' leases again. Gives what is to be removed, once the daemon
+/// serves.
+pub(crate) fn load(node: &Node) -> Result<Strangers> {
     let mut pods = node.pod_records.load()?;
     let containers = node.container_records.load()?;
     report(&pods);
@@ -39,8 +47,7 @@ pub(crate) fn load(node: &Node) -> Result<()> {
         }
         node.containers.insert(record.id.clone().as_str(), Container::new(record, lease.ok()));
     }
-    drop_strangers(node, &containers.torn, &pods.torn);
-    Ok(())
+    Ok(strangers(node, &containers.torn, &pods.torn))
 }
 
 fn report<R>(loaded: &Loaded<R>) {
@@ -49,27 +56,32 @@ fn report<R>(loaded: &Loaded<R>) {
     }
 }
 
-/// Removes what the runtime has and no record tells of, unless the record is there but can't be read.
-fn drop_strangers(node: &Node, torn_containers: &[String], torn_pods: &[String]) {
+/// What the runtime has and no record tells of, unless the record is there but can't be read.
+fn strangers(node: &Node, torn_containers: &[String], torn_pods: &[String]) -> Strangers {
     let known: BTreeSet<String> = node.containers.all().iter().map(|row| row.id().to_owned()).collect();
     let unknown = |id: &str, known: &BTreeSet<String>, directory: std::path::PathBuf| {
         !known.contains(id) && !directory.join("request").exists()
     };
     let found = node.runtime.containers().into_iter();
-    let strange = found
+    let containers = found
         .filter(|id| unknown(id.as_str(), &known, node.container_records.directory(id.as_str())))
         .chain(torn_containers.iter().filter_map(|id| ContainerId::new(id.as_str()).ok()));
-    for id in strange {
-        let outcome = node.runtime.remove_container(&id).map_err(Error::from);
-        told("container", id.as_str(), outcome.and_then(|()| node.container_records.remove(id.as_str())));
-    }
     let known: BTreeSet<String> = node.pods.all().iter().map(|row| row.id().to_owned()).collect();
     let found = node.runtime.sandboxes().into_iter().map(|status| status.config.id);
-    let strange = found
+    let pods = found
         .filter(|id| unknown(id.as_str(), &known, node.pod_records.directory(id.as_str())))
         .chain(torn_pods.iter().filter_map(|id| SandboxId::new(id.as_str()).ok()));
-    for id in strange {
-        let outcome = node.runtime.remove_sandbox(&id).map_err(Error::from);
+    Strangers { containers: containers.collect(), pods: pods.collect() }
+}
+
+/// Removes what nobody knows of.
+fn drop_strangers(node: &Node, strangers: &Strangers) {
+    for id in &strangers.containers {
+        let outcome = node.runtime.remove_container(id).map_err(Error::from);
+        told("container", id.as_str(), outcome.and_then(|()| node.container_records.remove(id.as_str())));
+    }
+    for id in &strangers.pods {
+        let outcome = node.runtime.remove_sandbox(id).map_err(Error::from);
         told("pod", id.as_str(), outcome.and_then(|()| node.pod_records.remove(id.as_str())));
     }
 }
@@ -83,15 +95,17 @@ fn told(kind: &str, id: &str, outcome: Result<()>) {
 
 /// Carries out what was intended when the last daemon ended. What is to be done is decided in the call, so that what
 /// requests make from then on is left alone; it is done by awaiting.
-pub(crate) fn resume(node: Arc<Node>) -> impl Future<Output = ()> + Send {
+pub(crate) fn resume(node: Arc<Node>, strangers: Strangers) -> impl Future<Output = ()> + Send {
     let (containers, pods) = (node.containers.all(), node.pods.all());
     let doomed = move |node: &Node, row: &Container| {
         // A pod whose record can't be read is kept with all that it has.
         let pod = row.record.pod.as_str();
         let unreadable = node.pod_records.directory(pod).join("request").exists();
         let orphan = node.pods.find(pod).is_err() && !unreadable;
-        // Whoever was to start one that is not to stay went with the last daemon.
-        let ended = row.record.transient && container::view::life(node, row).pid == 0;
+        // Whoever was to start one that is not to stay went with the last daemon. One that is recorded to run is decided
+        // on when its monitor has been heard of.
+        let state = node.runtime.container_state(&row.record.id);
+        let ended = row.record.transient && !matches!(state, Ok(ContainerState::Running { .. }));
         orphan || ended || row.phase() == Phase::Removing
     };
     let (doomed, kept): (Vec<_>, Vec<_>) = containers.into_iter().partition(|row| doomed(&node, row));
@@ -121,6 +135,14 @@ pub(crate) fn resume(node: Arc<Node>) -> impl Future<Output = ()> + Send {
         })
         .collect();
     async move {
+        let node_too = node.clone();
+        let dropped = node.blocking(move || {
+            drop_strangers(&node_too, &strangers);
+            Ok::<_, Error>(())
+        });
+        if let Err(error) = dropped.await {
+            tracing::warn!(error = error.chain(), "what has no record stays");
+        }
         for row in doomed {
             told("container", row.id(), container::remove::carry_out(&node, row.clone()).await);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use slipway_proto::runtime::v1 as cri;
-use slipway_runtime::NetworkStatus;
+use slipway_runtime::{NetworkStatus, Unreachable};
 
 use crate::error::{Error, Result};
 use crate::node::Node;
@@ -27,13 +27,17 @@ pub(crate) async fn status(node: &Arc<Node>, verbose: bool) -> Result<cri::Statu
             move || Ok::<_, Error>((runtime_condition(&node), node.runtime.network_status()))
         })
         .await?;
+    let unreachable = node.runtime.unreachable_sandboxes();
     let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: false, user_namespaces: false };
     let mut info = BTreeMap::new();
     if verbose {
         info.insert("config".to_owned(), described(node, &network).to_string());
+        info.insert("unreachablePods".to_owned(), listed(&unreachable).to_string());
     }
     Ok(cri::StatusResponse {
-        status: Some(cri::RuntimeStatus { conditions: vec![runtime, network_condition(network)] }),
+        status: Some(cri::RuntimeStatus {
+            conditions: vec![runtime, network_condition(network), pods_condition(&unreachable)],
+        }),
         info,
         runtime_handlers: vec![cri::RuntimeHandler { name: String::new(), features: Some(features) }],
         features: Some(cri::RuntimeFeatures {
@@ -64,6 +68,37 @@ fn network_condition(network: NetworkStatus) -> cri::RuntimeCondition {
         reason: if network.ready { network.reason } else { "NetworkPluginNotReady".to_owned() },
         message: network.message,
     }
+}
+
+/// How many pods a message names.
+const NAMED: usize = 10;
+
+/// Whether every pod's monitor answers. The runtime is ready all the same: a pod that can't be reached is one of many.
+fn pods_condition(unreachable: &[Unreachable]) -> cri::RuntimeCondition {
+    let named: Vec<_> = unreachable.iter().take(NAMED).map(|one| one.sandbox.as_str()).collect();
+    let message = format!(
+        "monitors of {} pods can't be reached, and their containers are as they were: resume them if they are stopped, \
+         mend the file systems of their logs if those hang, or stop the pods: {}{}",
+        unreachable.len(),
+        named.join(", "),
+        if unreachable.len() > NAMED { ", …" } else { "" },
+    );
+    let is_well = unreachable.is_empty();
+    cri::RuntimeCondition {
+        r#type: "PodsReachable".to_owned(),
+        status: is_well,
+        reason: if is_well { String::new() } else { "MonitorUnreachable".to_owned() },
+        message: if is_well { String::new() } else { message },
+    }
+}
+
+fn listed(unreachable: &[Unreachable]) -> serde_json::Value {
+    let one = |one: &Unreachable| {
+        serde_json::json!({
+            "pod": one.sandbox, "monitor": one.monitor, "since": one.since, "reason": one.why,
+        })
+    };
+    unreachable.iter().map(one).collect::<Vec<_>>().into()
 }
 
 fn described(node: &Node, network: &NetworkStatus) -> serde_json::Value {

@@ -24,10 +24,10 @@ pub struct AttachInput {
     connection: Connection,
 }
 
-/// Ends a session while another thread waits for its next event.
+/// Ends a session while another thread waits for its next event or its end.
 #[derive(Debug)]
 pub struct AttachEnd {
-    connection: Connection,
+    pub(crate) connection: Connection,
 }
 
 /// What an attached client hears.
@@ -128,8 +128,7 @@ impl AttachInput {
 
 impl Shared {
     pub(crate) fn attach(&self, id: &ContainerId, stdin: bool) -> Result<AttachSession> {
-        let container = self.container(id)?;
-        let pod = self.pod(&container.record.request.sandbox)?;
+        let (container, pod) = self.adopted(id)?;
         let open = |streams| {
             let connection = self.connect(&pod)?;
             connection.order(&Request::Attach { container: id.to_string(), streams }, &[])?;
@@ -137,6 +136,10 @@ impl Shared {
         };
         let connection = open(stream::STDOUT | stream::STDERR)?;
         let input = if stdin { Some(AttachInput { connection: open(stream::STDIN)? }) } else { None };
+        if let Some(input) = &input {
+            // A container reads when it likes.
+            input.connection.send_patiently()?;
+        }
         Ok(AttachSession { connection, input, container })
     }
 }

@@ -34,7 +34,10 @@ use slipway_monitor::protocol;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
+/// A process that the kernel can't end sooner is stuck in a system call.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// Where the daemon moves itself when it sits in its root.
 const DAEMON_LEAF: &str = "slipwayd";
 /// Where monitors are.
@@ -276,7 +279,12 @@ impl ContainerCgroup {
 
     /// Kill every process in it and below, and wait until none is left; at most some seconds.
     pub fn kill(&self, features: &Features) -> Result<()> {
-        teardown::kill(&self.location, features.cgroup_kill)
+        self.kill_until(features, Instant::now() + KILL_LIMIT)
+    }
+
+    /// The same, waiting until `end`.
+    pub(crate) fn kill_until(&self, features: &Features, end: Instant) -> Result<()> {
+        teardown::kill(&self.location, features.cgroup_kill, end)
     }
 
     /// Remove it with all below; nothing to do when it is gone.

@@ -1,6 +1,7 @@
 //! What a container is asked to be and what it is.
 
 mod lifecycle;
+mod unmonitored;
 
 pub(crate) use lifecycle::check_signal;
 
@@ -143,7 +144,7 @@ pub enum ContainerState {
     },
     /// It runs.
     Running {
-        /// Its first process.
+        /// Its first process; 0 while all that is known of it is its record, for its monitor has not been heard of yet.
         pid: i32,
         /// Nanoseconds since the epoch.
         started_at: i64,

@@ -84,6 +84,17 @@ pub enum Error {
         /// What happened.
         why: String,
     },
+    /// The monitor of a sandbox does not answer, or can't be asked: that is not its end, and its containers go on.
+    #[error(
+        "sandbox {sandbox}: its monitor can't be reached ({why}); its containers are as they were: try again, resume the \
+         monitor if it is stopped, or stop the sandbox"
+    )]
+    Unreachable {
+        /// The sandbox.
+        sandbox: String,
+        /// What was tried.
+        why: String,
+    },
     /// A record on disk can't be read; it is kept for a person to look at.
     #[error("record {}: {why}", path.display())]
     Record {

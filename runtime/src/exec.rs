@@ -1,14 +1,15 @@
 //! Further processes in a running container.
 
 use crate::launch::{self, Descriptors, bits, process_input};
-use crate::monitor_client::Connection;
+use crate::monitor_client::{Connection, PROMPT};
 use crate::monitor_process::{borrowed, sealed};
 use crate::plan::{self, ProcessInput};
 use crate::pod::EndRecord;
+use crate::process::timespec;
 use crate::rootfs::users;
 use crate::runtime::Shared;
 use crate::sandbox::host_name;
-use crate::{ContainerId, Error, Result, TerminalSize, User, namespace};
+use crate::{AttachEnd, ContainerId, Error, Result, TerminalSize, User, namespace};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -19,7 +20,7 @@ use slipway_monitor::wire::Wire;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is kept of each output of a collected process.
 const LARGEST_OUTPUT: usize = 16 * 1024 * 1024;
@@ -87,6 +88,9 @@ pub struct ExecSession {
     pub stderr: Option<OwnedFd>,
     /// The terminal's master.
     pub terminal: Option<OwnedFd>,
+    /// By when its monitor has told its end, if it has a deadline.
+    latest: Option<Instant>,
+    sandbox: String,
     connection: Connection,
 }
 
@@ -97,6 +101,14 @@ impl ExecSession {
     /// When the monitor is gone.
     pub fn wait(&mut self) -> Result<i32> {
         self.exit().map(|(code, _)| code)
+    }
+
+    /// What ends the session, and so the process, from another thread: its end is no longer waited for.
+    ///
+    /// # Errors
+    /// When this process has no descriptors left.
+    pub fn ender(&self) -> Result<AttachEnd> {
+        Ok(AttachEnd { connection: self.connection.duplicate()? })
     }
 
     /// Changes the terminal's size.
@@ -130,6 +142,11 @@ impl ExecSession {
         }
     }
 
+    fn overdue(&self) -> Error {
+        let why = "a command's deadline has passed, and its end is not told".into();
+        Error::Unreachable { sandbox: self.sandbox.clone(), why }
+    }
+
     /// Reads both outputs until the process has ended and nothing is left in them, or nobody wants them any more.
     pub(crate) fn collect(mut self, client: &OwnedFd) -> Result<ExecOutput> {
         let mut outputs = [Output::new(self.stdout.take()), Output::new(self.stderr.take())];
@@ -145,7 +162,9 @@ impl ExecSession {
                         .filter_map(|output| output.source.as_ref())
                         .map(|source| PollFd::new(source, PollFlags::IN)),
                 );
-                match poll(&mut polled, None) {
+                let left = self.latest.map(|latest| latest.saturating_duration_since(Instant::now()));
+                match poll(&mut polled, left.map(timespec).as_ref()) {
+                    Ok(0) => return Err(self.overdue()),
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(errno) => return Err(Error::Kernel { call: "poll".into(), source: errno.into() }),
                 }
@@ -217,7 +236,7 @@ impl Output {
 
 impl Shared {
     pub(crate) fn exec(&self, id: &ContainerId, exec: &Exec) -> Result<ExecSession> {
-        let container = self.container(id)?;
+        let (container, pod) = self.adopted(id)?;
         let request = &container.record.request;
         let pid = container.pid("run a process in")?;
         let mut descriptors = Descriptors::default();
@@ -237,7 +256,6 @@ impl Shared {
                 users::resolve(root, &user)?
             }
         };
-        let pod = self.pod(&request.sandbox)?;
         let hostname = host_name(&pod.record().config);
         let base = process_input(self, request, &identity, &hostname)?;
         let input = ProcessInput {
@@ -266,6 +284,8 @@ impl Shared {
                 stdout,
                 stderr,
                 terminal: answer.descriptors.into_iter().next(),
+                latest: exec.timeout.and_then(|limit| Instant::now().checked_add(limit)?.checked_add(PROMPT)),
+                sandbox: request.sandbox.to_string(),
                 connection,
             }),
             Reply::StepFailed { step, what, errno } => {

@@ -14,7 +14,8 @@ use crate::rootfs::inside::again;
 use crate::runtime::Shared;
 use crate::sandbox::{PROC, pause_program};
 use crate::{
-    ContainerId, ContainerPid, ContainerRequest, ContainerState, Error, PidMode, Result, namespace, state,
+    ContainerId, ContainerPid, ContainerRequest, ContainerState, Error, PidMode, Result, namespace, patience,
+    state,
 };
 pub(crate) use gather::{Descriptors, bits, process_input};
 use oci_spec::runtime::{LinuxMemory, LinuxResources, LinuxResourcesBuilder};
@@ -33,7 +34,7 @@ const START: Duration = Duration::from_secs(60);
 
 impl Shared {
     pub(crate) fn start_container(self: &Arc<Self>, id: &ContainerId) -> Result<()> {
-        let container = self.container(id)?;
+        let (container, pod) = self.adopted(id)?;
         let _operation = lock(&container.operation);
         let state = match container.state() {
             ContainerState::Created { .. } => None,
@@ -43,7 +44,6 @@ impl Shared {
         if let Some(state) = state {
             return Err(Error::WrongState { id: id.to_string(), state, action: "start" });
         }
-        let pod = self.pod(&container.record.request.sandbox)?;
         let record = pod.record();
         let Some(cgroup) = record.cgroup.filter(|_| record.stage == Stage::Ready) else {
             return Err(Error::WrongState {
@@ -52,7 +52,9 @@ impl Shared {
                 action: "start a container in",
             });
         };
-        let begun = self.begin(&pod, &cgroup, &container);
+        // A monitor that can't be asked is no failure of the container: it is as it was, and can be started later.
+        let place = Place { pod: &pod, connection: &self.connect(&pod)? };
+        let begun = self.begin(&place, &cgroup, &container);
         begun.map_err(|error| error.explained(&container.directory)).inspect_err(|error| {
             self.finish(&container, &EndRecord::not_started(error));
             // Who attached is told that nothing comes. Without its monitor nobody is attached any more.
@@ -62,8 +64,8 @@ impl Shared {
 
     /// The start itself. What fails here is for good, but for the death of the daemon: then the next one finds a record
     /// of a start without an end, and the container as it was created.
-    fn begin(&self, pod: &Pod, cgroup: &PodCgroup, container: &Container) -> Result<()> {
-        let found = gather::Found::find(self, pod, container)?;
+    fn begin(&self, place: &Place<'_>, cgroup: &PodCgroup, container: &Container) -> Result<()> {
+        let found = gather::Found::find(self, place.pod, container)?;
         let ContainerRequest { id, spec, .. } = &container.record.request;
         let resources = resources(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()));
         let planned = cgroup.plan(id.as_str())?;
@@ -73,7 +75,7 @@ impl Shared {
         container.runs_as(identity);
         let started = cgroup.container(id.as_str(), &resources);
         let started = started.and_then(|cgroup| {
-            let launched = self.launch(pod, container, &cgroup, found);
+            let launched = self.launch(place, container, &cgroup, found);
             launched.map_err(|error| starved(error, id, &cgroup, &resources))
         });
         started.inspect_err(|_| {
@@ -85,15 +87,15 @@ impl Shared {
 
     fn launch(
         &self,
-        pod: &Pod,
+        place: &Place<'_>,
         container: &Container,
         cgroup: &ContainerCgroup,
         found: gather::Found,
     ) -> Result<()> {
         let request = &container.record.request;
+        let pod = place.pod;
         let gathered = gather::container(self, pod, container, cgroup, found)?;
-        let log = request.log_path.as_deref().map(open_log).transpose()?;
-        let (connection, _) = Connection::open(request.sandbox.as_str(), &pod.state)?;
+        let log = request.log_path.as_deref().map(open_log_in_time).transpose()?;
         let order = Order {
             container: request.id.as_str(),
             plan: &gathered.plan,
@@ -106,7 +108,7 @@ impl Shared {
                 ContainerPid::Target(_) => true,
             },
         };
-        let started = order.send(&connection, gathered.descriptors)?;
+        let started = order.send(place.connection, gathered.descriptors)?;
         container.running(started.pid, started.at);
         Ok(())
     }
@@ -128,6 +130,13 @@ fn starved(error: Error, id: &ContainerId, cgroup: &ContainerCgroup, resources: 
         None => "memory ran out before its program was started: raise the limit of its pod".to_owned(),
     };
     Error::Start { id: id.to_string(), what, source: no_memory }
+}
+
+/// Where a container is started.
+struct Place<'a> {
+    pod: &'a Pod,
+    /// To the pod's monitor.
+    connection: &'a Connection,
 }
 
 /// What a monitor is asked to start.
@@ -221,8 +230,15 @@ fn describe(step: &Step) -> String {
     format!("{verb} /{}", path.to_string_lossy().trim_start_matches('/'))
 }
 
+/// As [`open_log`], of a file system that may not answer. The directory stands for all logs in it.
+pub(crate) fn open_log_in_time(path: &Path) -> Result<OwnedFd> {
+    let (log, directory) = (path.to_owned(), path.parent().unwrap_or(path).to_owned());
+    let opened = patience::in_time("log", &directory.display().to_string(), move || open_log(&log));
+    opened.map_err(|source| Error::Io { action: "open log", path: path.into(), source })?
+}
+
 /// Opens a log for appending; the directory may be a link's target, the file itself never is.
-pub(crate) fn open_log(path: &Path) -> Result<OwnedFd> {
+fn open_log(path: &Path) -> Result<OwnedFd> {
     let failed = |errno: rustix::io::Errno| Error::Io {
         action: "open log",
         path: path.into(),
@@ -232,11 +248,14 @@ pub(crate) fn open_log(path: &Path) -> Result<OwnedFd> {
         .file_name()
         .ok_or_else(|| Error::Invalid(format!("log path {} names no file", path.display())))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(|source| Error::Io {
-        action: "create directory",
-        path: parent.into(),
-        source: slipway_disk::explained(parent, source),
-    })?;
+    // To make what is there already waits for a frozen file system, too.
+    if !parent.is_dir() {
+        std::fs::create_dir_all(parent).map_err(|source| Error::Io {
+            action: "create directory",
+            path: parent.into(),
+            source: slipway_disk::explained(parent, source),
+        })?;
+    }
     let parent = openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(failed)?;
     let flags = OFlags::WRONLY

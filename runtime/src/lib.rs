@@ -3,6 +3,7 @@
 //! The crate knows neither gRPC nor images: a root file system arrives as directories, a configuration as an
 //! `oci_spec` document. Everything here is synchronous; [`Runtime`] is the way in.
 
+mod adoption;
 mod attach;
 pub mod capabilities;
 pub mod cgroup;
@@ -15,6 +16,7 @@ mod exec;
 mod features;
 mod id;
 mod launch;
+mod link;
 pub mod log;
 mod monitor_client;
 mod monitor_process;
@@ -23,6 +25,7 @@ pub mod network;
 mod patience;
 mod plan;
 mod pod;
+mod process;
 mod recovery;
 mod rootfs;
 mod runtime;
@@ -33,6 +36,7 @@ mod state;
 #[expect(unsafe_code, reason = "every raw system call of the crate lives here")]
 mod sys;
 
+pub use adoption::Unreachable;
 pub use attach::{AttachEnd, AttachEvent, AttachInput, AttachSession};
 pub use config::{NetworkConfig, RuntimeConfig};
 pub use container::{

@@ -29,18 +29,18 @@ impl MonitorProgram {
         Ok(Self { memfd: sealed(c"slipway-monitor", PROGRAM)? })
     }
 
-    /// Starts a pod's monitor: `directory` gets its socket.
+    /// Starts a pod's monitor: `directory` gets its socket. Gives its pid too.
     pub(crate) fn start(
         &self,
         sandbox: &str,
         directory: &Path,
         place: &MonitorPlace,
-    ) -> Result<(Started, Connection)> {
+    ) -> Result<(Started, Connection, i32)> {
         let mut first = self.spawn(sandbox, directory, place)?;
         let started = Started::of(&first);
-        let connected = Connection::open(sandbox, directory);
-        match connected.and_then(|(connection, _)| settle(&mut first, place).map(|()| connection)) {
-            Ok(connection) => Ok((started, connection)),
+        let connected = Connection::open(sandbox, directory).map_err(|failure| failure.error(sandbox));
+        match connected.and_then(|connected| settle(&mut first, place).map(|()| connected)) {
+            Ok((connection, pid)) => Ok((started, connection, pid)),
             Err(error) => {
                 started.kill();
                 let status = first.wait();

@@ -2,8 +2,10 @@
 
 use crate::cgroup::{ContainerCgroup, PodCgroup};
 use crate::error::chain;
+use crate::link::{Contact, Link};
 use crate::monitor_process::Started;
 use crate::network::Attachment;
+use crate::process::Process;
 use crate::rootfs::users::Identity;
 use crate::{
     ContainerEvent, ContainerRequest, ContainerState, Error, ExitReason, Result, SandboxConfig, SandboxState,
@@ -39,6 +41,9 @@ pub(crate) struct PodRecord {
     pub(crate) netns: Option<PathBuf>,
     pub(crate) cgroup: Option<PodCgroup>,
     pub(crate) pause: Option<ContainerCgroup>,
+    /// Its monitor's process, once there is one.
+    #[serde(default)]
+    pub(crate) monitor: Option<Process>,
 }
 
 impl PodRecord {
@@ -51,6 +56,7 @@ impl PodRecord {
             netns: None,
             cgroup: None,
             pause: None,
+            monitor: None,
         }
     }
 
@@ -68,6 +74,10 @@ pub(crate) struct Pod {
     /// Its socket, exit files and mounts, gone after a reboot.
     pub(crate) state: PathBuf,
     record: Mutex<PodRecord>,
+    /// Held while the record is written, so that who reads it waits for no disk.
+    writing: Mutex<()>,
+    /// The way to its monitor.
+    pub(crate) link: Link,
     /// Held while the sandbox is made, stopped or removed.
     pub(crate) operation: Mutex<()>,
     /// The monitor, when this daemon started it.
@@ -75,8 +85,16 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    pub(crate) fn new(root: PathBuf, state: PathBuf, record: PodRecord) -> Self {
-        Self { root, state, record: Mutex::new(record), operation: Mutex::new(()), monitor: Mutex::new(None) }
+    pub(crate) fn new(root: PathBuf, state: PathBuf, record: PodRecord, contact: Contact) -> Self {
+        Self {
+            root,
+            state,
+            record: Mutex::new(record),
+            writing: Mutex::new(()),
+            link: Link::new(contact),
+            operation: Mutex::new(()),
+            monitor: Mutex::new(None),
+        }
     }
 
     pub(crate) fn record(&self) -> PodRecord {
@@ -85,16 +103,17 @@ impl Pod {
 
     /// Changes the record, on disk first.
     pub(crate) fn update(&self, change: impl FnOnce(&mut PodRecord)) -> Result<()> {
-        let mut held = lock(&self.record);
-        let mut changed = held.clone();
+        let _writing = lock(&self.writing);
+        let mut changed = self.record();
         change(&mut changed);
         state::write(&self.root.join("record"), &changed)?;
-        *held = changed;
+        *lock(&self.record) = changed;
         Ok(())
     }
 
     /// Changes the record in memory: the next [`Self::update`] writes it. For what is found by the pod's id after a crash.
     pub(crate) fn note(&self, change: impl FnOnce(&mut PodRecord)) {
+        let _writing = lock(&self.writing);
         change(&mut lock(&self.record));
     }
 
@@ -102,7 +121,7 @@ impl Pod {
     pub(crate) fn end(&self, stage: Stage) {
         if let Err(error) = self.update(|record| record.stage = stage) {
             tracing::warn!(sandbox = %self.record().config.id, %error, "its end can't be recorded");
-            lock(&self.record).stage = stage;
+            self.note(|record| record.stage = stage);
         }
     }
 
@@ -220,6 +239,8 @@ pub(crate) struct Container {
     state: Mutex<ContainerState>,
     changed: Condvar,
     identity: Mutex<Option<Identity>>,
+    /// Its first process, where it was looked for because its monitor does not answer.
+    pub(crate) first: Mutex<Option<Process>>,
     /// How many writes to its log were lost; known from its end on, where its monitor could say it.
     pub(crate) log_writes_dropped: OnceLock<u64>,
     /// Held while it is started or removed.
@@ -236,6 +257,7 @@ impl Container {
             state: Mutex::new(state),
             changed: Condvar::new(),
             identity: Mutex::new(None),
+            first: Mutex::new(None),
             log_writes_dropped: OnceLock::new(),
             operation: Mutex::new(()),
             ending: Mutex::new(()),
@@ -258,8 +280,22 @@ impl Container {
     /// The container runs, unless its end is known already.
     pub(crate) fn running(&self, pid: i32, started_at: i64) {
         let mut state = lock(&self.state);
-        if matches!(*state, ContainerState::Created { .. }) {
+        if matches!(*state, ContainerState::Created { .. } | ContainerState::Running { pid: 0, .. }) {
             *state = ContainerState::Running { pid, started_at };
+        }
+        self.changed.notify_all();
+    }
+
+    /// Whether it is taken to run by its record alone: its monitor has not been heard of yet.
+    pub(crate) fn is_only_recorded(&self) -> bool {
+        matches!(*lock(&self.state), ContainerState::Running { pid: 0, .. })
+    }
+
+    /// The start that is recorded never came to be.
+    pub(crate) fn never_started(&self) {
+        let mut state = lock(&self.state);
+        if matches!(*state, ContainerState::Running { pid: 0, .. }) {
+            *state = ContainerState::Created { at: self.record.created_at };
         }
         self.changed.notify_all();
     }

@@ -1,34 +1,32 @@
-//! After a restart: live monitors are adopted, and what a dead daemon or monitor left half-made is ended.
+//! After a restart: records are read, and what they say holds until each pod's monitor has been heard of.
 //!
-//! The cgroup of a record without a live monitor is killed and the record is exited; a directory whose record is
-//! absent is garbage, and one that can't be read is reported and kept.
+//! The cgroup of a record whose monitor is proven dead is killed and the record is exited; a directory whose record is
+//! absent is garbage, and one that can't be read is reported and kept. No monitor is asked here: that is
+//! [`Shared::adopt`]'s, once the daemon serves.
 
-use crate::monitor_client::{Connection, PROMPT};
+use crate::link::Contact;
 use crate::pod::{Container, ContainerRecord, EndRecord, Loss, Pod, PodRecord, Stage, StartRecord, lock};
 use crate::runtime::Shared;
 use crate::state::Loaded;
 use crate::{ContainerId, ContainerState, Result, SandboxId, state};
 use slipway_monitor::exit_file;
-use slipway_monitor::protocol::{Known, Reply, Request};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Takes up everything that earlier daemons left.
-pub(crate) fn recover(shared: &Arc<Shared>) -> Result<()> {
-    load_pods(shared)?;
+/// Reads what earlier daemons left, without asking a monitor.
+pub(crate) fn recover(shared: &Shared) -> Result<()> {
+    let ended = load_pods(shared)?;
     load_containers(shared)?;
-    let pods: Vec<_> = lock(&shared.pods).values().cloned().collect();
-    for pod in &pods {
-        let outcome = match pod.record().stage {
-            Stage::Ready | Stage::Lost => adopt(shared, pod),
-            Stage::Creating => {
-                let id = pod.record().config.id;
-                tracing::info!(sandbox = %id, "its creation was interrupted; removing it");
-                shared.remove_sandbox(&id)
-            }
-            Stage::Stopped => shared.tear_down(pod),
-        };
-        if let Err(error) = outcome {
+    let containers: Vec<_> = lock(&shared.containers).values().cloned().collect();
+    for container in containers.iter().filter(|container| container.is_only_recorded()) {
+        let pod = shared.find_pod(&container.record.request.sandbox);
+        if let Some(end) = pod.and_then(|pod| filed(&pod, container)) {
+            shared.finish(container, &end);
+        }
+    }
+    // Nothing of another boot runs or answers any more: what it held is free before the first request comes.
+    for pod in &ended {
+        if let Err(error) = shared.tear_down(pod) {
             tracing::warn!(sandbox = %pod.record().config.id, %error, "not recovered");
         }
     }
@@ -41,7 +39,9 @@ pub(crate) fn recover(shared: &Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
-fn load_pods(shared: &Shared) -> Result<()> {
+/// Loads the sandboxes; gives those of another boot, which have ended with it.
+fn load_pods(shared: &Shared) -> Result<Vec<Arc<Pod>>> {
+    let mut ended = Vec::new();
     let directory = shared.config.root.join("pods");
     for name in state::names(&directory)? {
         let Ok(id) = SandboxId::new(name.clone()) else { continue };
@@ -49,10 +49,15 @@ fn load_pods(shared: &Shared) -> Result<()> {
         let own = shared.config.state.join("pods").join(&name);
         match state::read::<PodRecord>(&root.join("record")) {
             Ok(Some(loaded)) => {
-                let pod = Arc::new(Pod::new(root, own, loaded.value));
+                let contact = match loaded.value.stage {
+                    Stage::Ready | Stage::Lost if loaded.this_boot => Contact::Pending,
+                    Stage::Ready | Stage::Lost | Stage::Creating | Stage::Stopped => Contact::Answering,
+                };
+                let pod = Arc::new(Pod::new(root, own, loaded.value, contact));
                 if !loaded.this_boot {
                     state::make_directory(&pod.state)?;
                     pod.end(Stage::Stopped);
+                    ended.push(Arc::clone(&pod));
                 }
                 lock(&shared.pods).insert(id, pod);
             }
@@ -60,7 +65,7 @@ fn load_pods(shared: &Shared) -> Result<()> {
             Err(error) => tracing::error!(%error, "a sandbox is left alone"),
         }
     }
-    Ok(())
+    Ok(ended)
 }
 
 fn load_containers(shared: &Shared) -> Result<()> {
@@ -101,7 +106,9 @@ fn load_container(path: PathBuf, loaded: Loaded<ContainerRecord>) -> Result<Cont
             state::write(&path.join("ended"), &end)?;
             end.state()
         }
-        _ => ContainerState::Created { at: loaded.value.created_at },
+        // Its monitor will say whether it does.
+        (None, Some(started)) => ContainerState::Running { pid: 0, started_at: started.value.at },
+        (None, None) => ContainerState::Created { at: loaded.value.created_at },
     };
     if !loaded.this_boot && loaded.value.request.rootfs.volatile {
         stays(discard_upper(&path));
@@ -126,47 +133,7 @@ fn discard_upper(path: &Path) -> Result<()> {
     names.try_for_each(|name| state::remove_directory(&path.join(name)))
 }
 
-/// Listens to a live monitor and takes over what it knows; without one the pod is lost.
-fn adopt(shared: &Arc<Shared>, pod: &Arc<Pod>) -> Result<()> {
-    let record = pod.record();
-    let known = shared.watch(pod).and_then(|()| known(shared, pod));
-    let Ok(known) = known else {
-        monitor_lost(shared, pod);
-        return Ok(());
-    };
-    for container in shared.containers_of(&record.config.id) {
-        let id = container.record.request.id.as_str();
-        match known.iter().find(|known| known.container == id) {
-            Some(Known { exit: Some(exit), .. }) => shared.finish(&container, &EndRecord::seen(exit)),
-            Some(Known { pid, started_at, .. }) if *pid > 0 => container.running(*pid, *started_at),
-            _ => unstarted(shared, &container)?,
-        }
-    }
-    Ok(())
-}
-
-fn known(shared: &Shared, pod: &Pod) -> Result<Vec<Known>> {
-    let connection: Connection = shared.connect(pod)?;
-    match connection.request(&Request::List {}, &[], PROMPT)?.reply {
-        Reply::Containers { containers } => Ok(containers.0),
-        other => Err(connection.unexpected(&other)),
-    }
-}
-
-/// A start that its monitor never heard of has left a cgroup at most.
-fn unstarted(shared: &Shared, container: &Container) -> Result<()> {
-    if matches!(container.state(), ContainerState::Exited { .. }) {
-        return Ok(());
-    }
-    if let Some(started) = container.start_record()? {
-        started.cgroup.kill(&shared.features)?;
-        started.cgroup.remove()?;
-        let _ = std::fs::remove_file(container.directory.join("started"));
-    }
-    Ok(())
-}
-
-/// A monitor has ended. If nobody asked it to, its containers are killed and have ended with it.
+/// A monitor is proven dead. If nobody asked it to end, its containers are killed and have ended with it.
 pub(crate) fn monitor_lost(shared: &Shared, pod: &Pod) {
     if pod.record().stage != Stage::Ready && pod.record().stage != Stage::Lost {
         return;
@@ -185,17 +152,24 @@ pub(crate) fn monitor_lost(shared: &Shared, pod: &Pod) {
     }
 }
 
-/// Ends a container that nobody watches any more: what is left is killed, its end is what its exit file says.
+/// Ends a container whose monitor is dead: what is left is killed, its end is what its exit file says.
 pub(crate) fn settle(shared: &Shared, pod: &Pod, container: &Container) {
     if matches!(container.state(), ContainerState::Exited { .. }) {
         return;
     }
     let Ok(Some(started)) = container.start_record() else { return };
     if let Err(error) = started.cgroup.kill(&shared.features) {
+        // What may live has not ended.
         tracing::warn!(container = %container.record.request.id, %error, "not killed");
+        return;
     }
-    let file = pod.state.join(exit_file::name(container.record.request.id.as_str()));
-    let seen = std::fs::read_to_string(file).ok().and_then(|text| exit_file::parse(&text));
-    let end = seen.as_ref().map_or_else(|| EndRecord::lost(started.at, Loss::Monitor), EndRecord::seen);
+    let end = filed(pod, container).unwrap_or_else(|| EndRecord::lost(started.at, Loss::Monitor));
     shared.finish(container, &end);
+}
+
+/// The end that a container's exit file tells; none where there is no such file.
+fn filed(pod: &Pod, container: &Container) -> Option<EndRecord> {
+    let file = pod.state.join(exit_file::name(container.record.request.id.as_str()));
+    let text = std::fs::read_to_string(file).ok()?;
+    exit_file::parse(&text).as_ref().map(EndRecord::seen)
 }

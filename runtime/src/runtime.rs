@@ -2,12 +2,12 @@
 
 use crate::cgroup::{CgroupConfig, Cgroups};
 use crate::container::check_signal;
-use crate::monitor_process::MonitorProgram;
+use crate::monitor_process::{MonitorProgram, Started};
 use crate::pod::{Container, Pod, lock};
 use crate::{
     AttachSession, Bound, ContainerEvent, ContainerId, ContainerRequest, ContainerState, Error, Exec,
     ExecOutput, ExecSession, Features, Identity, Numbers, Result, RuntimeConfig, SandboxConfig, SandboxId,
-    SandboxStatus, dismantle, namespace, network, recovery, state,
+    SandboxStatus, Unreachable, dismantle, namespace, network, recovery, state,
 };
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) pods: Mutex<BTreeMap<SandboxId, Arc<Pod>>>,
     pub(crate) containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
     pub(crate) subscribers: Mutex<Vec<mpsc::Sender<ContainerEvent>>>,
+    /// Monitors that were killed and had not ended when their sandboxes were given up.
+    pub(crate) unreaped: Mutex<Vec<Started>>,
 }
 
 impl Shared {
@@ -81,7 +83,7 @@ pub(crate) fn network_config(config: &RuntimeConfig) -> Result<network::NetworkC
 }
 
 impl Runtime {
-    /// Takes up the directories, adopts what runs and ends what a dead daemon left half-made.
+    /// Takes up the directories: until [`Runtime::adopt`] all is as its record says.
     ///
     /// # Errors
     /// When the directories, cgroups or network can't be used at all; one broken sandbox is logged and left.
@@ -104,11 +106,29 @@ impl Runtime {
             pods: Mutex::default(),
             containers: Mutex::default(),
             subscribers: Mutex::default(),
+            unreaped: Mutex::default(),
             config,
         };
         let shared = Arc::new(shared);
         recovery::recover(&shared)?;
         Ok(Self { shared })
+    }
+
+    /// Begins to take up what runs, and to end what a dead daemon left half-made; returns when that is done, or after
+    /// `patience`, and it goes on in the background. Who subscribed to
+    /// [`Runtime::events`] before it hears of every container that has ended meanwhile. Until its sandbox is taken up, a
+    /// call that needs a sandbox's monitor waits for that, at most ten seconds.
+    ///
+    /// # Errors
+    /// When there is no thread for it.
+    pub fn adopt(&self, patience: Duration) -> Result<()> {
+        self.shared.adopt(patience)
+    }
+
+    /// The sandboxes whose monitors do not answer or can't be asked: all of them is as it was last known.
+    #[must_use]
+    pub fn unreachable_sandboxes(&self) -> Vec<Unreachable> {
+        self.shared.unreachable()
     }
 
     /// Removes what a runtime leaves on the node for the next one: bridge, nftables table, cgroups, state directory.
@@ -183,7 +203,8 @@ impl Runtime {
     /// All sandboxes.
     #[must_use]
     pub fn sandboxes(&self) -> Vec<SandboxStatus> {
-        lock(&self.shared.pods).values().map(|pod| pod.status()).collect()
+        let pods: Vec<_> = lock(&self.shared.pods).values().cloned().collect();
+        pods.iter().map(|pod| pod.status()).collect()
     }
 
     /// The processors or memory nodes that containers of a sandbox can be bound to.
@@ -213,10 +234,12 @@ impl Runtime {
     }
 
     /// Sends the signal and, after the grace, kills whatever is left of the container; returns when it has ended.
-    /// A container that does not run is left as it is.
+    /// A container that does not run is left as it is. Where its monitor does not answer in ten seconds, all of this is
+    /// done without it.
     ///
     /// # Errors
-    /// [`Error::NotFound`], or when it can't be killed.
+    /// [`Error::NotFound`], or when it can't be killed. [`Error::Unreachable`] when it is killed and only its monitor,
+    /// which does not answer, knows how it has ended.
     pub fn stop_container(&self, id: &ContainerId, signal: i32, grace: Duration) -> Result<()> {
         self.shared.stop_container(id, check_signal(signal)?, grace)
     }
@@ -283,7 +306,8 @@ impl Runtime {
         self.shared.container(id).map(|container| container.log_writes_dropped.get().copied())
     }
 
-    /// Ends of containers from now on.
+    /// Ends of containers from now on, and recorded starts that [`Runtime::adopt`] finds to have come to nothing: the
+    /// container is as it was created.
     #[must_use]
     pub fn events(&self) -> mpsc::Receiver<ContainerEvent> {
         let (sender, receiver) = mpsc::channel();

@@ -154,3 +154,43 @@ pub fn kill(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("the process is killed");
 }
+
+/// A process that is held still by SIGSTOP, until it is told to go on or this is dropped.
+#[derive(Debug)]
+pub struct Held(rustix::process::Pid);
+
+impl Held {
+    /// Stops a process.
+    ///
+    /// # Panics
+    /// When it can't be stopped.
+    #[must_use]
+    pub fn stop(pid: u32) -> Self {
+        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it is stopped");
+        Self(pid)
+    }
+
+    /// Lets it go on.
+    pub fn go_on(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // One that has been killed meanwhile needs nothing.
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
+    }
+}
+
+/// How many threads a process has.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn threads(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process's status");
+    let count = status.lines().find_map(|line| line.strip_prefix("Threads:"));
+    count.and_then(|count| count.trim().parse().ok()).expect("a count of threads")
+}

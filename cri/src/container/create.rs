@@ -1,6 +1,5 @@
 //! CreateContainer: image -> snapshot -> specification -> record. No process and no mount yet.
 
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -193,9 +192,6 @@ fn log_path(node: &Node, draft: &Draft) -> Result<Option<PathBuf>> {
     if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(Error::invalid("config.log_path", "it leads out of the pod's log directory"));
     }
-    let path = Path::new(directory).join(relative);
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(Error::io("create log directory", parent))?;
-    }
-    Ok(Some(path))
+    // Its directory is made by the start, which can give up a file system that does not answer.
+    Ok(Some(Path::new(directory).join(relative)))
 }

@@ -224,7 +224,7 @@ pub(crate) async fn remove(
     request: own::RemoveContainerRequest,
 ) -> Result<own::RemoveContainerResponse> {
     let row = node.containers.find(&request.container)?;
-    if !request.force && container::view::life(node, &row).pid != 0 {
+    if !request.force && container::view::life(node, &row).state == cri::ContainerState::ContainerRunning {
         let id = row.id().to_owned();
         let state = "running: stop it first, or force the removal";
         return Err(Error::WrongState { action: "remove", kind: "container", id, state });
@@ -249,8 +249,13 @@ pub(crate) async fn remove_both(node: &Arc<Node>, row: Arc<Container>) -> Result
 /// What the end of a container of `run` asks for: its pod is stopped, which gives back its ports, or all is removed.
 pub(crate) async fn ended(node: &Arc<Node>, event: &ContainerEvent) {
     let Ok(row) = node.containers.find(event.container.as_str()) else { return };
-    if !matches!(event.state, ContainerState::Exited { .. }) {
-        return;
+    match event.state {
+        ContainerState::Exited { .. } => {}
+        // Whoever was to start it went with the last daemon.
+        ContainerState::Created { .. } if row.record.transient => {
+            return told(&row, remove_both(node, row.clone()).await);
+        }
+        ContainerState::Created { .. } | ContainerState::Running { .. } => return,
     }
     row.over.notify_waiters();
     if row.record.owner != Owner::Run {
@@ -259,15 +264,18 @@ pub(crate) async fn ended(node: &Arc<Node>, event: &ContainerEvent) {
     // Attached clients hear the last line first, but one that does not read keeps nothing from ending.
     drop(tokio::time::timeout(LAST_WORDS, row.streams.write()).await);
     let outcome = if row.record.transient {
-        remove_both(node, row).await
+        remove_both(node, row.clone()).await
     } else {
         match node.pods.find(row.record.pod.as_str()) {
             Ok(pod) => sandbox::stop::carry_out(node, pod).await,
             Err(_) => Ok(()),
         }
     };
+    told(&row, outcome);
+}
+
+fn told(row: &Container, outcome: Result<()>) {
     if let Err(error) = outcome {
-        let container = event.container.as_str();
-        tracing::warn!(container, error = error.chain(), "what an ended container held stays");
+        tracing::warn!(container = row.id(), error = error.chain(), "what an ended container held stays");
     }
 }

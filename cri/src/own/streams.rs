@@ -64,7 +64,7 @@ pub(crate) async fn exec(
     let _ = sender.try_send(Ok(message(Message::Ready(own::StreamReady {}))));
     let input = writer(&mut session)?;
     let terminal = terminal(&session)?;
-    kill_with_client(&session, &sender);
+    kill_with_client(&session, &sender)?;
     spawn("exec", move || run_out(session, &sender))?;
     tokio::spawn(async move {
         let mut input = input;
@@ -125,7 +125,9 @@ fn writer(session: &mut ExecSession) -> Result<Option<Sender<Vec<u8>>>> {
     Ok(Some(sender))
 }
 
-fn kill_with_client(session: &ExecSession, sender: &Output) {
+/// The session ends with its client, also where its monitor does not answer.
+fn kill_with_client(session: &ExecSession, sender: &Output) -> Result<()> {
+    let ender = session.ender()?;
     let process = Pid::from_raw(session.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     let sender = sender.downgrade();
     tokio::spawn(async move {
@@ -135,7 +137,9 @@ fn kill_with_client(session: &ExecSession, sender: &Output) {
             // One that has ended needs no signal.
             let _ = pidfd_send_signal(process, Signal::KILL);
         }
+        ender.end();
     });
+    Ok(())
 }
 
 fn run_out(mut session: ExecSession, sender: &Output) {

@@ -7,8 +7,6 @@ use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A process that the kernel can't end sooner is stuck in a system call.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// The kernel lets go of a cgroup some time after its last process.
 const REMOVE_LIMIT: Duration = Duration::from_secs(2);
 const FREEZE_LIMIT: Duration = Duration::from_millis(200);
@@ -20,8 +18,8 @@ struct Pauses {
 }
 
 impl Pauses {
-    fn until(limit: Duration) -> Self {
-        Self { next: Duration::from_micros(200), end: Instant::now() + limit }
+    fn until(end: Instant) -> Self {
+        Self { next: Duration::from_micros(200), end }
     }
 
     /// Sleep a little; false when the time is over.
@@ -35,8 +33,8 @@ impl Pauses {
     }
 }
 
-pub(super) fn kill(location: &Location, at_once: bool) -> Result<()> {
-    let mut pauses = Pauses::until(KILL_LIMIT);
+pub(super) fn kill(location: &Location, at_once: bool, end: Instant) -> Result<()> {
+    let mut pauses = Pauses::until(end);
     while !is_empty(location)? {
         if location.unified && at_once {
             kill_at_once(location)?
@@ -108,7 +106,7 @@ impl Freezer {
 
     /// Best effort: what is not frozen in time is killed all the same.
     fn freeze(&self) {
-        let mut pauses = Pauses::until(FREEZE_LIMIT);
+        let mut pauses = Pauses::until(Instant::now() + FREEZE_LIMIT);
         while files::write_raw(&self.control, self.words.0).is_ok()
             && files::read_raw(&self.state).is_ok_and(|text| !(self.still)(&text))
             && pauses.pause()
@@ -192,7 +190,7 @@ fn tree(path: &Path) -> Result<Vec<PathBuf>> {
 
 /// Remove a directory with all below; it may be gone.
 pub(super) fn remove(path: &Path) -> Result<()> {
-    let mut pauses = Pauses::until(REMOVE_LIMIT);
+    let mut pauses = Pauses::until(Instant::now() + REMOVE_LIMIT);
     loop {
         match remove_once(path) {
             Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) && pauses.pause() => {

@@ -1,25 +1,31 @@
 //! Creating, stopping and removing a container, and hearing of its end.
 
-use super::{ContainerRequest, ContainerState};
+use super::{ContainerRequest, ContainerState, unmonitored};
 use crate::capabilities::{Capabilities, CapabilitySet};
-use crate::monitor_client::Connection;
+use crate::link::Contact;
 use crate::pod::{Container, ContainerRecord, EndRecord, Pod, Stage, lock, now};
 use crate::runtime::Shared;
-use crate::{ContainerId, Error, Result, SandboxConfig, SandboxId, cgroup, launch, recovery, state};
+use crate::{ContainerEvent, ContainerId, Error, Result, SandboxConfig, SandboxId, cgroup, launch, state};
 use rustix::process::Signal;
 use slipway_monitor::exit_file;
-use slipway_monitor::protocol::{Reply, Request};
+use slipway_monitor::protocol::Request;
+use std::borrow::Borrow;
 use std::fs;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How much later than its deadline a stop may be known.
 const SLACK: Duration = Duration::from_secs(10);
+/// How long processes may take to die of SIGKILL: the kernel may hold them in a system call.
+const KILL: Duration = Duration::from_secs(10);
+/// How long the ends of killed containers may take to be told.
+const DRAIN: Duration = Duration::from_secs(2);
 
 impl Shared {
     pub(crate) fn create_container(&self, request: ContainerRequest) -> Result<()> {
         let pod = self.pod(&request.sandbox)?;
+        self.await_adoption(&pod)?;
         if pod.record().stage != Stage::Ready {
             let id = request.sandbox.to_string();
             return Err(Error::WrongState { id, state: "not ready", action: "create a container in" });
@@ -57,53 +63,98 @@ impl Shared {
         let pod = self.pod(&container.record.request.sandbox)?;
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let request = Request::Stop { container: id.to_string(), signal, grace_ms };
-        let asked = self.connect(&pod).and_then(|connection| connection.order(&request, &[]));
-        if asked.is_ok() && container.wait(grace.saturating_add(SLACK)).is_some() {
+        // One that is known not to answer is not waited for again: there is another way.
+        let connection = if pod.link.is_silent() { self.connect_now(&pod) } else { self.connect(&pod) };
+        match connection.and_then(|connection| connection.order(&request, &[])) {
+            Ok(()) => {
+                if container.wait(grace.saturating_add(SLACK)).is_some() {
+                    return Ok(());
+                }
+            }
+            // It has meanwhile been found to have ended, or never to have run.
+            Err(_) if !matches!(container.state(), ContainerState::Running { .. }) => return Ok(()),
+            Err(error) => {
+                tracing::warn!(container = %id, %error, "it is stopped without its monitor");
+                unmonitored::signal(&pod, &container, signal, grace)?;
+            }
+        }
+        self.kill_container(&pod, &container)?;
+        let patience = if pod.link.is_silent() { Duration::ZERO } else { SLACK };
+        if container.wait(patience).is_some() {
             return Ok(());
         }
-        // Without its monitor, or past its deadline, the cgroup is killed from here.
-        self.kill_container(&container)?;
-        if container.wait(SLACK).is_some() {
-            return Ok(());
-        }
-        recovery::settle(self, &pod, &container);
-        Ok(())
+        Err(Error::Unreachable {
+            sandbox: container.record.request.sandbox.to_string(),
+            why: format!("container {id} is killed, and only its monitor knows how it has ended"),
+        })
     }
 
     pub(crate) fn signal_container(&self, id: &ContainerId, signal: i32) -> Result<()> {
-        let container = self.container(id)?;
+        let (container, pod) = self.adopted(id)?;
         container.pid("signal")?;
-        let pod = self.pod(&container.record.request.sandbox)?;
         self.connect(&pod)?.order(&Request::Signal { container: id.to_string(), signal }, &[])
     }
 
-    /// Kills whatever is left of a container, without asking its monitor.
-    pub(crate) fn kill_container(&self, container: &Container) -> Result<()> {
-        match container.start_record()? {
-            Some(started) if !matches!(container.state(), ContainerState::Exited { .. }) => {
-                started.cgroup.kill(&self.features)?;
-                // Its monitor tells the end once the pipes are drained.
-                if container.wait(Duration::from_secs(2)).is_none() {
+    /// Kills whatever is left of a container, and waits a little for its end to be told. Where its monitor does not tell
+    /// it, the end is read from the process that the monitor has not reaped.
+    pub(crate) fn kill_container(&self, pod: &Pod, container: &Container) -> Result<()> {
+        self.kill_containers(pod, std::slice::from_ref(container))
+    }
+
+    /// The same for several at once.
+    pub(crate) fn kill_containers<C: Borrow<Container>>(&self, pod: &Pod, containers: &[C]) -> Result<()> {
+        let mut outcome = Ok(());
+        let mut doomed = Vec::new();
+        for container in containers.iter().map(Borrow::borrow) {
+            if matches!(container.state(), ContainerState::Exited { .. }) {
+                continue;
+            }
+            match container.start_record() {
+                Ok(Some(started)) => doomed.push((container, unmonitored::first(pod, container), started)),
+                Ok(None) => {}
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        let end = Instant::now() + KILL;
+        // All are told before any is waited for.
+        for (_, _, started) in &doomed {
+            let _ = started.cgroup.kill_until(&self.features, Instant::now());
+        }
+        for (_, _, started) in &doomed {
+            outcome = outcome.and(started.cgroup.kill_until(&self.features, end));
+        }
+        // The monitor tells the ends once the pipes are drained.
+        let told = Instant::now() + DRAIN;
+        for (container, first, started) in &doomed {
+            if container.wait(told.saturating_duration_since(Instant::now())).is_some() {
+                continue;
+            }
+            match first.and_then(|first| unmonitored::end(pod, container, first, started)) {
+                Some(end) => self.finish(container, &end),
+                None => {
                     tracing::warn!(container = %container.record.request.id, "killed, but its monitor has not told the end");
                 }
-                Ok(())
             }
-            _ => Ok(()),
         }
+        outcome
     }
 
     pub(crate) fn remove_container(&self, id: &ContainerId) -> Result<()> {
         let Some(container) = self.find_container(id) else { return Ok(()) };
         let _operation = lock(&container.operation);
-        self.kill_container(&container)?;
+        if let Some(pod) = self.find_pod(&container.record.request.sandbox) {
+            self.kill_container(&pod, &container)?;
+        }
         let started = container.start_record()?;
         if let Some(started) = &started {
             started.cgroup.kill(&self.features)?;
             started.cgroup.remove()?;
         }
         if let Some(pod) = self.find_pod(&container.record.request.sandbox) {
-            // Nothing is left to be forgotten by a monitor that has ended.
-            let _ = self.forget(&pod, id);
+            // Nothing is left to be forgotten by a monitor that has ended; one that does not answer keeps a few bytes.
+            if matches!(pod.link.contact(), Contact::Answering) {
+                let _ = self.forget(&pod, id);
+            }
             for name in [exit_file::name(id.as_str()), exit_file::stop_name(id.as_str())] {
                 let _ = fs::remove_file(pod.state.join(name));
             }
@@ -117,23 +168,21 @@ impl Shared {
 
     /// The monitor lets go of what it has of a container: of one that never ran, those who wait for its streams.
     pub(crate) fn forget(&self, pod: &Pod, id: &ContainerId) -> Result<()> {
-        self.connect(pod)?.order(&Request::Forget { container: id.to_string() }, &[])
+        self.connect_now(pod)?.order(&Request::Forget { container: id.to_string() }, &[])
     }
 
     pub(crate) fn reopen_log(&self, id: &ContainerId) -> Result<()> {
-        let container = self.container(id)?;
+        let (container, pod) = self.adopted(id)?;
         container.pid("reopen the log of")?;
         let path = container.record.request.log_path.as_deref();
         let path = path.ok_or_else(|| Error::Invalid(format!("container {id} has no log")))?;
-        let log = launch::open_log(path)?;
-        let pod = self.pod(&container.record.request.sandbox)?;
+        let log = launch::open_log_in_time(path)?;
         self.connect(&pod)?.order(&Request::ReopenLog { container: id.to_string() }, &[log.as_fd()])
     }
 
     pub(crate) fn resize(&self, id: &ContainerId, width: u16, height: u16) -> Result<()> {
-        let container = self.container(id)?;
+        let (container, pod) = self.adopted(id)?;
         container.pid("resize the terminal of")?;
-        let pod = self.pod(&container.record.request.sandbox)?;
         self.connect(&pod)?.order(&Request::Resize { container: id.to_string(), width, height }, &[])
     }
 
@@ -155,8 +204,13 @@ impl Shared {
         }
         self.count_log_writes_dropped(container);
         if let Some(event) = container.ended(end) {
-            lock(&self.subscribers).retain(|subscriber| subscriber.send(event.clone()).is_ok());
+            self.tell(&event);
         }
+    }
+
+    /// Tells all who subscribed.
+    pub(crate) fn tell(&self, event: &ContainerEvent) {
+        lock(&self.subscribers).retain(|subscriber| subscriber.send(event.clone()).is_ok());
     }
 
     /// Keeps what the exit file says of the log: the file goes with the container, who follows the container may not.
@@ -171,39 +225,12 @@ impl Shared {
         }
     }
 
-    /// Listens to a pod's monitor on a thread of its own, until it ends.
-    pub(crate) fn watch(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
-        let connection = self.connect(pod)?;
-        connection.order(&Request::Watch {}, &[])?;
-        let (shared, watched) = (Arc::downgrade(self), Arc::downgrade(pod));
-        let listen = move || {
-            while let Ok(Some(answer)) = connection.receive(None) {
-                let Some(shared) = shared.upgrade() else { return };
-                if let Reply::Exited { container, exit } = answer.reply {
-                    shared.heard(&container, &EndRecord::seen(&exit));
-                }
-            }
-            if let (Some(shared), Some(pod)) = (shared.upgrade(), watched.upgrade()) {
-                recovery::monitor_lost(&shared, &pod);
-            }
-        };
-        std::thread::Builder::new()
-            .name("watch".into())
-            .stack_size(256 * 1024)
-            .spawn(listen)
-            .map(drop)
-            .map_err(|source| Error::Kernel { call: "start a thread".into(), source })
-    }
-
-    fn heard(&self, container: &str, end: &EndRecord) {
+    /// A monitor tells an end.
+    pub(crate) fn heard(&self, container: &str, end: &EndRecord) {
         let found = ContainerId::new(container).ok().and_then(|id| self.find_container(&id));
         if let Some(container) = found {
             self.finish(&container, end);
         }
-    }
-
-    pub(crate) fn connect(&self, pod: &Pod) -> Result<Connection> {
-        Connection::open(pod.record().config.id.as_str(), &pod.state).map(|(connection, _)| connection)
     }
 
     pub(crate) fn find_container(&self, id: &ContainerId) -> Option<Arc<Container>> {
@@ -212,6 +239,14 @@ impl Shared {
 
     pub(crate) fn container(&self, id: &ContainerId) -> Result<Arc<Container>> {
         self.find_container(id).ok_or_else(|| Error::NotFound { kind: "container", id: id.to_string() })
+    }
+
+    /// A container and its sandbox, once what the sandbox's monitor knows of it is taken over.
+    pub(crate) fn adopted(&self, id: &ContainerId) -> Result<(Arc<Container>, Arc<Pod>)> {
+        let container = self.container(id)?;
+        let pod = self.pod(&container.record.request.sandbox)?;
+        self.await_adoption(&pod)?;
+        Ok((container, pod))
     }
 
     pub(crate) fn containers_of(&self, sandbox: &SandboxId) -> Vec<Arc<Container>> {

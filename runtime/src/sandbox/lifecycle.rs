@@ -2,23 +2,28 @@
 
 use super::{IpcMode, Network, PidMode, SandboxConfig, files};
 use crate::capabilities::CapabilitySet;
-use crate::monitor_client::{Connection, PROMPT};
+use crate::link::Contact;
+use crate::monitor_client::{Connection, Failure, PROMPT};
 use crate::monitor_process::{MonitorProgram, borrowed};
 use crate::network::{self, NetnsSource};
 use crate::pod::{Pod, PodRecord, Stage, lock};
+use crate::process::Process;
 use crate::runtime::Shared;
 use crate::{Error, Result, SandboxId, SandboxStatus, launch, namespace, recovery, state};
 use rustix::mount::MountAttrFlags;
+use rustix::process::Signal;
 use slipway_monitor::protocol::{IdRange, Parameter, Reply, Request};
 use slipway_monitor::wire::List;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How many port sockets the monitor takes with one request.
 const HELD_AT_ONCE: usize = 512;
+/// How long a monitor may take to end: once it has been told to, and again once it has been killed.
+const LAST_STEPS: Duration = Duration::from_secs(2);
 const DEFAULT_SHM: u64 = 64 * 1024 * 1024;
 /// Kernel parameters of a pod's ipc namespace; those of the network begin with `net/`.
 const IPC_SYSCTLS: [&str; 4] = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];
@@ -60,6 +65,7 @@ impl Shared {
             self.config.root.join("pods").join(id),
             self.config.state.join("pods").join(id),
             PodRecord::new(config),
+            Contact::Answering,
         );
         let pod = Arc::new(pod);
         let mut pods = lock(&self.pods);
@@ -93,7 +99,9 @@ impl Shared {
         self.write_network_sysctls(pod, &config)?;
         files::write(&pod.root, &config, &pod.record().addresses)?;
         mount_shm(pod, &config)?;
-        self.watch(pod)?;
+        let watched = self.connect_now(pod)?;
+        watched.order(&Request::Watch {}, &[])?;
+        self.watch(pod, Some(watched))?;
         if config.pid == PidMode::Pod {
             launch::start_pause(self, pod, &connection)?;
         }
@@ -114,8 +122,10 @@ impl Shared {
         let record = pod.record();
         let id = record.config.id.as_str();
         let place = self.cgroups.monitor_place(&self.features);
-        let (monitor, connection) = self.program.start(id, &pod.state, &place)?;
+        self.reap();
+        let (monitor, connection, pid) = self.program.start(id, &pod.state, &place)?;
         *lock(&pod.monitor) = Some(monitor);
+        pod.note(|record| record.monitor = Process::of(pid));
         let directory = namespace::open(&pod.state)?;
         let descriptors = [directory.as_fd(), self.small.as_fd()];
         connection.order(&Request::Setup { pod: id.into() }, &descriptors)?;
@@ -222,19 +232,18 @@ impl Shared {
             pod.end(Stage::Stopped);
         }
         let record = pod.record();
-        let mut outcome = Ok(());
-        for container in self.containers_of(&record.config.id) {
-            outcome = outcome.and(self.kill_container(&container));
-        }
+        let containers = self.containers_of(&record.config.id);
+        let mut outcome = self.kill_containers(pod, &containers);
         if let Some(pause) = &record.pause {
             outcome = outcome.and(pause.kill(&self.features)).and(pause.remove());
         }
         // The ports lead nowhere before the monitor lets go of them for others.
         outcome = outcome.and(self.network.detach(record.config.id.as_str()));
-        outcome = outcome.and(self.end_monitor(pod));
-        for container in self.containers_of(&record.config.id) {
-            recovery::settle(self, pod, &container);
+        let ended = self.end_monitor(pod);
+        if ended.is_ok() {
+            containers.iter().for_each(|container| recovery::settle(self, pod, container));
         }
+        outcome = outcome.and(ended);
         for (name, _) in KEPT {
             outcome = outcome.and(namespace::unmount_all(&pod.state.join(name)));
         }
@@ -247,35 +256,67 @@ impl Shared {
         outcome
     }
 
-    /// Asks the monitor to end, and kills it when it does not.
+    /// Asks the monitor to end, and kills it when it does not, or does not answer. One that the kernel holds in a system
+    /// call, as by a log on a file system that hangs, has its SIGKILL pending: it executes nothing any more, and is not
+    /// waited for.
     fn end_monitor(&self, pod: &Pod) -> Result<()> {
         let record = pod.record();
-        if !namespace::exists(&pod.state) {
-            return Ok(());
-        }
-        if let Ok((connection, pid)) = Connection::open(record.config.id.as_str(), &pod.state) {
-            let asked = connection.order(&Request::Shutdown {}, &[]);
-            let ended = asked.is_ok() && wait_gone(&connection);
-            if !ended && let Some(pid) = rustix::process::Pid::from_raw(pid) {
-                // The answer on its own socket is what says that this process is the monitor.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
-        if let Some(monitor) = lock(&pod.monitor).take() {
-            let end = Instant::now() + Duration::from_secs(2);
-            while !monitor.has_ended() {
-                if Instant::now() > end {
-                    monitor.kill();
+        let id = record.config.id.as_str();
+        let mut process = record.monitor;
+        let mut refusal = None;
+        if namespace::exists(&pod.state) && !pod.link.is_silent() {
+            match Connection::open(id, &pod.state) {
+                Ok((connection, pid)) => {
+                    // The answer on its own socket is what says that this process is the monitor.
+                    process = process.filter(|process| process.pid == pid).or_else(|| Process::of(pid));
+                    if connection.order(&Request::Shutdown {}, &[]).is_ok() {
+                        // The end of the connection is the monitor's.
+                        let _ = connection.receive(Some(LAST_STEPS));
+                    }
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                Err(Failure::Absent(_)) => {}
+                Err(failure) => refusal = Some(failure.error(id)),
             }
+        }
+        match (process, &*lock(&pod.monitor), refusal) {
+            (Some(process), ..) => end_process(id, process)?,
+            (None, Some(started), _) => started.kill(),
+            // Which process it is can't be said.
+            (None, None, Some(refusal)) => return Err(refusal),
+            (None, None, None) => {}
+        }
+        if let Some(started) = lock(&pod.monitor).take() {
+            lock(&self.unreaped).push(started);
+            self.reap();
         }
         Ok(())
     }
+
+    /// Reaps the monitors of this daemon that have ended since their sandboxes were given up.
+    pub(crate) fn reap(&self) {
+        lock(&self.unreaped).retain(|monitor| !monitor.has_ended());
+    }
 }
 
-fn wait_gone(connection: &Connection) -> bool {
-    matches!(connection.receive(Some(Duration::from_secs(2))), Ok(None))
+/// Waits a little for the end of a monitor, and kills it.
+fn end_process(sandbox: &str, process: Process) -> Result<()> {
+    if process.is_dead() {
+        return Ok(());
+    }
+    process.signal(Signal::KILL).map_err(|source| Error::Kernel {
+        call: format!("kill the monitor of sandbox {sandbox}, process {}", process.pid),
+        source,
+    })?;
+    if !process.wait(LAST_STEPS) {
+        let pid = process.pid;
+        tracing::warn!(
+            sandbox,
+            pid,
+            "its monitor is killed, but the kernel holds it in a system call, as by a log on a file system that hangs: \
+             until that answers it keeps the sandbox's host ports"
+        );
+    }
+    Ok(())
 }
 
 /// The name of the pod's uts namespace.

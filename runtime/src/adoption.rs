@@ -1,0 +1,363 @@
+//! Taking up the monitors that an earlier daemon has left, and listening to each for as long as it lives.
+//!
+//! Each pod has a thread of its own, so that one monitor that does not answer holds up no other. Only a monitor that is
+//! proven dead is lost; one that can't be reached keeps its containers, and its thread waits in the kernel for its answer
+//! or its end.
+
+use crate::link::Contact;
+use crate::monitor_client::{Connection, Failure, PROMPT};
+use crate::pod::{Container, EndRecord, Pod, Stage, lock};
+use crate::process::Process;
+use crate::runtime::Shared;
+use crate::{ContainerEvent, ContainerState, Error, Result, SandboxId, recovery};
+use slipway_monitor::protocol::{Known, Reply, Request};
+use std::sync::{Arc, Weak, mpsc};
+use std::time::{Duration, Instant};
+
+/// How long a monitor that has closed its socket may take to end.
+const LAST_STEPS: Duration = Duration::from_secs(1);
+/// Pauses between attempts that fail at once, growing from the first to the last.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The stack of a thread that listens, in bytes.
+const STACK: usize = 256 * 1024;
+
+/// The outcome of one attempt to take a monitor up.
+enum Adoption {
+    /// It answers, and what it knows is taken over.
+    Alive(Arc<Connection>),
+    /// It is proven to have ended.
+    Gone,
+    /// It could not be asked, which says nothing of whether it lives.
+    Unreachable(String),
+}
+
+/// A sandbox whose monitor does not answer, or can't be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreachable {
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// Its monitor's process, where that is known.
+    pub monitor: Option<i32>,
+    /// Nanoseconds since the epoch.
+    pub since: i64,
+    /// What was tried.
+    pub why: String,
+}
+
+impl Shared {
+    /// Takes up, in the background, what was found at the start: monitors are adopted, each on a thread of its own, and
+    /// what a dead daemon left half-made or half-stopped is ended. What is found is decided in the call, which waits until
+    /// all that is done, at most for the given time.
+    pub(crate) fn adopt(self: &Arc<Self>, patience: Duration) -> Result<()> {
+        let end = Instant::now() + patience;
+        let pods: Vec<_> = lock(&self.pods).values().cloned().collect();
+        let (mut pending, rest): (Vec<_>, Vec<_>) =
+            pods.into_iter().partition(|pod| pod.link.contact() == Contact::Pending);
+        let (shared, asked) = (Arc::downgrade(self), pending.clone());
+        let (cleared, clear) = mpsc::channel::<()>();
+        let work = move || {
+            let mut cleared = Some(cleared);
+            let mut pause = PAUSES.0;
+            let mut rest = Some(rest);
+            while let Some(shared) = shared.upgrade() {
+                pending.retain(|pod| match shared.watch(pod, None) {
+                    Ok(()) => false,
+                    Err(error) => {
+                        unreachable(pod, &error.to_string());
+                        true
+                    }
+                });
+                rest.take().unwrap_or_default().iter().for_each(|pod| shared.clear_away(pod));
+                drop(cleared.take());
+                if pending.is_empty() {
+                    return;
+                }
+                drop(shared);
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(PAUSES.1);
+            }
+        };
+        let spawned = std::thread::Builder::new().name("adopt".into()).spawn(work);
+        spawned.map_err(|source| Error::Kernel { call: "start a thread".into(), source })?;
+        // Nothing is sent: the end of the sender is the word.
+        let _ = clear.recv_timeout(end.saturating_duration_since(Instant::now()));
+        asked.iter().for_each(|pod| pod.link.wait_heard_of(end));
+        Ok(())
+    }
+
+    /// Ends what a dead daemon was making or stopping.
+    fn clear_away(&self, pod: &Pod) {
+        let record = pod.record();
+        let id = &record.config.id;
+        let outcome = match record.stage {
+            Stage::Creating => {
+                tracing::info!(sandbox = %id, "its creation was interrupted; removing it");
+                self.remove_sandbox(id)
+            }
+            Stage::Stopped => self.stop_sandbox(id),
+            Stage::Ready | Stage::Lost => Ok(()),
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(sandbox = %id, %error, "not recovered");
+        }
+    }
+
+    /// Listens to a pod's monitor on a thread of its own until it has ended; without a connection it is adopted first.
+    pub(crate) fn watch(self: &Arc<Self>, pod: &Arc<Pod>, connection: Option<Connection>) -> Result<()> {
+        let connection = connection.map(Arc::new);
+        pod.link.watch_by(connection.clone());
+        let watch = Watch { shared: Arc::downgrade(self), pod: Arc::downgrade(pod) };
+        std::thread::Builder::new()
+            .name("watch".into())
+            .stack_size(STACK)
+            .spawn(move || watch.follow(connection))
+            .map(drop)
+            .map_err(|source| Error::Kernel { call: "start a thread".into(), source })
+    }
+
+    /// A connection to a pod's monitor. One that is not adopted yet, or does not answer, is waited for, at most as long
+    /// as an answer may take, without troubling it.
+    pub(crate) fn connect(&self, pod: &Pod) -> Result<Connection> {
+        self.await_adoption(pod)?;
+        self.connect_now(pod)
+    }
+
+    /// Waits until what a monitor knows is taken over, or it is lost.
+    pub(crate) fn await_adoption(&self, pod: &Pod) -> Result<()> {
+        let sandbox = pod.record().config.id.to_string();
+        pod.link.wait().map_err(|why| Error::Unreachable { sandbox, why })
+    }
+
+    /// As [`Self::connect`], of a monitor that may be known not to answer.
+    pub(crate) fn connect_now(&self, pod: &Pod) -> Result<Connection> {
+        let id = pod.record().config.id;
+        match Connection::open(id.as_str(), &pod.state) {
+            Ok((connection, _)) => Ok(connection),
+            Err(failure) => {
+                if let Failure::Silent(why) = &failure {
+                    unreachable(pod, why);
+                }
+                Err(failure.error(id.as_str()))
+            }
+        }
+    }
+
+    /// The sandboxes whose monitors do not answer.
+    pub(crate) fn unreachable(&self) -> Vec<Unreachable> {
+        let pods: Vec<_> = lock(&self.pods).values().cloned().collect();
+        let silent = pods.iter().filter_map(|pod| {
+            let Contact::Silent { since, why } = pod.link.contact() else { return None };
+            let record = pod.record();
+            let monitor = record.monitor.map(|process| process.pid);
+            Some(Unreachable { sandbox: record.config.id, monitor, since, why })
+        });
+        silent.collect()
+    }
+}
+
+/// Notes that a monitor can't be reached, tells it once, and has its watch told when it answers again.
+fn unreachable(pod: &Pod, why: &str) {
+    if pod.link.is_lost_sight_of(why) {
+        let record = pod.record();
+        let monitor = record.monitor.map(|process| process.pid);
+        tracing::warn!(
+            sandbox = %record.config.id,
+            monitor,
+            why,
+            "its monitor can't be reached: its containers are left as they are, and it is tried again"
+        );
+        pod.link.probe();
+    }
+}
+
+/// The thread that listens to one pod's monitor.
+struct Watch {
+    shared: Weak<Shared>,
+    pod: Weak<Pod>,
+}
+
+impl Watch {
+    fn follow(&self, mut held: Option<Arc<Connection>>) {
+        let mut pause = PAUSES.0;
+        loop {
+            let began = Instant::now();
+            let adoption = match held.take() {
+                Some(connection) => Adoption::Alive(connection),
+                None => match self.adopt() {
+                    Some(adoption) => adoption,
+                    None => break,
+                },
+            };
+            match adoption {
+                Adoption::Alive(connection) => {
+                    pause = PAUSES.0;
+                    self.listen(&connection);
+                }
+                Adoption::Gone => {
+                    if let (Some(shared), Some(pod)) = (self.shared.upgrade(), self.pod.upgrade()) {
+                        recovery::monitor_lost(&shared, &pod);
+                        pod.link.is_gone();
+                    }
+                    break;
+                }
+                Adoption::Unreachable(why) => {
+                    let Some(pod) = self.pod.upgrade() else { break };
+                    unreachable(&pod, &why);
+                    let process = pod.record().monitor;
+                    drop(pod);
+                    // What has waited in the kernel already is tried again at once.
+                    if began.elapsed() < pause {
+                        sleep(pause, process);
+                        pause = (pause * 2).min(PAUSES.1);
+                    }
+                }
+            }
+        }
+        if let Some(shared) = self.shared.upgrade() {
+            shared.reap();
+        }
+    }
+
+    /// Hears of exits until the connection ends, which does not say that the monitor has.
+    fn listen(&self, connection: &Connection) {
+        while let Ok(Some(answer)) = connection.receive(None) {
+            match answer.reply {
+                Reply::Exited { container, exit } => {
+                    let Some(shared) = self.shared.upgrade() else { return };
+                    shared.heard(&container, &EndRecord::seen(&exit));
+                }
+                Reply::Hello { .. } => {
+                    let Some(pod) = self.pod.upgrade() else { return };
+                    if pod.link.is_silent() {
+                        tracing::info!(sandbox = %pod.record().config.id, "its monitor answers again");
+                    }
+                    pod.link.answers();
+                }
+                _ => {}
+            }
+        }
+        if let Some(pod) = self.pod.upgrade() {
+            pod.link.watch_by(None);
+        }
+    }
+
+    /// One attempt; none when the pod needs no monitor any more.
+    fn adopt(&self) -> Option<Adoption> {
+        let (record, directory) = {
+            let pod = self.pod.upgrade()?;
+            (pod.record(), pod.state.clone())
+        };
+        if !matches!(record.stage, Stage::Ready | Stage::Lost) {
+            return None;
+        }
+        let reached = self.reach(record.config.id.as_str(), &directory, record.monitor);
+        let (shared, pod) = (self.shared.upgrade()?, self.pod.upgrade()?);
+        let failure = match reached {
+            Ok((connection, pid)) => match shared.take_up(&pod, connection, pid) {
+                Ok(connection) => return Some(Adoption::Alive(connection)),
+                Err(error) => Failure::Silent(error.to_string()),
+            },
+            Err(failure) => failure,
+        };
+        Some(match (&failure, record.monitor) {
+            // Of a record that names no process, the socket is all there is to go by.
+            (Failure::Absent(_), None) => Adoption::Gone,
+            (Failure::Absent(_), Some(process)) if process.wait(LAST_STEPS) => Adoption::Gone,
+            (Failure::Silent(_), Some(process)) if process.is_dead() => Adoption::Gone,
+            _ => Adoption::Unreachable(failure.why().to_owned()),
+        })
+    }
+
+    /// Connects, and waits for the answer for as long as the monitor lives.
+    fn reach(
+        &self,
+        sandbox: &str,
+        directory: &std::path::Path,
+        process: Option<Process>,
+    ) -> std::result::Result<(Connection, i32), Failure> {
+        let connection = Connection::dial(sandbox, directory)?;
+        let failed = |errno| Failure::Silent(format!("poll: {errno}"));
+        if !connection.wait_readable(Some(PROMPT), process).map_err(failed)? {
+            if let Some(pod) = self.pod.upgrade() {
+                unreachable(&pod, &format!("hello: no answer in {} s", PROMPT.as_secs()));
+            }
+            connection.wait_readable(None, process).map_err(failed)?;
+        }
+        connection.greet()
+    }
+}
+
+/// Waits, but not beyond the end of a process.
+fn sleep(pause: Duration, process: Option<Process>) {
+    let begin = Instant::now();
+    let has_ended = process.is_some_and(|process| process.wait(pause));
+    if !has_ended {
+        // A process that can't be waited for.
+        std::thread::sleep(pause.saturating_sub(begin.elapsed()));
+    }
+}
+
+impl Shared {
+    /// Takes over what a monitor that answers knows, and listens to it from there on.
+    fn take_up(&self, pod: &Arc<Pod>, connection: Connection, pid: i32) -> Result<Arc<Connection>> {
+        connection.order(&Request::Watch {}, &[])?;
+        let known = self.known(&connection)?;
+        let id = pod.record().config.id;
+        for container in self.containers_of(&id) {
+            let name = container.record.request.id.as_str();
+            match known.iter().find(|known| known.container == name) {
+                Some(Known { exit: Some(exit), .. }) => self.finish(&container, &EndRecord::seen(exit)),
+                Some(Known { pid, started_at, .. }) if *pid > 0 => container.running(*pid, *started_at),
+                _ => self.unstarted(&container)?,
+            }
+        }
+        let process = Process::of(pid);
+        if process.is_some()
+            && process != pod.record().monitor
+            && let Err(error) = pod.update(|record| record.monitor = process)
+        {
+            tracing::warn!(sandbox = %id, %error, "its monitor's process can't be recorded");
+        }
+        let connection = Arc::new(connection);
+        pod.link.watch_by(Some(Arc::clone(&connection)));
+        if pod.link.is_silent() {
+            tracing::info!(sandbox = %id, "its monitor answers again");
+        }
+        pod.link.answers();
+        Ok(connection)
+    }
+
+    /// What a monitor knows; exits that it tells meanwhile are heard.
+    fn known(&self, connection: &Connection) -> Result<Vec<Known>> {
+        connection.send(&Request::List {}, &[])?;
+        loop {
+            match connection.receive(Some(PROMPT))?.map(|answer| answer.reply) {
+                Some(Reply::Containers { containers }) => return Ok(containers.0),
+                Some(Reply::Exited { container, exit }) => self.heard(&container, &EndRecord::seen(&exit)),
+                Some(other) => return Err(connection.unexpected(&other)),
+                None => return Err(connection.hung_up()),
+            }
+        }
+    }
+
+    /// A start that its monitor never heard of has left a cgroup at most. One that this daemon has begun itself is not
+    /// meant: it knows how that went.
+    fn unstarted(&self, container: &Container) -> Result<()> {
+        if !container.is_only_recorded() {
+            return Ok(());
+        }
+        if let Some(started) = container.start_record()? {
+            started.cgroup.kill(&self.features)?;
+            started.cgroup.remove()?;
+            let _ = std::fs::remove_file(container.directory.join("started"));
+        }
+        container.never_started();
+        let request = &container.record.request;
+        self.tell(&ContainerEvent {
+            container: request.id.clone(),
+            sandbox: request.sandbox.clone(),
+            state: ContainerState::Created { at: container.record.created_at },
+        });
+        Ok(())
+    }
+}
