@@ -14,8 +14,8 @@ use crate::rootfs::inside::again;
 use crate::runtime::Shared;
 use crate::sandbox::{PROC, pause_program};
 use crate::{
-    ContainerId, ContainerPid, ContainerRequest, ContainerState, Error, PidMode, Result, namespace, patience,
-    state,
+    ContainerId, ContainerPid, ContainerRequest, ContainerState, Error, PidMode, Result, namespace, opener,
+    patience, state,
 };
 pub(crate) use gather::{Descriptors, bits, process_input};
 use oci_spec::runtime::{LinuxMemory, LinuxResources, LinuxResourcesBuilder};
@@ -233,12 +233,12 @@ fn describe(step: &Step) -> String {
 /// As [`open_log`], of a file system that may not answer. The directory stands for all logs in it.
 pub(crate) fn open_log_in_time(path: &Path) -> Result<OwnedFd> {
     let (log, directory) = (path.to_owned(), path.parent().unwrap_or(path).to_owned());
-    let opened = patience::in_time("log", &directory.display().to_string(), move || open_log(&log));
+    let opened = patience::in_time("log", &directory.display().to_string(), move || opener::log(log));
     opened.map_err(|source| Error::Io { action: "open log", path: path.into(), source })?
 }
 
 /// Opens a log for appending; the directory may be a link's target, the file itself never is.
-fn open_log(path: &Path) -> Result<OwnedFd> {
+pub(crate) fn open_log(path: &Path) -> Result<OwnedFd> {
     let failed = |errno: rustix::io::Errno| Error::Io {
         action: "open log",
         path: path.into(),

@@ -22,6 +22,7 @@ mod monitor_client;
 mod monitor_process;
 mod namespace;
 pub mod network;
+mod opener;
 mod patience;
 mod plan;
 mod pod;
@@ -49,6 +50,7 @@ pub use exec::{Exec, ExecOutput, ExecSession};
 pub use features::Features;
 pub use id::{ContainerId, SandboxId};
 pub use network::{PortMapping, Protocol};
+pub use opener::begin as begin_opener;
 pub use rootfs::users::Identity;
 pub use runtime::{NetworkStatus, Runtime};
 pub use sandbox::{

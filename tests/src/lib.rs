@@ -11,6 +11,7 @@ pub mod build;
 pub mod busybox;
 pub mod embedded;
 pub mod fault;
+pub mod frozen;
 pub mod grpc;
 pub mod http2;
 pub mod machine;

@@ -16,6 +16,8 @@ pub enum Need {
     HugePages,
     /// The kernel's side of file systems in user space.
     Fuse,
+    /// Disks that are files.
+    LoopDevices,
     /// Controllers of cgroup v2.
     CgroupV2,
     /// Controllers of cgroup v1.
@@ -30,6 +32,7 @@ impl Need {
             Self::Cpuset => "the cpuset controller",
             Self::HugePages => "the hugetlb controller",
             Self::Fuse => "/dev/fuse",
+            Self::LoopDevices => "loop devices",
             Self::CgroupV2 => "cgroup v2",
             Self::CgroupV1 => "cgroup v1",
         }
@@ -44,6 +47,7 @@ impl Need {
             Self::Cpuset => controller("cpuset"),
             Self::HugePages => controller("hugetlb"),
             Self::Fuse => Path::new("/dev/fuse").exists(),
+            Self::LoopDevices => crate::frozen::has_loop_devices(),
             Self::CgroupV2 => unified(),
             Self::CgroupV1 => !unified(),
         }

@@ -46,6 +46,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     if arguments.dismantle {
         return daemon::dismantle(&config);
     }
+    // Of a process without threads and with nothing open.
+    if let Err(error) = slipway_runtime::begin_opener() {
+        tracing::warn!(%error, "host paths and logs are opened by the daemon itself: one that hangs may keep it from ending");
+    }
     raise_open_files();
     let threads = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

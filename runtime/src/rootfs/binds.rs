@@ -1,9 +1,10 @@
 //! Host paths bound into a container: opened as detached mounts with their attributes set.
 
 use crate::sys::mount::{MountChange, change_mount};
-use crate::{Error, Result, patience};
+use crate::{Error, Result, opener, patience};
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, fstat, statx};
 use rustix::mount::{OpenTreeFlags, open_tree};
+use serde::{Deserialize, Serialize};
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 /// How a path is bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BindOptions {
     pub(crate) recursive: bool,
     set: u64,
@@ -69,14 +70,18 @@ impl BindOptions {
 /// system may belong to a server that is gone, and not answer in the life of this daemon.
 pub(crate) fn open_in_time(source: &Path, options: BindOptions) -> Result<Bind> {
     let path = source.to_owned();
-    let opened = patience::in_time("bind", &source.display().to_string(), move || {
-        match std::fs::metadata(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => make(&path)?,
-            _ => {}
-        }
-        open(&path, options)
-    });
+    let work = move || opener::bind(path, options);
+    let opened = patience::in_time("bind", &source.display().to_string(), work);
     opened.map_err(|error| Error::Io { action: "bind", path: source.into(), source: error })?
+}
+
+/// As [`open`], of a source that is made where it is absent.
+pub(crate) fn open_or_make(source: &Path, options: BindOptions) -> Result<Bind> {
+    match std::fs::metadata(source) {
+        Err(error) if error.kind() == ErrorKind::NotFound => make(source)?,
+        _ => {}
+    }
+    open(source, options)
 }
 
 /// Makes a directory and what is missing above it, 0755 whatever the umask.
