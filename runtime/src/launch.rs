@@ -155,7 +155,7 @@ struct Started {
     pid: i32,
     /// Nanoseconds since the epoch.
     at: i64,
-    /// What the plan's `SendProc` has made.
+    /// The mount that the plan's `SendProc` has made.
     proc: Option<OwnedFd>,
 }
 

@@ -86,7 +86,7 @@ pub(crate) fn proc_of(container: &str, pid: i32) -> Result<OwnedFd> {
     let call = || format!("take /proc of container {container}");
     let (sender, receiver) = mpsc::channel();
     let take = move || {
-        // Who waited too long is gone.
+        // The receiver may have given up waiting.
         let _ = sender.send(take_proc(&mounts, &pids));
     };
     std::thread::Builder::new()
@@ -113,7 +113,7 @@ fn take_proc(mounts: &OwnedFd, pids: &OwnedFd) -> std::io::Result<OwnedFd> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let clone = open_tree(&proc, "", flags)?;
-    // What the container may have set on its own is not the other's.
+    // Attributes that the container may have set on its own mount are not for the other.
     let all =
         libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     change_mount(

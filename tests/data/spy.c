@@ -98,7 +98,7 @@ static int steal(dev_t device, ino_t inode) {
   for (unsigned turn = 0; turn % 4096 || access("/enough", F_OK); turn++) {
     int pidfd = syscall(SYS_pidfd_open, last + 1, 0);
     if (pidfd < 0) {
-      // Whoever came and went meanwhile is missed.
+      // Processes that came and went meanwhile are missed.
       if (turn % 8 == 0 && newest(loadavg) > last) last = newest(loadavg) - 1;
       continue;
     }

@@ -88,7 +88,7 @@ impl Embedded {
         id
     }
 
-    /// What a container of the default specification is asked to be.
+    /// A request for a container of the default specification.
     ///
     /// # Panics
     /// When its name is no id.

@@ -166,7 +166,7 @@ fn a_working_directory_never_lies_behind_a_descriptor_of_the_runtime() {
             process.set_cwd(cwd.clone().into());
             request.spec.set_process(Some(process));
             if let Ok(id) = bed.run(request) {
-                // What it can't enter it makes, within the container.
+                // The path has been made within the container.
                 let _ = bed.ended(&id);
             }
             host.is_untouched(&cwd);
@@ -223,7 +223,7 @@ fn thief(bed: &Embedded, pod: &SandboxId, mapped: bool) -> ContainerId {
     id
 }
 
-/// What the thief has reported, once it is told to stop.
+/// Stops the thief: how many processes it has met, and its reports.
 fn taken(bed: &Embedded, id: &ContainerId) -> (u32, Vec<String>) {
     // It may end with the thief, whose namespace this is.
     let _ = bed.exec(id, &["/bin/spy", "mkdir", "/enough"]).expect("an exec");

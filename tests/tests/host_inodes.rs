@@ -104,7 +104,8 @@ fn a_run_step_changes_no_inode_of_the_host() {
     assert_eq!(nodes(), before);
 }
 
-/// What a container finds in the place of its null device is no reason to wait for it, or to open something else.
+/// The container's root can put a FIFO, a file or a link in the place of its null device: an exec neither waits for it nor
+/// reads it.
 #[test]
 fn an_exec_without_input_reads_nothing_whatever_the_container_s_null_device_is() {
     let bed = Embedded::start(312);

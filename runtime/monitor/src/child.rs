@@ -10,7 +10,7 @@
 //! namespace:                                   └─ tells the pid, exits                           wait, session, exec
 //! ```
 //!
-//! # What others can see and take
+//! # Which of it others can see and take
 //! The child begins as a copy of the monitor: root of the host with all its descriptors. Two kinds of others matter.
 //!
 //! An image, a container or a client chooses paths: of mounts, of the working directory, of the program. Close-on-exec is
@@ -27,11 +27,11 @@
 //! process itself. Hence nothing with a privilege is ever in a pid namespace that others are in already. Where the
 //! namespace is new, the child is its first process and alone: nothing is executed in a container before its start has
 //! succeeded. Where it is joined (exec, a shared namespace), a process outside, which only the host's pid namespace shows,
-//! does all steps, gives up ids, capabilities and keyring, installs the filter, and only then makes the process inside,
-//! which begins its session and executes. Who takes that one over has what the container has, who takes its channel is
-//! not heard ([`crate::launch::Launch::progress`]), and who reads its memory sees what was in the monitor's, which has no
-//! more than its pod's containers say and are told. A proc for a shared namespace is made by its first process
-//! (`SendProc`) while it is alone in there.
+//! does all steps, gives up ids and capabilities, installs the filter, and only then makes the process inside, which begins
+//! its session and executes. A tracer that takes over that process gains no more than the container has. One that takes
+//! its channel is not heard ([`crate::launch::Launch::progress`]). One that reads its memory finds a copy of the monitor's:
+//! fragments of what the pod's containers have written, have been told and were started with, and nothing of other pods.
+//! A proc for a shared namespace is made by its first process (`SendProc`) while it is alone in there.
 //!
 //! A container on the host's pid namespace that may trace is root on the node by what it asked for.
 

@@ -1,7 +1,7 @@
 //! A way past a container's seccomp filter for the few calls that come between it and exec.
 //!
 //! A process that joins a pid namespace is confined before it can be seen there, its filter included: a container that
-//! may trace would else take over a process that may do more than it. What is left to do then (the clone into the
+//! may trace would else take over a process that may do more than it. The calls that are left then (the clone into the
 //! namespace, a session, a limit of processes, word to the monitor) a filter may forbid, and one that forbids everything its program does not
 //! call does. So the filter begins with instructions that let exactly these calls pass when their sixth argument, which
 //! the kernel does not look at, is a random number of this launch. It is in no memory of the program, and who reads it

@@ -93,8 +93,8 @@ fn a_child_has_closed_everything_but_its_streams_and_its_channel_before_it_execu
     }
 }
 
-/// What a container that may trace can do with the channel of a process that it sees: the word of such a thief once could
-/// have named any process of the host as the container's, to be entered and killed.
+/// A container that may trace can take the channel of a process that it sees, and report through it. A forged pid would
+/// name any process of the host as the container's, to be entered and killed.
 #[test]
 fn a_report_of_another_process_than_the_child_is_not_heard() {
     let Some(pod) = Pod::new() else { return };
