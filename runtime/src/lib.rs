@@ -32,6 +32,7 @@ mod rootfs;
 mod runtime;
 mod sandbox;
 pub mod seccomp;
+pub mod signal;
 pub mod spec;
 mod state;
 #[expect(unsafe_code, reason = "every raw system call of the crate lives here")]
