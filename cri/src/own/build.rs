@@ -32,20 +32,29 @@ pub(crate) async fn build(
     let (sender, receiver) = channel(BUFFER);
     let cancel = Cancellation::default();
     let watch = (sender.clone(), cancel.clone());
-    let watcher = tokio::spawn(async move {
+    let watcher = Watcher(tokio::spawn(async move {
         watch.0.closed().await;
         // It may wait for a command to die.
         let _ = tokio::task::spawn_blocking(move || watch.1.cancel()).await;
-    });
+    }));
     let (node_too, tasks) = (node.clone(), Handle::current());
     node.tasks.spawn_blocking(move || {
         let outcome = run(&node_too, &request, &Way { sender: &sender, cancel: &cancel, tasks: &tasks });
         // Who is gone needs no answer.
         let _ = sender.blocking_send(outcome.map_err(Status::from));
-        // Its sender holds the stream open.
-        watcher.abort();
+        drop(watcher);
     });
     Ok(ReceiverStream::new(receiver))
+}
+
+/// The task that waits for the client to go. Its sender holds the stream open: it ends with the build, also with one that
+/// panics, or the client would wait for ever.
+struct Watcher(tokio::task::JoinHandle<()>);
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 struct Way<'a> {
