@@ -11,7 +11,7 @@ use slipway_runtime::Runtime;
 
 use crate::cancel::Cancellation;
 use crate::context::{Context, OpenContext};
-use crate::dockerfile::{self, Step};
+use crate::dockerfile::{self, Dockerfile, Instruction, Step};
 use crate::error::{Error, Result};
 use crate::flight::{Flights, Telling};
 use crate::graph::{self, Graph, Source};
@@ -135,6 +135,31 @@ impl Builder {
     }
 }
 
+/// The instructions that stages begin with, by their indices.
+type Triggers = BTreeMap<usize, Vec<Step>>;
+
+/// The images that stages are built on, by the stages' indices.
+type Bases = BTreeMap<usize, State>;
+
+/// What the ONBUILDs of a stage keep for those that are built on it.
+fn kept_triggers(file: &Dockerfile, index: usize) -> Vec<String> {
+    let steps = file.stages.get(index).map(|stage| stage.steps.as_slice()).unwrap_or_default();
+    let text = |step: &Step| match &step.instruction {
+        Instruction::OnBuild(text) => Some(text.clone()),
+        _ => None,
+    };
+    steps.iter().filter_map(text).collect()
+}
+
+/// A stage as its steps are told: by its name, by its number where there are several.
+fn title(file: &Dockerfile, index: usize) -> String {
+    match file.stages.get(index).and_then(|stage| stage.from.name.as_ref()) {
+        Some(name) => format!("{name} "),
+        None if file.stages.len() > 1 => format!("stage-{index} "),
+        None => String::new(),
+    }
+}
+
 /// How many steps are told of, the FROM among them.
 fn numbered(steps: &[Step]) -> usize {
     steps.iter().filter(|step| step.instruction.is_numbered()).count().saturating_add(1)
@@ -245,13 +270,19 @@ impl Build<'_> {
 
     fn stages(&mut self, context: &OpenContext) -> Result<State> {
         let file = &context.dockerfile;
-        self.globals = graph::global_args(file, &self.request.build_args)?;
+        let target = self.request.target.as_deref();
+        self.globals = graph::global_args(file, target, &self.request.build_args)?;
         self.declared.extend(file.args.iter().map(|(_, name, _)| name.clone()));
-        let graph = Graph::of(file, self.request.target.as_deref(), &self.globals)?;
+        let graph = Graph::of(file, target, &self.globals)?;
+        let (order, mut triggers, mut images) = self.needed(context, &graph)?;
         let mut last = State::scratch();
-        for index in graph.order {
+        for index in order {
             let Some(base) = graph.bases.get(index) else { continue };
-            last = self.stage(context, index, base)?;
+            let state = match images.remove(&index) {
+                Some(image) => image,
+                None => self.base(base, file, index)?,
+            };
+            last = self.stage(context, index, (state, &triggers.remove(&index).unwrap_or_default()))?;
             self.done.insert(index, last.clone());
         }
         for name in stage::unused(&self.request.build_args, &self.declared) {
@@ -261,21 +292,47 @@ impl Build<'_> {
         Ok(last)
     }
 
-    fn stage(&mut self, context: &OpenContext, index: usize, base: &Source) -> Result<State> {
+    /// The stages to build, what each has to do first because its base says so, and the images among the bases: an
+    /// image's triggers are known when it is here, and may need further stages.
+    fn needed(&mut self, context: &OpenContext, graph: &Graph) -> Result<(Vec<usize>, Triggers, Bases)> {
         let file = &context.dockerfile;
-        let Some(stage) = file.stages.get(index) else { return Ok(State::scratch()) };
-        let several = file.stages.len() > 1;
-        let title = match &stage.from.name {
-            Some(name) => format!("{name} "),
-            None if several => format!("stage-{index} "),
-            None => String::new(),
-        };
-        let total = numbered(&stage.steps);
-        let mut state = self.base(base, stage.line, &format!("[{title}1/{total}] {}", stage.text))?;
-        let triggers = std::mem::take(&mut state.triggers);
-        let parse = |text: &String| dockerfile::trigger(stage.line, text, file.escape);
-        let triggers = triggers.iter().map(parse).collect::<Result<Vec<Step>>>()?;
-        self.steps(context, index, (&triggers, &format!("{title}onbuild ")), &mut state)?;
+        let (mut triggers, mut images) = (Triggers::new(), Bases::new());
+        loop {
+            let order = graph.order(file, &triggers)?;
+            let new: Vec<usize> =
+                order.iter().copied().filter(|index| !triggers.contains_key(index)).collect();
+            if new.is_empty() {
+                return Ok((order, triggers, images));
+            }
+            for index in new {
+                let texts = match graph.bases.get(index) {
+                    Some(Source::Stage(base)) => kept_triggers(file, *base),
+                    Some(base @ Source::Image(_)) => {
+                        let mut state = self.base(base, file, index)?;
+                        let texts = std::mem::take(&mut state.triggers);
+                        images.insert(index, state);
+                        texts
+                    }
+                    Some(Source::Scratch) | None => Vec::new(),
+                };
+                let line = file.stages.get(index).map_or(0, |stage| stage.line);
+                let steps = texts.iter().map(|text| dockerfile::trigger(line, text));
+                triggers.insert(index, steps.collect::<Result<_>>()?);
+            }
+        }
+    }
+
+    fn stage(
+        &mut self,
+        context: &OpenContext,
+        index: usize,
+        (mut state, triggers): (State, &[Step]),
+    ) -> Result<State> {
+        let file = &context.dockerfile;
+        let Some(stage) = file.stages.get(index) else { return Ok(state) };
+        let title = title(file, index);
+        state.triggers.clear();
+        self.steps(context, index, (triggers, &format!("{title}onbuild ")), &mut state)?;
         self.steps(context, index, (&stage.steps, &title), &mut state)?;
         Ok(state)
     }
@@ -291,6 +348,7 @@ impl Build<'_> {
         let total = numbered(steps);
         let mut number = 1_usize;
         for step in steps {
+            self.session.cancel.check()?;
             let told = |error: Error| error.in_step(step.line, &step.text);
             if !step.instruction.is_numbered() {
                 self.set(state, context.dockerfile.escape, step).map_err(told)?;
@@ -304,19 +362,20 @@ impl Build<'_> {
         Ok(())
     }
 
-    fn base(&mut self, base: &Source, line: usize, name: &str) -> Result<State> {
+    /// What a stage is built on.
+    fn base(&mut self, base: &Source, file: &Dockerfile, index: usize) -> Result<State> {
+        let Some(stage) = file.stages.get(index) else { return Ok(State::scratch()) };
         match base {
             Source::Scratch => Ok(State::scratch()),
-            Source::Stage(index) => {
-                let none = || Error::dockerfile(line, format!("stage {index} is not built"));
-                self.done.get(index).map(State::child).ok_or_else(none)
+            Source::Stage(other) => {
+                let none = || Error::dockerfile(stage.line, format!("stage {other} is not built"));
+                self.done.get(other).map(State::child).ok_or_else(none)
             }
-            Source::Image(image) => self
-                .step(name.to_owned(), |build, _| {
-                    let (found, was_here) = build.image(image)?;
-                    Ok((found, was_here))
-                })
-                .map_err(|error| error.in_step(line, &format!("FROM {image}"))),
+            Source::Image(image) => {
+                let name = format!("[{}1/{}] {}", title(file, index), numbered(&stage.steps), stage.text);
+                self.step(name, |build, _| build.image(image))
+                    .map_err(|error| error.in_step(stage.line, &format!("FROM {image}")))
+            }
         }
     }
 

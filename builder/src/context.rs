@@ -49,11 +49,12 @@ impl OpenContext {
                 place: "the build context".into(),
             })?,
         };
-        let own = format!("{}.dockerignore", name.display());
+        // That of a Dockerfile lies beside it, so that one from elsewhere has none here.
+        let own = contents.is_none().then(|| format!("{}.dockerignore", name.display()));
         let mut ignore = Ignore::default();
-        for file in [own.as_str(), ".dockerignore"] {
-            if let Some(bytes) = tree.read(Path::new(file), MAX_FILE)? {
-                ignore = Ignore::parse(file, &bytes)?;
+        for file in own.into_iter().chain([".dockerignore".to_owned()]) {
+            if let Some(bytes) = tree.read(Path::new(&file), MAX_FILE)? {
+                ignore = Ignore::parse(&file, &bytes)?;
                 break;
             }
         }

@@ -8,9 +8,10 @@ pub(crate) mod user;
 
 pub(crate) use draft::Draft;
 pub(crate) use mode::Chmod;
-pub(crate) use select::{Item, Selection, hash, select};
+pub(crate) use select::{Item, Selection, hash, named, select, take_sockets};
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use crate::cancel::Cancellation;
 use crate::ignore::Ignore;
@@ -40,12 +41,9 @@ pub(crate) struct Request {
     pub(crate) owner: Option<(u32, u32)>,
     /// The mode to give.
     pub(crate) chmod: Option<Chmod>,
-}
-
-/// A file's name as a source that has no wildcards.
-pub(crate) fn literal(name: &str) -> String {
-    let escaped = |c: char| if matches!(c, '*' | '?' | '[' | '\\') { vec!['\\', c] } else { vec![c] };
-    name.chars().flat_map(escaped).collect()
+    /// When an archive is unpacked, the directories that it has entries of its own for. What is there and of another
+    /// kind then gives way to what it has.
+    pub(crate) archive: Option<BTreeSet<PathBuf>>,
 }
 
 /// Joins a path to the working directory; a `/` at the end stays, and `.` gets one.
@@ -74,16 +72,12 @@ pub(crate) fn normal(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// Below which path of the destination a selection lands: relative to the root, links not yet followed.
-fn landing(destination: &str, name: &Path) -> PathBuf {
-    Path::new(destination.trim_start_matches('/')).join(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::path::Path;
 
     fn copy(
         context: &Path,
@@ -100,7 +94,7 @@ mod tests {
         let sources: Vec<String> = sources.iter().map(|source| (*source).to_owned()).collect();
         let found = select(&origin, &sources)?;
         let owner = Some((own.uid(), own.gid()));
-        let request = Request { sources, destination: destination.into(), owner, chmod: None };
+        let request = Request { sources, destination: destination.into(), owner, chmod: None, archive: None };
         let mut draft = Draft::new(upper.path().to_owned(), &[lower.to_owned()])?;
         draft.copy(&origin, &found, &request)?;
         draft.finish()?;
@@ -138,19 +132,15 @@ mod tests {
             let expected = format!("{source} is not in the build context: check the name, and .dockerignore");
             assert_eq!(error, expected);
         }
-        assert!(copy(context.path(), lower.path(), &["d", "g"], "/x").is_err());
+        assert!(copy(context.path(), lower.path(), &["g", "d"], "/x").is_err());
     }
 
     #[test]
     fn touching_a_file_changes_no_hash_and_writing_it_does() {
         let context = context();
         let tree = Tree::open(&[context.path().to_owned()]).unwrap();
-        let origin = Origin {
-            tree: &tree,
-            ignore: None,
-            place: "the build context".into(),
-            cancel: &Cancellation::default(),
-        };
+        let cancel = &Cancellation::default();
+        let origin = Origin { tree: &tree, ignore: None, place: "the build context".into(), cancel };
         let now = || hash(&origin, &select(&origin, &["d".into(), "*".into()]).unwrap(), false).unwrap();
         let before = now();
         let file = fs::File::options().write(true).open(context.path().join("g")).unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dockerfile::{Dockerfile, Instruction, expand};
+use crate::dockerfile::{Dockerfile, Instruction, Step, expand};
 use crate::error::{Error, Result};
 
 /// What a stage or a `COPY --from` takes.
@@ -26,12 +26,13 @@ pub(crate) fn architecture() -> &'static str {
     }
 }
 
-/// The ARGs that are there without a default: the platform.
-pub(crate) fn platform_args() -> BTreeMap<String, String> {
-    let mut args = BTreeMap::new();
+/// The ARGs that are there without a default: the platform and the target.
+fn predefined(target: &str) -> BTreeMap<String, String> {
+    let mut args = BTreeMap::from([("TARGETSTAGE".to_owned(), target.to_owned())]);
     for side in ["TARGET", "BUILD"] {
         args.insert(format!("{side}PLATFORM"), format!("linux/{}", architecture()));
         args.insert(format!("{side}OS"), "linux".to_owned());
+        args.insert(format!("{side}OSVERSION"), String::new());
         args.insert(format!("{side}ARCH"), architecture().to_owned());
         args.insert(format!("{side}VARIANT"), String::new());
     }
@@ -41,9 +42,14 @@ pub(crate) fn platform_args() -> BTreeMap<String, String> {
 /// The global ARGs' values: a build argument wins over a default.
 pub(crate) fn global_args(
     file: &Dockerfile,
+    target: Option<&str>,
     build_args: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>> {
-    let mut values = platform_args();
+    let last = file.stages.last().and_then(|stage| stage.from.name.as_deref());
+    let mut values = predefined(target.or(last).unwrap_or("default"));
+    for (name, value) in &mut values {
+        build_args.get(name).into_iter().for_each(|given| value.clone_from(given));
+    }
     for (line, name, default) in &file.args {
         let value = match (build_args.get(name), default) {
             (Some(value), _) => value.clone(),
@@ -61,8 +67,8 @@ pub(crate) fn global_args(
 pub(crate) struct Graph {
     /// What each stage is built on.
     pub(crate) bases: Vec<Source>,
-    /// The stages to build, in order; the last one is the target.
-    pub(crate) order: Vec<usize>,
+    /// The stage to build.
+    target: usize,
 }
 
 impl Graph {
@@ -98,8 +104,35 @@ impl Graph {
                 named(file, wanted, file.stages.len(), true).ok_or_else(|| no_target(file, wanted))?
             }
         };
-        let order = reachable(file, &bases, target)?;
-        Ok(Self { bases, order })
+        Ok(Self { bases, target })
+    }
+
+    /// The stages that the target needs, in order; the last one is the target. `triggers` are the instructions that
+    /// stages begin with because what they are built on says so, as far as that is known.
+    pub(crate) fn order(
+        &self,
+        file: &Dockerfile,
+        triggers: &BTreeMap<usize, Vec<Step>>,
+    ) -> Result<Vec<usize>> {
+        let mut needed = BTreeSet::new();
+        let mut todo = vec![self.target];
+        while let Some(index) = todo.pop() {
+            if !needed.insert(index) {
+                continue;
+            }
+            if let Some(Source::Stage(base)) = self.bases.get(index) {
+                todo.push(*base);
+            }
+            let own = file.stages.get(index).map(|stage| stage.steps.as_slice()).unwrap_or_default();
+            for step in triggers.get(&index).into_iter().flatten().chain(own) {
+                let Instruction::Copy(copy) = &step.instruction else { continue };
+                let Some(from) = &copy.from else { continue };
+                if let Source::Stage(source) = copy_source(file, from, index, step.line)? {
+                    todo.push(source);
+                }
+            }
+        }
+        Ok(needed.into_iter().collect())
     }
 }
 
@@ -148,27 +181,6 @@ fn no_target(file: &Dockerfile, wanted: &str) -> Error {
     Error::Invalid(format!("the Dockerfile has no stage {wanted}: choose one of its stages ({list})"))
 }
 
-fn reachable(file: &Dockerfile, bases: &[Source], target: usize) -> Result<Vec<usize>> {
-    let mut needed = BTreeSet::new();
-    let mut todo = vec![target];
-    while let Some(index) = todo.pop() {
-        if !needed.insert(index) {
-            continue;
-        }
-        if let Some(Source::Stage(base)) = bases.get(index) {
-            todo.push(*base);
-        }
-        for step in file.stages.get(index).map(|stage| stage.steps.as_slice()).unwrap_or_default() {
-            let Instruction::Copy(copy) = &step.instruction else { continue };
-            let Some(from) = &copy.from else { continue };
-            if let Source::Stage(source) = copy_source(file, from, index, step.line)? {
-                todo.push(source);
-            }
-        }
-    }
-    Ok(needed.into_iter().collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,8 +188,8 @@ mod tests {
 
     fn order(text: &str, target: Option<&str>) -> Result<Vec<usize>> {
         let file = parse(text.as_bytes())?;
-        let args = global_args(&file, &BTreeMap::new())?;
-        Graph::of(&file, target, &args).map(|graph| graph.order)
+        let args = global_args(&file, target, &BTreeMap::new())?;
+        Graph::of(&file, target, &args)?.order(&file, &BTreeMap::new())
     }
 
     #[test]
@@ -186,6 +198,18 @@ mod tests {
         assert_eq!(order(text, None).unwrap(), [0, 2, 3]);
         assert_eq!(order(text, Some("ONE")).unwrap(), [0]);
         assert_eq!(order(text, Some("2")).unwrap(), [0, 2]);
+    }
+
+    #[test]
+    fn a_trigger_needs_the_stages_that_it_copies_from() {
+        let file = parse(b"FROM a AS x\nFROM b AS y\nFROM c\n").unwrap();
+        let graph = Graph::of(&file, None, &BTreeMap::new()).unwrap();
+        let copy = |from: &str| crate::dockerfile::trigger(3, &format!("COPY --from={from} a b")).unwrap();
+        let order = |from: &str| graph.order(&file, &BTreeMap::from([(2, vec![copy(from)])]));
+        assert_eq!(order("y").unwrap(), [1, 2]);
+        assert_eq!(order("0").unwrap(), [0, 2]);
+        assert_eq!(order("image").unwrap(), [2]);
+        assert!(order("2").is_err());
     }
 
     #[test]

@@ -1,28 +1,33 @@
 //! .dockerignore, with the rules of moby's patternmatcher: the last match wins, a match on a parent covers what is below.
 
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::glob::Pattern;
 
 /// What stays out of the build context.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Ignore {
     rules: Vec<Rule>,
+    /// The last path that was asked for, so that a walk compares each name once and not each of its parents again.
+    last: Mutex<Vec<Verdict>>,
 }
 
-/// Which rules match a path or one of its parents, and whether the path stays out by that.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Matched {
-    rules: Vec<bool>,
-    /// It stays out.
-    pub(crate) excluded: bool,
-}
-
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Rule {
     pattern: Pattern,
     includes: bool,
+}
+
+/// What the rules say of a path: its last component stands here, its parents in the verdicts before.
+#[derive(Debug)]
+struct Verdict {
+    name: OsString,
+    /// The rules that match it or one of its parents.
+    matched: Vec<bool>,
+    excluded: bool,
 }
 
 impl Ignore {
@@ -32,60 +37,50 @@ impl Ignore {
         let text = String::from_utf8_lossy(bytes);
         let mut rules = Vec::new();
         for (index, raw) in text.lines().enumerate() {
-            if raw.starts_with('#') || raw.trim().is_empty() {
+            let trimmed = raw.trim();
+            if raw.starts_with('#') || trimmed.is_empty() {
                 continue;
             }
-            let trimmed = raw.trim();
-            let (includes, pattern) = match trimmed.strip_prefix('!') {
-                Some(rest) => (true, rest.trim()),
-                None => (false, trimmed),
-            };
-            let cleaned = clean(pattern);
-            let Some(compiled) = Pattern::ignore(&cleaned).filter(|_| !pattern.is_empty()) else {
+            let rule = rule(trimmed).ok_or_else(|| {
                 let line = index.saturating_add(1);
                 let reason = "this is no pattern: close its [ and write something after ! and \\";
-                return Err(Error::Invalid(format!("{name} line {line}: {trimmed}: {reason}")));
-            };
-            rules.push(Rule { pattern: compiled, includes });
+                Error::Invalid(format!("{name} line {line}: {trimmed}: {reason}"))
+            })?;
+            rules.push(rule);
         }
-        Ok(Self { rules })
+        Ok(Self { rules, last: Mutex::default() })
     }
 
-    /// Whether this path, relative to the context, stays out.
+    /// Whether this path, relative to the context and without links, stays out.
     pub(crate) fn excludes(&self, path: &Path) -> bool {
-        let text = path.to_string_lossy();
+        if self.rules.is_empty() {
+            return false;
+        }
+        let mut verdicts = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let names: Vec<&OsStr> = path.iter().collect();
+        let known = verdicts.iter().zip(&names).take_while(|(verdict, name)| verdict.name == **name).count();
+        verdicts.truncate(known);
+        for (at, name) in names.iter().enumerate().skip(known) {
+            let path: Vec<_> =
+                names.iter().take(at.saturating_add(1)).map(|name| name.to_string_lossy()).collect();
+            let verdict = self.verdict(name, &path.join("/"), verdicts.last());
+            verdicts.push(verdict);
+        }
+        verdicts.last().is_some_and(|verdict| verdict.excluded)
+    }
+
+    fn verdict(&self, name: &OsStr, path: &str, parent: Option<&Verdict>) -> Verdict {
+        let mut matched = vec![false; self.rules.len()];
         let mut excluded = false;
-        for rule in &self.rules {
-            if rule.includes == excluded && covers(&rule.pattern, &text) {
+        for (at, (rule, matched)) in self.rules.iter().zip(&mut matched).enumerate() {
+            let of_parent = parent.and_then(|parent| parent.matched.get(at)).copied().unwrap_or_default();
+            // A rule that would change nothing is not looked at, and counts for nothing below either.
+            *matched = of_parent || (rule.includes == excluded && rule.pattern.matches(path));
+            if *matched {
                 excluded = !rule.includes;
             }
         }
-        excluded
-    }
-
-    /// What the rules say of a path of which nothing is known yet.
-    pub(crate) fn matched(&self, path: &Path) -> Matched {
-        let mut so_far = PathBuf::new();
-        let mut matched = Matched::default();
-        for name in path {
-            so_far.push(name);
-            matched = self.below(&matched, &so_far);
-        }
-        matched
-    }
-
-    /// What the rules say of a path, by what they say of its parent: so that the time does not grow with the depth.
-    pub(crate) fn below(&self, parent: &Matched, path: &Path) -> Matched {
-        let text = path.to_string_lossy();
-        let mut matched = Matched::default();
-        for (at, rule) in self.rules.iter().enumerate() {
-            let matches = parent.rules.get(at) == Some(&true) || rule.pattern.matches(&text);
-            if matches {
-                matched.excluded = !rule.includes;
-            }
-            matched.rules.push(matches);
-        }
-        matched
+        Verdict { name: name.to_owned(), matched, excluded }
     }
 
     /// Whether something below an excluded directory may come back in.
@@ -94,9 +89,23 @@ impl Ignore {
     }
 }
 
-fn covers(pattern: &Pattern, path: &str) -> bool {
-    let parents = path.char_indices().filter(|(_, c)| *c == '/').filter_map(|(at, _)| path.get(..at));
-    pattern.matches(path) || parents.into_iter().any(|parent| pattern.matches(parent))
+/// A line without blanks around it. None when it is no pattern.
+fn rule(line: &str) -> Option<Rule> {
+    let (includes, pattern) = match line.strip_prefix('!') {
+        Some(rest) => (true, rest.trim()),
+        None => (false, line),
+    };
+    if pattern.is_empty() {
+        return None;
+    }
+    let cleaned = clean(pattern);
+    let cleaned = cleaned.trim();
+    // What begins with ! only now, behind a slash, is an exception to moby too.
+    let (includes, cleaned) = match cleaned.strip_prefix('!') {
+        Some(rest) if !includes => (true, rest),
+        _ => (includes, cleaned),
+    };
+    Pattern::ignore(cleaned).filter(|_| !cleaned.is_empty()).map(|pattern| Rule { pattern, includes })
 }
 
 /// Go's `filepath.Clean`, then without the leading `/`.
@@ -144,10 +153,29 @@ mod tests {
             ("! a\na", "a", true),
             ("[^a]x", "bx", true),
             (".", "a", false),
+            ("**.md", "x/y/a.md", true),
+            ("/!a\n", "a", false),
+            ("*\n/!a", "a", false),
+            ("*\n!!a", "!a", false),
+            ("\\!a", "!a", true),
+            ("a /", "a", true),
+            ("a\n!a/b\na/b/c\n!a", "a/b/c/d", false),
+            ("!a\na/b\n!a/b/f", "a/b/f", false),
+            ("!a\na/b\n!a/b/f", "a/b/g", true),
+            ("*\n!a", "b/a", true),
         ] {
             assert_eq!(excluded(rules, path), expected, "{rules:?} {path}");
-            let ignore = Ignore::parse(".dockerignore", rules.as_bytes()).unwrap();
-            assert_eq!(ignore.matched(Path::new(path)).excluded, expected, "{rules:?} {path}");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_before_changes_no_answer() {
+        let ignore = Ignore::parse(".dockerignore", b"a\n!a/b\na/b/c\n").unwrap();
+        let paths = ["a", "a/b", "a/b/c", "a/b/d", "a/e", "b", "a/b/c/x", "a/b/x/c"];
+        let fresh = |path: &str| excluded("a\n!a/b\na/b/c\n", path);
+        for (first, second) in paths.iter().flat_map(|a| paths.iter().map(move |b| (a, b))) {
+            assert_eq!(ignore.excludes(Path::new(first)), fresh(first), "{first}");
+            assert_eq!(ignore.excludes(Path::new(second)), fresh(second), "{second} after {first}");
         }
     }
 

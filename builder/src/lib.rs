@@ -4,7 +4,7 @@
 //! dockerfile/{lex, words, parse, expand}   bytes -> instructions
 //! context, ignore, glob, tree              where files come from
 //! graph                                    which stages the target needs
-//! stage, step, cache, flight               what a step changes, and whether it has run before, or runs
+//! stage, setting, step, cache, flight      what an instruction changes, and whether it has run before, or runs
 //! copy/{select, draft, archive}, run                the two ways to make a layer
 //! build                                    the stages one after another, then layers and configuration -> image
 //! progress                                 what is told meanwhile
@@ -24,6 +24,7 @@ mod graph;
 mod ignore;
 mod progress;
 mod run;
+mod setting;
 mod stage;
 mod step;
 mod tree;

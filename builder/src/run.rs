@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use oci_spec::runtime::Mount;
 use slipway_runtime::capabilities::CapabilitySet;
 use slipway_runtime::log::{LogReader, Streams, Waker};
 use slipway_runtime::spec::{Privilege, default_spec, mount_points};
@@ -23,6 +24,9 @@ const WAIT: Duration = Duration::from_secs(60);
 
 /// The prefix of all sandboxes of builds.
 pub(crate) const OWNER: &str = "build-";
+
+/// Where a command finds the heredoc that it is.
+pub(crate) const SCRIPTS: &str = "/dev/pipes";
 
 /// What is said where output was lost.
 const LOST: &[u8] = b"[some of the output is lost: it could not be kept on the disk]\n";
@@ -49,6 +53,8 @@ pub(crate) struct Process {
     pub(crate) user: String,
     /// The layers' directories, the topmost first.
     pub(crate) lowers: Vec<PathBuf>,
+    /// A directory that the command sees at [`SCRIPTS`] and can't change.
+    pub(crate) script: Option<PathBuf>,
 }
 
 impl Sandbox {
@@ -144,6 +150,9 @@ impl Sandbox {
         wanted.set_terminal(Some(false));
         wanted.set_no_new_privileges(Some(false));
         spec.set_process(Some(wanted));
+        let mut mounts = spec.mounts().clone().unwrap_or_default();
+        mounts.extend(process.script.as_deref().map(scripts));
+        spec.set_mounts(Some(mounts));
         Ok(ContainerRequest {
             id: id.clone(),
             sandbox: self.id.clone(),
@@ -162,6 +171,16 @@ impl Sandbox {
     }
 }
 
+fn scripts(folder: &Path) -> Mount {
+    let mut mount = Mount::default();
+    mount
+        .set_destination(SCRIPTS.into())
+        .set_typ(Some("bind".to_owned()))
+        .set_source(Some(folder.to_owned()))
+        .set_options(Some(["bind", "ro", "nosuid", "nodev"].map(str::to_owned).to_vec()));
+    mount
+}
+
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if let Err(error) = self.runtime.remove_sandbox(&self.id) {
@@ -177,7 +196,7 @@ pub(crate) fn with_mount_points(mut draft: Draft, lowers: Vec<PathBuf>, cwd: &st
     let points = mount_points();
     let mut made = false;
     for directory in points.directories.iter().map(PathBuf::as_path).chain([Path::new(cwd)]) {
-        made |= draft.make_directory(directory, (0, 0))?;
+        made |= draft.make_directory(directory, Some((0, 0)))?;
     }
     for file in &points.files {
         made |= draft.make_file(file)?;

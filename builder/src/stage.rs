@@ -13,6 +13,9 @@ use crate::{copy, graph};
 /// The ARGs that need no declaration.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
+/// How many bytes the variables in scope may have: half of what Linux gives a program's arguments and environment.
+const MAX_VARIABLES: usize = 1 << 20;
+
 /// What marks the history of steps that were made here.
 const COMMENT: &str = "slipway";
 
@@ -39,8 +42,8 @@ pub(crate) struct State {
     pub(crate) more: BTreeMap<String, Value>,
     /// What ONBUILD has kept for who builds on this.
     pub(crate) triggers: Vec<String>,
-    /// ARGs in scope, by name.
-    pub(crate) args: BTreeMap<String, String>,
+    /// ENVs and ARGs in scope, by name: of two with one name the later counts.
+    pub(crate) variables: BTreeMap<String, String>,
     /// Whether CMD was set in this stage, so that ENTRYPOINT leaves it.
     pub(crate) own_cmd: bool,
     /// Keeps the layers.
@@ -50,6 +53,12 @@ pub(crate) struct State {
 impl State {
     /// Nothing.
     pub(crate) fn scratch() -> Self {
+        let mut config = Config::default();
+        config.set_working_dir(Some("/".to_owned()));
+        Self { config, ..Self::empty() }.with_environment()
+    }
+
+    fn empty() -> Self {
         Self {
             layers: Vec::new(),
             config: Config::default(),
@@ -59,7 +68,7 @@ impl State {
             shell: SHELL.map(str::to_owned).to_vec(),
             more: BTreeMap::new(),
             triggers: Vec::new(),
-            args: BTreeMap::new(),
+            variables: BTreeMap::new(),
             own_cmd: false,
             leases: Vec::new(),
         }
@@ -83,33 +92,40 @@ impl State {
             created: image.config.created().clone(),
             author: image.config.author().clone(),
             leases: vec![lease],
-            ..Self::scratch()
+            ..Self::empty()
         }
+        .with_environment()
     }
 
-    /// The state that a stage built on this one starts with.
+    /// The state that a stage built on this one starts with: it inherits the ARGs too, but for those that hide an ENV.
     pub(crate) fn child(&self) -> Self {
-        Self { args: BTreeMap::new(), own_cmd: false, ..self.clone() }
+        Self { own_cmd: false, ..self.clone() }.with_environment()
     }
 
-    /// The value of an environment variable.
-    pub(crate) fn env(&self, name: &str) -> Option<String> {
-        let list = self.config.env().as_deref().unwrap_or_default();
-        list.iter()
-            .find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))
-            .map(|(_, v)| v.to_owned())
+    /// The environment of the configuration, which always has a PATH, brought into scope.
+    fn with_environment(mut self) -> Self {
+        let is_path = |pair: &String| pair.starts_with("PATH=");
+        let mut list = self.config.env().clone().unwrap_or_default();
+        if !list.iter().any(is_path) {
+            list.push(format!("PATH={PATH}"));
+        }
+        let pairs = list.iter().filter_map(|pair| pair.split_once('='));
+        self.variables.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        self.config.set_env(Some(list));
+        self
     }
 
-    /// Expands a word by environment, then ARGs.
+    /// Expands a word by what is in scope.
     pub(crate) fn expand(&self, line: usize, escape: char, word: &str) -> Result<String> {
-        let lookup = |name: &str| self.env(name).or_else(|| self.args.get(name).cloned());
+        let lookup = |name: &str| self.variables.get(name).cloned();
         expand::expand(word, escape, &lookup).map_err(|reason| Error::dockerfile(line, reason))
     }
 
     /// Sets environment variables; order stays, a known name changes in place.
-    pub(crate) fn set_env(&mut self, pairs: &[(String, String)]) {
+    pub(crate) fn set_env(&mut self, pairs: &[(String, String)]) -> Result<()> {
         let mut list = self.config.env().clone().unwrap_or_default();
         for (name, value) in pairs {
+            self.set_variable(name, value.clone())?;
             let text = format!("{name}={value}");
             let known = list.iter_mut().find(|pair| pair.split_once('=').is_some_and(|(key, _)| key == name));
             match known {
@@ -118,6 +134,19 @@ impl State {
             }
         }
         self.config.set_env(Some(list));
+        Ok(())
+    }
+
+    /// Brings a variable into scope.
+    fn set_variable(&mut self, name: &str, value: String) -> Result<()> {
+        self.variables.insert(name.to_owned(), value);
+        let bytes = self.variables.iter().map(|(name, value)| name.len().saturating_add(value.len()));
+        if bytes.fold(0, usize::saturating_add) > MAX_VARIABLES {
+            return Err(Error::Invalid(format!(
+                "the variables have more than {MAX_VARIABLES} bytes, more than a command can be given: remove some"
+            )));
+        }
+        Ok(())
     }
 
     /// Sets labels.
@@ -127,40 +156,20 @@ impl State {
         self.config.set_labels(Some(labels));
     }
 
-    /// Declares an ARG: a build argument wins over the default, that over a global ARG.
-    pub(crate) fn declare(
-        &mut self,
-        name: &str,
-        default: Option<String>,
-        build_args: &BTreeMap<String, String>,
-        globals: &BTreeMap<String, String>,
-    ) {
-        let given = build_args.get(name).cloned().or(default).or_else(|| globals.get(name).cloned());
-        if let Some(value) = given {
-            self.args.insert(name.to_owned(), value);
-        }
+    /// Declares an ARG with its value, when it has one.
+    pub(crate) fn declare(&mut self, name: &str, value: Option<String>) -> Result<()> {
+        value.map_or(Ok(()), |value| self.set_variable(name, value))
     }
 
     /// Expands the text of a heredoc.
-    pub(crate) fn expand_text(&self, line: usize, escape: char, text: &str) -> Result<String> {
-        let lookup = |name: &str| self.env(name).or_else(|| self.args.get(name).cloned());
-        expand::expand_text(text, escape, &lookup).map_err(|reason| Error::dockerfile(line, reason))
+    pub(crate) fn expand_text(&self, line: usize, text: &str) -> Result<String> {
+        let lookup = |name: &str| self.variables.get(name).cloned();
+        expand::expand_text(text, &lookup).map_err(|reason| Error::dockerfile(line, reason))
     }
 
     /// The working directory.
     pub(crate) fn workdir(&self) -> String {
         copy::normal(self.config.working_dir().as_deref().unwrap_or("/"))
-    }
-
-    /// The environment of a RUN: ARGs, then ENV over them, a PATH if there is none.
-    pub(crate) fn run_env(&self) -> BTreeMap<String, String> {
-        let mut env = self.args.clone();
-        let own = self.config.env().as_deref().unwrap_or_default();
-        env.extend(
-            own.iter().filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())),
-        );
-        env.entry("PATH".into()).or_insert_with(|| PATH.into());
-        env
     }
 
     /// Notes what an instruction did.
@@ -224,15 +233,21 @@ impl State {
     }
 }
 
-/// The proxy arguments that were given: for RUN's environment, never for the cache's key.
+/// The proxy arguments that were given, each in capital and in small letters, as programs look for either: for RUN's
+/// environment, never for the cache's key.
 pub(crate) fn proxies(build_args: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let is_proxy = |name: &str| PROXIES.contains(&name.to_ascii_uppercase().as_str());
-    build_args.iter().filter(|(name, _)| is_proxy(name)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    let given = build_args.iter().filter(|(name, _)| is_proxy(name));
+    let both = given.flat_map(|(name, value)| {
+        [name.to_ascii_uppercase(), name.to_ascii_lowercase()].map(|name| (name, value.clone()))
+    });
+    both.collect()
 }
 
 /// The build arguments that no ARG has asked for.
 pub(crate) fn unused(build_args: &BTreeMap<String, String>, declared: &BTreeSet<String>) -> Vec<String> {
     let proxies = proxies(build_args);
-    let known = |name: &&String| !declared.contains(*name) && !proxies.contains_key(*name);
+    let known =
+        |name: &&String| !declared.contains(*name) && !proxies.contains_key(&name.to_ascii_uppercase());
     build_args.keys().filter(known).cloned().collect()
 }

@@ -1,10 +1,9 @@
-//! What each instruction does to a stage: settings at once, layers from the cache or made.
+//! The instructions that may make a layer: taken from the cache, or made.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
 use slipway_image::{DiffId, Digest, Lower, Store};
 
 use crate::build::Build;
@@ -12,7 +11,7 @@ use crate::cache::{self, Entry, Key};
 use crate::clock;
 use crate::context::OpenContext;
 use crate::copy::{self, Chmod, Draft, Origin, Request, archive};
-use crate::dockerfile::{Command, Copy, Healthcheck, Heredoc, Instruction, Step};
+use crate::dockerfile::{Command, Copy, Heredoc, Instruction, Step};
 use crate::error::{Error, Result};
 use crate::flight::{Made, Mine, Turn};
 use crate::graph::{self, Source};
@@ -23,62 +22,6 @@ use crate::stage::{self, State};
 use crate::tree::Tree;
 
 impl Build<'_> {
-    /// An instruction that changes settings alone.
-    pub(crate) fn set(&mut self, state: &mut State, escape: char, step: &Step) -> Result<()> {
-        let before = state.clone();
-        let expand = |word: &String| before.expand(step.line, escape, word);
-        let expand_all = |words: &[String]| words.iter().map(expand).collect::<Result<Vec<_>>>();
-        let expand_pairs = |pairs: &[(String, String)]| {
-            pairs.iter().map(|(name, value)| Ok((expand(name)?, expand(value)?))).collect::<Result<Vec<_>>>()
-        };
-        match &step.instruction {
-            Instruction::Arg(args) => {
-                for (name, default) in args {
-                    let default =
-                        default.as_ref().map(|word| state.expand(step.line, escape, word)).transpose()?;
-                    state.declare(name, default, &self.request.build_args, &self.globals);
-                    self.declared.insert(name.clone());
-                }
-            }
-            Instruction::Env(pairs) => state.set_env(&expand_pairs(pairs)?),
-            Instruction::Label(pairs) => state.set_labels(expand_pairs(pairs)?),
-            Instruction::Cmd(command) => {
-                state.config.set_cmd(Some(argv(state, command)));
-                state.own_cmd = true;
-            }
-            Instruction::Entrypoint(command) => {
-                state.config.set_entrypoint(Some(argv(state, command)));
-                if !state.own_cmd {
-                    state.config.set_cmd(None);
-                }
-            }
-            Instruction::Expose(ports) => expose(state, step.line, &expand_all(ports)?)?,
-            Instruction::Volume(paths) => {
-                let paths = expand_all(paths)?;
-                let volumes = add(state.config.volumes(), paths);
-                state.config.set_volumes(Some(volumes));
-            }
-            Instruction::User(user) => {
-                state.config.set_user(Some(expand(user)?));
-            }
-            Instruction::StopSignal(signal) => {
-                state.config.set_stop_signal(Some(expand(signal)?));
-            }
-            Instruction::Shell(words) => {
-                state.shell.clone_from(words);
-                state.more.insert("Shell".to_owned(), words.clone().into());
-            }
-            Instruction::Healthcheck(check) => {
-                state.more.insert("Healthcheck".to_owned(), healthcheck(check));
-            }
-            Instruction::OnBuild(text) => state.triggers.push(text.clone()),
-            Instruction::Maintainer(author) => state.author = Some(author.clone()),
-            Instruction::Add(_) | Instruction::Copy(_) | Instruction::Run(_) | Instruction::Workdir(_) => {}
-        }
-        state.record(&step.text, false);
-        Ok(())
-    }
-
     /// An instruction that may make a layer; says whether the cache had it.
     pub(crate) fn make(
         &mut self,
@@ -184,7 +127,7 @@ impl Build<'_> {
         self.cached(&key, step, state, |build, state| {
             let lowers = build.lowers(&state.layers)?;
             let mut draft = build.draft(&lowers)?;
-            let owner = if user.is_empty() { (0, 0) } else { copy::user::owner(draft.tree(), &user)? };
+            let owner = (!user.is_empty()).then(|| copy::user::owner(draft.tree(), &user)).transpose()?;
             let made = draft.make_directory(Path::new(&path), owner)?;
             let upper = draft.finish()?;
             Ok(made.then_some(upper))
@@ -194,34 +137,50 @@ impl Build<'_> {
     fn run(&mut self, command: &Command, (step, number): (&Step, u32), state: &mut State) -> Result<bool> {
         let argv = argv(state, command);
         let (env, user, cwd) =
-            (state.run_env(), state.config.user().clone().unwrap_or_default(), state.workdir());
+            (state.variables.clone(), state.config.user().clone().unwrap_or_default(), state.workdir());
         let mut key = Key::new("run", &state.layers);
         key.list(argv.iter().cloned());
         key.list(env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().into_iter());
         key.text(&user);
         key.text(&cwd);
+        if let Command::Script { text, .. } = command {
+            key.text(text);
+        }
         self.cached(&key, step, state, |build, state| {
             let lowers = build.lowers(&state.layers)?;
             let draft = build.draft(&lowers)?;
             let lowers = run::with_mount_points(draft, lowers, &cwd)?;
-            let process = build.process(argv, env, (user, cwd), lowers)?;
+            let env = build.environment(env);
+            let script = build.script(command)?;
+            let process = Process { argv, env, cwd, user, lowers, script };
             build.execute(&process, number).map(Some)
         })
     }
 
-    fn process(
-        &self,
-        argv: Vec<String>,
-        mut env: BTreeMap<String, String>,
-        (user, cwd): (String, String),
-        lowers: Vec<PathBuf>,
-    ) -> Result<Process> {
+    /// What a command is given besides what is in scope. Its HOME is the runtime's to find, also where it is empty.
+    fn environment(&self, mut env: BTreeMap<String, String>) -> BTreeMap<String, String> {
         for (name, value) in stage::proxies(&self.request.build_args) {
             env.entry(name).or_insert(value);
         }
-        let home = copy::user::home(&Tree::open(&lowers)?, &user);
-        env.entry("HOME".into()).or_insert_with(|| home.unwrap_or_else(|| "/root".into()));
-        Ok(Process { argv, env, cwd, user, lowers })
+        env.retain(|name, value| name != "HOME" || !value.is_empty());
+        env
+    }
+
+    /// A directory with the file that a heredoc is run as.
+    fn script(&mut self, command: &Command) -> Result<Option<PathBuf>> {
+        let Command::Script { name, text } = command else { return Ok(None) };
+        let folder = self.folder()?;
+        write_file(&folder.join(name), text, 0o755)?;
+        Ok(Some(folder))
+    }
+
+    /// A directory of the build's own that everyone may read.
+    fn folder(&mut self) -> Result<PathBuf> {
+        self.drafts = self.drafts.saturating_add(1);
+        let folder = self.scratch.join(self.drafts.to_string());
+        std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        set_mode(&folder, 0o755)?;
+        Ok(folder)
     }
 
     fn execute(&mut self, process: &Process, step: u32) -> Result<PathBuf> {
@@ -266,16 +225,20 @@ impl Build<'_> {
         let names = copy.inline.iter().map(|heredoc| heredoc.word.clone());
         let written = sources.iter().cloned().chain(names).collect::<Vec<_>>();
         let destination = copy::absolute(&state.workdir(), &expand(&copy.destination)?);
-        let chown = copy.chown.as_ref().map(expand).transpose()?;
-        let chmod = copy.chmod.as_ref().map(expand).transpose()?;
+        let option = |word: &Option<String>| {
+            let text = word.as_ref().map(expand).transpose()?;
+            Ok::<_, Error>(text.filter(|text| !text.is_empty()))
+        };
+        let (chown, chmod) = (option(&copy.chown)?, option(&copy.chmod)?);
         let mut found = copy::select(&origin, &sources)?;
+        self.leave_out(&copy::take_sockets(&mut found), step.line);
         if found.is_empty() && copy.inline.is_empty() {
             let message = format!("line {}: {} matches nothing", step.line, sources.join(" "));
             (self.session.progress)(Progress::Warning { message });
         }
         let unpacks = matches!(step.instruction, Instruction::Add(_));
         let archives = if unpacks { archive::take(&origin, &mut found)? } else { Vec::new() };
-        let inline = self.inline(copy, (step.line, escape), state)?;
+        let inline = inline(copy, step.line, state)?;
         let mut key = Key::new(if unpacks { "add" } else { "copy" }, &state.layers);
         key.text(&destination);
         key.list(chown.iter().cloned().collect::<Vec<_>>().into_iter());
@@ -294,7 +257,7 @@ impl Build<'_> {
             let mut draft = build.draft(&lowers)?;
             let owner = chown.map(|text| copy::user::owner(draft.tree(), &text)).transpose()?;
             let chmod = chmod.map(|text| parse_mode(&text)).transpose()?;
-            let request = Request { sources: written, destination, owner, chmod };
+            let request = Request { sources: written, destination, owner, chmod, archive: None };
             draft.copy(&origin, &found, &request)?;
             for found in &archives {
                 archive::unpack(build.store, &origin, found, (&mut draft, &request))?;
@@ -304,19 +267,15 @@ impl Build<'_> {
         })
     }
 
-    /// The files that stand in the Dockerfile: their names and texts.
-    fn inline(
-        &self,
-        copy: &Copy,
-        (line, escape): (usize, char),
-        state: &State,
-    ) -> Result<Vec<(String, String)>> {
-        let file = |heredoc: &Heredoc| {
-            let text = heredoc.text();
-            let text = if heredoc.expand { state.expand_text(line, escape, &text)? } else { text };
-            Ok((heredoc.name.clone(), text))
+    /// Tells of sockets, which no image can hold.
+    fn leave_out(&self, sockets: &[PathBuf], line: usize) {
+        let Some(first) = sockets.first() else { return };
+        let more = match sockets.len().saturating_sub(1) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
         };
-        copy.inline.iter().map(file).collect()
+        let message = format!("line {line}: {}{more}: sockets are left out", first.display());
+        (self.session.progress)(Progress::Warning { message });
     }
 
     fn write_inline(
@@ -327,21 +286,16 @@ impl Build<'_> {
         if files.is_empty() {
             return Ok(());
         }
-        self.drafts = self.drafts.saturating_add(1);
-        let folder = self.scratch.join(self.drafts.to_string());
-        std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        let folder = self.folder()?;
         for (name, text) in files {
-            let path = folder.join(name);
-            std::fs::write(&path, text).map_err(Error::io("write", &path))?;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
-                .map_err(Error::io("set the mode of", &path))?;
+            write_file(&folder.join(name), text, 0o644)?;
         }
         let tree = Tree::open(&[folder])?;
         // Its files are nobody's of the host: the image's root gets them.
         let (ignore, cancel) = (Ignore::default(), self.session.cancel);
         let origin = Origin { tree: &tree, ignore: Some(&ignore), place: "the Dockerfile".into(), cancel };
-        let names: Vec<String> = files.iter().map(|(name, _)| copy::literal(name)).collect();
-        draft.copy(&origin, &copy::select(&origin, &names)?, request)
+        let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+        draft.copy(&origin, &copy::named(&origin, &names)?, request)
     }
 
     fn origin(&mut self, context: &OpenContext, name: &str, index: usize, line: usize) -> Result<Tree> {
@@ -375,52 +329,37 @@ pub(crate) fn directories(store: &Store, layers: &[DiffId]) -> Result<Vec<PathBu
     store.lowers(layers)?.lowers.into_iter().map(directory).collect()
 }
 
-fn argv(state: &State, command: &Command) -> Vec<String> {
-    match command {
-        Command::Exec(words) => words.clone(),
-        Command::Shell(text) => state.shell.iter().cloned().chain([text.clone()]).collect(),
-    }
+/// A command's words, with the shell that its form asks for.
+pub(crate) fn argv(state: &State, command: &Command) -> Vec<String> {
+    let text = match command {
+        Command::Exec(words) => return words.clone(),
+        Command::Shell(text) => text.clone(),
+        Command::Script { name, .. } => format!("{}/{name}", run::SCRIPTS),
+    };
+    state.shell.iter().cloned().chain([text]).collect()
 }
 
-fn add(known: &Option<Vec<String>>, new: Vec<String>) -> Vec<String> {
-    let mut all = known.clone().unwrap_or_default();
-    all.extend(new);
-    all.sort();
-    all.dedup();
-    all
+/// The files that stand in the Dockerfile: their names and texts.
+fn inline(copy: &Copy, line: usize, state: &State) -> Result<Vec<(String, String)>> {
+    let file = |heredoc: &Heredoc| {
+        let text = heredoc.text();
+        let text = if heredoc.expand { state.expand_text(line, &text)? } else { text };
+        Ok((heredoc.name.clone(), text))
+    };
+    copy.inline.iter().map(file).collect()
 }
 
-fn expose(state: &mut State, line: usize, words: &[String]) -> Result<()> {
-    let mut ports = Vec::new();
-    for word in words.iter().flat_map(|word| word.split_whitespace()) {
-        let (range, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let protocol = protocol.to_ascii_lowercase();
-        let (Ok(first), Ok(last), true) =
-            (first.parse::<u16>(), last.parse::<u16>(), matches!(protocol.as_str(), "tcp" | "udp" | "sctp"))
-        else {
-            return Err(Error::dockerfile(line, format!("{word} is no port: write 80, 80/udp or 8000-8010")));
-        };
-        ports.extend((first..=last).map(|port| format!("{port}/{protocol}")));
-    }
-    let all = add(state.config.exposed_ports(), ports);
-    state.config.set_exposed_ports(Some(all));
-    Ok(())
+fn write_file(path: &Path, text: &str, mode: u32) -> Result<()> {
+    std::fs::write(path, text).map_err(Error::io("write", path))?;
+    set_mode(path, mode)
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .map_err(Error::io("set the mode of", path))
 }
 
 fn parse_mode(text: &str) -> Result<Chmod> {
     let bad = || Error::Invalid(format!("--chmod={text} is no mode: write 644, or u=rwX,go=rX"));
     Chmod::parse(text).ok_or_else(bad)
-}
-
-/// As Docker's images have it.
-fn healthcheck(check: &Healthcheck) -> Value {
-    let mut value = serde_json::json!({ "Test": check.test });
-    for (name, nanos) in &check.durations {
-        value[*name] = (*nanos).into();
-    }
-    if let Some(retries) = check.retries {
-        value["Retries"] = retries.into();
-    }
-    value
 }

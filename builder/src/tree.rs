@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 /// As many links as the kernel follows.
 const MAX_LINKS: usize = 40;
 
+/// The attribute of a directory that hides what lies below it.
+pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
+
 /// A directory as the stack shows it: its parts, the topmost first.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory(Vec<Arc<OwnedFd>>);
@@ -85,6 +88,11 @@ impl Tree {
     /// Follows a path from the root, never out of it. The last component's link is followed too. What does not exist
     /// is resolved as far as it goes.
     pub(crate) fn resolve(&self, path: &Path) -> Result<Resolved> {
+        self.resolve_without(path, &|_| false)
+    }
+
+    /// The same as if the links at the paths that `hides` names did not exist.
+    pub(crate) fn resolve_without(&self, path: &Path, hides: &dyn Fn(&Path) -> bool) -> Result<Resolved> {
         let failed = || Error::io("look up", path);
         let mut todo: Vec<OsString> = components(path);
         let mut done: Vec<(OsString, Option<Node>)> = Vec::new();
@@ -105,6 +113,11 @@ impl Tree {
             let node = here.map(|here| here.child(&name)).transpose().map_err(failed())?.flatten();
             let is_link = node.as_ref().is_some_and(|node| kind(node.stat()) == FileType::Symlink);
             if let (true, Some(here)) = (is_link, here) {
+                let at: PathBuf = done.iter().map(|(name, _)| name).chain([&name]).collect();
+                if hides(&at) {
+                    done.push((name, None));
+                    continue;
+                }
                 links = links.saturating_add(1);
                 if links > MAX_LINKS {
                     return Err(failed()(io::Error::from(rustix::io::Errno::LOOP)));
@@ -256,7 +269,7 @@ fn is_whiteout(stat: &Stat) -> bool {
 
 fn is_opaque(directory: &OwnedFd) -> bool {
     let mut value = [0_u8; 4];
-    let length = rustix::fs::fgetxattr(directory, "trusted.overlay.opaque", &mut value);
+    let length = rustix::fs::fgetxattr(directory, OPAQUE, &mut value);
     length.is_ok_and(|length| length == 1 && value.first() == Some(&b'y'))
 }
 

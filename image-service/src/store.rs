@@ -19,7 +19,7 @@ use crate::image::{
     Checked, Image, LayerRecord, Leased, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
 };
 use crate::index::{Index, Places};
-use crate::layer::compression;
+use crate::layer::{compression, tar};
 use crate::lease::Lease;
 use crate::pull::Pulls;
 use crate::records::{CacheRecord, VERSION};
@@ -280,6 +280,17 @@ impl Store {
     pub fn import_layer(&self, tar: impl Read + Send, parents: &[DiffId]) -> Result<LayerRecord> {
         let plain = compression::decoder(BufReader::new(tar)).map_err(Error::io("read", "the given tar"))?;
         layers::import(&self.shared, plain, parents)
+    }
+
+    /// The directories that a tar, plain or compressed, has entries of its own for. A layer made of it also has those
+    /// that its entries only need.
+    ///
+    /// # Errors
+    /// When it is no tar, or has more entries or bytes than a layer may have.
+    pub fn named_directories(&self, file: impl Read + Send) -> Result<BTreeSet<PathBuf>> {
+        let plain = compression::decoder(BufReader::new(file)).map_err(Error::io("read", "the given tar"))?;
+        let named = tar::directories(plain, self.shared.bounds());
+        named.map_err(|failure| failure.for_layer("of the given tar"))
     }
 
     /// Writes a layer's exact tar and verifies its diff id.

@@ -94,6 +94,22 @@ fn a_copy_keeps_what_the_source_is() {
 }
 
 #[test]
+fn a_socket_in_a_context_is_left_out_with_a_warning() {
+    // Whoever had the socket of an editor or an agent in a context could not build at all.
+    let node = Node::start();
+    let context = Context::new("FROM scratch\nCOPY . /x/\n").file("plain", "plain").file("d/plain", "plain");
+    let bind = |name: &str| std::os::unix::net::UnixListener::bind(context.join(name)).expect("a socket");
+    let _sockets = [bind("d/one"), bind("two")];
+    let output = built(&node, &context, &["-t", "sockets:1"]);
+    let warning = "warning: line 2: d/one and 1 more: sockets are left out";
+    assert!(output.stderr.contains(warning), "{output:#?}");
+    let id = node.crictl(&["inspecti", "sockets:1"]).json()["info"]["layers"][0].clone();
+    let id = id.as_str().expect("a layer").trim_start_matches("sha256:").to_owned();
+    let layer = node.path("lib/layers").join(id).join("fs/x");
+    assert!(layer.join("d/plain").exists() && !layer.join("d/one").exists() && !layer.join("two").exists());
+}
+
+#[test]
 fn a_copy_goes_where_its_destination_says() {
     let node = Node::start();
     node.build("busybox:1", "");

@@ -92,6 +92,23 @@ fn a_build_is_one_sandbox_and_leaves_nothing_whatever_its_end() {
 }
 
 #[test]
+fn a_copy_and_an_add_stop_when_the_client_goes() {
+    // They went on to their end when the client was gone: on a file of a terabyte for an hour, and nothing told of it.
+    let node = Node::start();
+    let before = held(&node);
+    for instruction in ["COPY huge /x", "ADD huge /x"] {
+        let context = Context::new(&format!("FROM scratch\n{instruction}\n")).file("huge", "");
+        let huge = std::fs::File::options().write(true).open(context.join("huge")).expect("a file");
+        huge.set_len(1 << 40).expect("a file of holes");
+        let mut child = background(&node, &context, &[]);
+        reads(&mut child, instruction);
+        child.kill().expect("the client is killed");
+        let _ = child.wait();
+        settled(&node, &before);
+    }
+}
+
+#[test]
 fn a_build_outlives_no_daemon() {
     let mut node = Node::start();
     node.build("busybox:1", "");

@@ -157,10 +157,10 @@ fn arguments_have_scopes_defaults_and_a_warning_for_what_nobody_asks_for() {
          ARG TARGETARCH\n\
          RUN test -n \"$TARGETARCH\"\n",
     );
-    let _ = built(&node, &context, &["--build-arg", "WANTED=/1 default default-more [] env"]);
+    let _ = built(&node, &context, &["--build-arg", "WANTED=/1 default default-more [] arg"]);
     let arguments =
         ["--build-arg", "TAG=2", "--build-arg", "OWN=o", "--build-arg", "EMPTY=e", "--build-arg", "TYPO=x"];
-    let wanted = ["--build-arg", "WANTED=two/2 o o-more [e] env"];
+    let wanted = ["--build-arg", "WANTED=two/2 o o-more [e] arg"];
     let output = built(&node, &context, &[&arguments[..], &wanted].concat());
     assert!(output.stderr.contains("build argument TYPO is used by no ARG"), "{output:#?}");
     let environment =

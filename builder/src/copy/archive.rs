@@ -2,13 +2,14 @@
 //! within the store's limits; its entries are then copied like those of a stage.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use rustix::fs::FileType;
 use slipway_image::Store;
 
 use super::{Draft, Item, Origin, Request, Selection, select};
+use crate::cancel::Cancellation;
 use crate::error::{Error, Result};
 use crate::step::directories;
 use crate::tree::{Tree, kind};
@@ -33,7 +34,7 @@ pub(crate) fn take(origin: &Origin<'_>, found: &mut Vec<Selection>) -> Result<Ve
     Ok(archives)
 }
 
-/// Unpacks an archive below the destination, with the owners that it says.
+/// Unpacks an archive below the destination, with its modes, and the owners that it says where none is asked for.
 pub(crate) fn unpack(
     store: &Store,
     origin: &Origin<'_>,
@@ -41,15 +42,40 @@ pub(crate) fn unpack(
     (draft, request): (&mut Draft, &Request),
 ) -> Result<()> {
     for item in &archive.items {
-        let layer = store.import_layer(open(origin, item)?, &[])?;
+        let tar = || Ok::<_, Error>(Stoppable { file: open(origin, item)?, cancel: origin.cancel });
+        let imported = store.import_layer(tar()?, &[]);
+        // Whatever it says of an end that was asked for.
+        origin.cancel.check()?;
+        let layer = imported?;
+        let named = store.named_directories(tar()?)?;
         let tree = Tree::open(&directories(store, &[layer.diff_id])?)?;
         let place = format!("the archive {}", item.source.display());
         let unpacked = Origin { tree: &tree, ignore: None, place, cancel: origin.cancel };
-        let destination = format!("{}/", request.destination.trim_end_matches('/'));
-        let whole = Request { sources: vec!["/".into()], destination, owner: None, chmod: None };
+        let whole = Request {
+            sources: vec!["/".into()],
+            destination: format!("{}/", request.destination.trim_end_matches('/')),
+            owner: request.owner,
+            chmod: None,
+            archive: Some(named),
+        };
         draft.copy(&unpacked, &select(&unpacked, &whole.sources)?, &whole)?;
     }
     Ok(())
+}
+
+/// A file that can't be read any more when the build is given up.
+struct Stoppable<'a> {
+    file: File,
+    cancel: &'a Cancellation,
+}
+
+impl Read for Stoppable<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("the build was cancelled"));
+        }
+        self.file.read(buffer)
+    }
 }
 
 fn open(origin: &Origin<'_>, item: &Item) -> Result<File> {
@@ -67,7 +93,7 @@ fn is_archive(file: File, item: &Item) -> Result<bool> {
             item.source.display()
         )));
     }
-    std::io::Seek::rewind(&mut file).map_err(Error::io("read", &item.source))?;
+    io::Seek::rewind(&mut file).map_err(Error::io("read", &item.source))?;
     // What can't be decompressed is no archive, whatever its first bytes say.
     Ok(slipway_image::is_tar(file).unwrap_or(false))
 }

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 
 use super::select::attributes;
-use super::{Item, Origin, Request, Selection, landing};
+use super::{Chmod, Item, Origin, Request, Selection};
+use crate::cancel::Cancellation;
 use crate::error::{Error, Result};
-use crate::tree::{Node, Tree, kind};
+use crate::tree::{Node, OPAQUE, Resolved, Tree, kind};
 
 /// A draft.
 #[derive(Debug)]
@@ -19,11 +20,23 @@ pub(crate) struct Draft {
     upper: PathBuf,
     root: OwnedFd,
     tree: Tree,
-    times: Vec<(PathBuf, Timestamps)>,
+    below: Tree,
+    times: BTreeMap<PathBuf, Timestamps>,
     links: BTreeMap<(u64, u64), PathBuf>,
 }
 
-/// What a new entry gets.
+/// What a directory gets that is made on the way to something.
+#[derive(Clone, Copy)]
+struct Made {
+    /// Root where absent, and the group that a set-group-ID directory hands down.
+    owner: Option<(u32, u32)>,
+    mode: u32,
+}
+
+/// Root's, and open to all.
+const PLAIN: Made = Made { owner: None, mode: 0o755 };
+
+/// What an entry gets.
 struct Owned {
     owner: (u32, u32),
     mode: u32,
@@ -45,7 +58,7 @@ impl Draft {
         let mut stack = vec![upper.clone()];
         stack.extend_from_slice(lowers);
         let tree = Tree::open(&stack)?;
-        Ok(Self { upper, root, tree, times: Vec::new(), links: BTreeMap::new() })
+        Ok(Self { upper, root, tree, below, times: BTreeMap::new(), links: BTreeMap::new() })
     }
 
     /// The draft over its lowers.
@@ -54,21 +67,21 @@ impl Draft {
     }
 
     /// Sets the times that later writes have changed; gives the directory to commit.
-    pub(crate) fn finish(mut self) -> Result<PathBuf> {
-        while let Some((path, times)) = self.times.pop() {
-            let fd = self.open_written(&path)?;
-            rustix::fs::futimens(&fd, &times).map_err(Error::io("set the times of", &path))?;
+    pub(crate) fn finish(self) -> Result<PathBuf> {
+        for (path, times) in &self.times {
+            let fd = self.open_written(path)?;
+            rustix::fs::futimens(&fd, times).map_err(Error::io("set the times of", path))?;
         }
         Ok(self.upper)
     }
 
     /// Makes a directory and what is missing above it; false when it was there.
-    pub(crate) fn make_directory(&mut self, path: &Path, owner: (u32, u32)) -> Result<bool> {
+    pub(crate) fn make_directory(&mut self, path: &Path, owner: Option<(u32, u32)>) -> Result<bool> {
         let resolved = self.tree.resolve(path)?;
         match resolved.node {
             Some(Node::Directory(..)) => Ok(false),
             Some(Node::Leaf(_)) => Err(not_directory(&resolved.path)),
-            None => self.parents(&resolved.path, owner).map(|_| true),
+            None => self.parents(&resolved.path, Made { owner, ..PLAIN }).map(|_| true),
         }
     }
 
@@ -76,7 +89,7 @@ impl Draft {
     pub(crate) fn make_file(&mut self, path: &Path) -> Result<bool> {
         let resolved = self.tree.resolve(path)?;
         let (None, Some(name)) = (resolved.node, resolved.path.file_name()) else { return Ok(false) };
-        let parent = self.parents(resolved.path.parent().unwrap_or(Path::new("")), (0, 0))?;
+        let parent = self.parents(resolved.path.parent().unwrap_or(Path::new("")), PLAIN)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o644);
         let made = rustix::fs::openat(&parent, name, flags, mode).map_err(Error::io("create", path))?;
@@ -86,31 +99,72 @@ impl Draft {
 
     /// Copies the selections.
     pub(crate) fn copy(&mut self, origin: &Origin<'_>, found: &[Selection], request: &Request) -> Result<()> {
-        let destination = &request.destination;
-        let there = self.tree.resolve(Path::new(destination))?;
-        let into = destination.ends_with('/') || matches!(there.node, Some(Node::Directory(..)));
-        if !into && (found.len() > 1 || request.sources.len() > 1) {
-            return Err(Error::Invalid(format!(
-                "several sources go into one directory: write {destination}/ with a / at its end"
-            )));
-        }
+        let several = found.len() > 1 || request.sources.len() > 1;
         for selection in found {
-            let name = if into && !selection.directory { selection.name.as_path() } else { Path::new("") };
-            let wanted = self.tree.resolve(&landing(destination, name))?.path;
-            let parent = wanted.parent().unwrap_or(Path::new(""));
-            self.parents(parent, request.owner.unwrap_or((0, 0)))?;
+            // Two sources are two copies, also of one file.
+            self.links.clear();
+            let made = made(request);
+            let mut moved = BTreeMap::new();
+            let top = if selection.directory {
+                self.enter(&request.destination, made)?
+            } else {
+                self.landing(&request.destination, &selection.name, several)?
+            };
             for item in &selection.items {
                 origin.cancel.check()?;
-                let path =
-                    if item.name.as_os_str().is_empty() { wanted.clone() } else { wanted.join(&item.name) };
-                self.item(origin, item, &path, request)?;
+                if !item.name.as_os_str().is_empty() {
+                    let path = moved_to(&top, &item.name, &moved);
+                    if is_implied(item, request) {
+                        moved.extend(self.implied(&path)?.map(|real| (item.name.clone(), real)));
+                    } else {
+                        self.item(origin, item, &path, request)?;
+                    }
+                } else if selection.directory {
+                    // Whether it is new or not, it is no copy of the source's.
+                    if request.archive.is_none() {
+                        self.times.insert(top.clone(), times(&item.stat));
+                    }
+                } else {
+                    self.parents(top.parent().unwrap_or(Path::new("")), made)?;
+                    self.item(origin, item, &top, request)?;
+                }
             }
         }
         Ok(())
     }
 
+    /// A directory that an archive has no entry for: made where it is missing. Where there is a link to one, its path.
+    fn implied(&mut self, path: &Path) -> Result<Option<PathBuf>> {
+        let there = self.tree.resolve(path)?;
+        if there.path != path && matches!(there.node, Some(Node::Directory(..))) {
+            return Ok(Some(there.path));
+        }
+        self.parents(path, Made { owner: Some((0, 0)), ..PLAIN }).map(|_| None)
+    }
+
+    /// Makes the destination a directory; its path without links.
+    fn enter(&mut self, destination: &str, made: Made) -> Result<PathBuf> {
+        let path = self.tree.resolve(Path::new(destination))?.path;
+        self.parents(&path, made)?;
+        Ok(path)
+    }
+
+    /// Where a file of this name lands: links of the destination are followed, that of the file in it is not.
+    fn landing(&self, destination: &str, name: &Path, several: bool) -> Result<PathBuf> {
+        let there = self.tree.resolve(Path::new(destination))?;
+        if destination.ends_with('/') || matches!(there.node, Some(Node::Directory(..))) {
+            return Ok(there.path.join(name));
+        }
+        if several {
+            return Err(Error::Invalid(format!(
+                "several sources go into one directory: write {destination}/ with a / at its end"
+            )));
+        }
+        Ok(there.path)
+    }
+
     /// Opens the directory in the draft, making it and what is above: like below where it is there, else new.
-    fn parents(&mut self, path: &Path, owner: (u32, u32)) -> Result<OwnedFd> {
+    fn parents(&mut self, path: &Path, made: Made) -> Result<OwnedFd> {
         let mut here = self.root.try_clone().map_err(Error::io("open", path))?;
         let mut so_far = PathBuf::new();
         for name in path {
@@ -127,12 +181,15 @@ impl Draft {
                     Some(stat) => {
                         give(&fd, (stat.st_uid, stat.st_gid), stat.st_mode)
                             .map_err(Error::io("set the owner of", &whole))?;
-                        self.times.push((whole.clone(), times(&stat)));
+                        self.times.entry(whole.clone()).or_insert_with(|| times(&stat));
                         if let Some(Node::Directory(below, _)) = &seen {
                             below.top().map(|top| set_attributes(&fd, top, &whole)).transpose()?;
                         }
                     }
-                    None => give(&fd, owner, 0o755).map_err(Error::io("set the owner of", &whole))?,
+                    None => {
+                        let (owner, mode) = handed_down(&here, made).map_err(Error::io("stat", &so_far))?;
+                        give(&fd, owner, mode).map_err(Error::io("set the owner of", &whole))?;
+                    }
                 }
             }
             here = open_directory(&here, name, &whole)?;
@@ -152,48 +209,84 @@ impl Draft {
             times: times(stat),
         };
         if is_directory {
-            return self.directory(origin, item, path, &owned);
+            return self.directory(origin, item, path, (&owned, request.archive.is_some()));
         }
         let parent_path = path.parent().unwrap_or(Path::new(""));
         let name = path.file_name().ok_or_else(|| not_directory(path))?;
-        let parent = self.parents(parent_path, (0, 0))?;
+        let parent = self.parents(parent_path, PLAIN)?;
         let seen = self.tree.directory(parent_path)?.child(name).map_err(Error::io("look up", path))?;
         if matches!(seen, Some(Node::Directory(..))) {
-            return Err(Error::Invalid(format!(
-                "/{} is a directory: a file can't replace it",
-                path.display()
-            )));
-        }
-        match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-            Err(errno) => return Err(Error::io("replace", path)(errno)),
+            if request.archive.is_none() {
+                return Err(Error::Invalid(format!(
+                    "/{} is a directory: a file can't replace it",
+                    path.display()
+                )));
+            }
+            self.forget(path)?;
+        } else {
+            unlink(&parent, name).map_err(Error::io("replace", path))?;
         }
         let identity = (stat.st_dev, stat.st_ino);
-        if let Some(first) = self.links.get(&identity).filter(|_| stat.st_nlink > 1) {
+        let is_linked = stat.st_nlink > 1 && kind(stat) == FileType::RegularFile;
+        if let Some(first) = self.links.get(&identity).filter(|_| is_linked) {
             return rustix::fs::linkat(&self.root, first, &parent, name, AtFlags::empty())
                 .map_err(Error::io("link", path));
         }
-        if stat.st_nlink > 1 {
+        if is_linked {
             self.links.insert(identity, path.to_owned());
         }
         leaf(origin, item, (&parent, name), &owned)
     }
 
-    fn directory(&mut self, origin: &Origin<'_>, item: &Item, path: &Path, owned: &Owned) -> Result<()> {
-        let there = self.tree.resolve(path)?;
-        if there.path != path || matches!(there.node, Some(Node::Leaf(_))) {
-            return Err(not_directory(path));
+    /// A directory of the source, which gives its mode and owner also to one that is there.
+    fn directory(
+        &mut self,
+        origin: &Origin<'_>,
+        item: &Item,
+        path: &Path,
+        (owned, replaces): (&Owned, bool),
+    ) -> Result<()> {
+        let parent_path = path.parent().unwrap_or(Path::new(""));
+        let name = path.file_name().ok_or_else(|| not_directory(path))?;
+        let seen = self.tree.directory(parent_path)?.child(name).map_err(Error::io("look up", path))?;
+        if matches!(seen, Some(Node::Leaf(_))) {
+            if !replaces {
+                return Err(not_directory(path));
+            }
+            self.clear(path)?;
         }
-        let exists = there.node.is_some();
-        let fd = self.parents(path, owned.owner)?;
-        if exists {
-            return Ok(());
-        }
+        let fd = self.parents(path, PLAIN)?;
         give(&fd, owned.owner, owned.mode).map_err(Error::io("set the owner of", path))?;
-        self.times.push((path.to_owned(), owned.times.clone()));
+        self.times.insert(path.to_owned(), owned.times.clone());
         match origin.tree.directory(&item.source)?.top() {
             Some(top) => set_attributes(&fd, top, path),
             None => Ok(()),
+        }
+    }
+
+    /// Puts an empty directory in the place of what is none. Nothing shows through it from below.
+    fn clear(&mut self, path: &Path) -> Result<()> {
+        let name = path.file_name().unwrap_or_default();
+        let parent = self.parents(path.parent().unwrap_or(Path::new("")), PLAIN)?;
+        unlink(&parent, name).map_err(Error::io("replace", path))?;
+        rustix::fs::mkdirat(&parent, name, Mode::RWXU).map_err(Error::io("create", path))?;
+        if matches!(self.below.resolve(path)?, Resolved { path: at, node: Some(Node::Directory(..)) } if at == path)
+        {
+            let fd = open_directory(&parent, name, path)?;
+            rustix::fs::fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty())
+                .map_err(Error::io("hide what lies below", path))?;
+        }
+        Ok(())
+    }
+
+    /// Removes a directory of the draft, with the times that it was to have.
+    fn forget(&mut self, path: &Path) -> Result<()> {
+        self.times.retain(|known, _| !known.starts_with(path));
+        match std::fs::remove_dir_all(self.upper.join(path)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("replace", path)(error))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -203,6 +296,37 @@ impl Draft {
             here = open_directory(&here, name, path)?;
         }
         Ok(here)
+    }
+}
+
+/// What directories get that a copy makes on its way. An archive's modes are its own.
+fn made(request: &Request) -> Made {
+    let chmod = request.chmod.as_ref().filter(|_| request.archive.is_none());
+    let mode = chmod.and_then(Chmod::octal).map_or(PLAIN.mode, |mode| mode & 0o777);
+    Made { owner: request.owner, mode }
+}
+
+/// What a directory gets that is made in another: from one with the set-group-ID bit, that bit and its group.
+fn handed_down(parent: &OwnedFd, made: Made) -> rustix::io::Result<((u32, u32), u32)> {
+    const SET_GID: u32 = 0o2000;
+    let stat = rustix::fs::fstat(parent)?;
+    let handed = stat.st_mode & SET_GID;
+    let group = if handed == 0 { 0 } else { stat.st_gid };
+    Ok((made.owner.unwrap_or((0, group)), made.mode | handed))
+}
+
+/// Whether an archive only needs this directory, and has no entry for it.
+fn is_implied(item: &Item, request: &Request) -> bool {
+    let is_directory = kind(&item.stat) == FileType::Directory;
+    request.archive.as_ref().is_some_and(|named| is_directory && !named.contains(&item.name))
+}
+
+/// Where an entry goes whose directories may have been found behind links.
+fn moved_to(top: &Path, name: &Path, moved: &BTreeMap<PathBuf, PathBuf>) -> PathBuf {
+    let found = name.ancestors().skip(1).find_map(|above| Some((above, moved.get(above)?)));
+    match found {
+        Some((above, real)) => real.join(name.strip_prefix(above).unwrap_or(name)),
+        None => top.join(name),
     }
 }
 
@@ -217,7 +341,9 @@ fn leaf(origin: &Origin<'_>, item: &Item, place: (&OwnedFd, &OsStr), owned: &Own
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let target = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR);
             let mut target = File::from(target.map_err(Error::io("create a copy of", path))?);
-            copy_data(&mut source, &mut target).map_err(Error::io("copy", path))?;
+            let copied = copy_data(&mut source, &mut target, origin.cancel);
+            origin.cancel.check()?;
+            copied.map_err(Error::io("copy", path))?;
             give(&target, owned.owner, owned.mode).map_err(Error::io("set the owner of a copy of", path))?;
             set_attributes(&target, &source, &item.source)?;
             return rustix::fs::futimens(&target, &owned.times)
@@ -248,13 +374,16 @@ fn leaf(origin: &Origin<'_>, item: &Item, place: (&OwnedFd, &OsStr), owned: &Own
     rustix::fs::utimensat(parent, name, &owned.times, nofollow).map_err(Error::io("set the times of", path))
 }
 
-/// Copies what there is, and leaves the holes of the source holes.
-fn copy_data(source: &mut File, target: &mut File) -> std::io::Result<()> {
+/// How much of a file is copied before it is asked whether the build is given up.
+const PIECE: u64 = 16 << 20;
+
+/// Copies what there is, and leaves the holes of the source holes. It ends early when the build is given up.
+fn copy_data(source: &mut File, target: &mut File, cancel: &Cancellation) -> std::io::Result<()> {
     use rustix::fs::{SeekFrom, seek};
     use std::io::Read as _;
     let length = source.metadata()?.len();
     let mut at = 0;
-    while at < length {
+    while at < length && !cancel.is_cancelled() {
         let from = match seek(&*source, SeekFrom::Data(at)) {
             Ok(from) => from,
             // Only a hole is left.
@@ -263,13 +392,20 @@ fn copy_data(source: &mut File, target: &mut File) -> std::io::Result<()> {
             Err(rustix::io::Errno::INVAL) => at,
             Err(errno) => return Err(errno.into()),
         };
-        let to = seek(&*source, SeekFrom::Hole(from)).unwrap_or(length);
+        let to = seek(&*source, SeekFrom::Hole(from)).unwrap_or(length).min(from.saturating_add(PIECE));
         seek(&*source, SeekFrom::Start(from))?;
         seek(&*target, SeekFrom::Start(from))?;
         std::io::copy(&mut source.take(to.saturating_sub(from)), target)?;
         at = to.max(from.saturating_add(1));
     }
     target.set_len(length)
+}
+
+fn unlink(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Err(errno) if errno != rustix::io::Errno::NOENT => Err(errno),
+        _ => Ok(()),
+    }
 }
 
 fn not_directory(path: &Path) -> Error {

@@ -1,7 +1,7 @@
 //! Which entries a COPY takes, and the hash of all that they say: never their times.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::Origin;
 use crate::error::{Error, Result};
 use crate::glob::{self, Pattern};
-use crate::ignore::Matched;
-use crate::tree::{Directory, Node, kind};
+use crate::tree::{Directory, Node, Resolved, kind};
 
 /// Extended attributes that are content.
 pub(crate) type Attributes = BTreeMap<String, Vec<u8>>;
@@ -47,42 +46,76 @@ pub(crate) fn select(origin: &Origin<'_>, sources: &[String]) -> Result<Vec<Sele
         let clean = super::normal(source);
         if glob::is_wild(&clean) {
             for path in wild(origin, &clean, source)? {
-                found.extend(one(origin, &path)?);
+                let is_out = excluded(origin, &path);
+                match one(origin, &path)? {
+                    Some(selection) => found.push(selection),
+                    None if is_out => {}
+                    // A link that leads nowhere.
+                    None => return Err(missing(origin, &path.display().to_string())),
+                }
             }
         } else {
-            let literal = clean.replace('\\', "");
-            let missing = || Error::Missing { path: source.clone(), place: origin.place.clone() };
-            found.push(one(origin, Path::new(&literal))?.ok_or_else(missing)?);
+            found.push(one(origin, Path::new(&clean))?.ok_or_else(|| missing(origin, source))?);
         }
     }
     Ok(found)
 }
 
+/// Finds files by their names, which have no wildcards.
+pub(crate) fn named(origin: &Origin<'_>, names: &[&str]) -> Result<Vec<Selection>> {
+    let find = |name: &&str| one(origin, Path::new(name))?.ok_or_else(|| missing(origin, name));
+    names.iter().map(find).collect()
+}
+
+fn missing(origin: &Origin<'_>, path: &str) -> Error {
+    Error::Missing { path: path.to_owned(), place: origin.place.clone() }
+}
+
+/// The paths that a pattern matches. What stands before its first wildcard must be there, links and all; behind it only
+/// real directories are looked into.
 fn wild(origin: &Origin<'_>, clean: &str, source: &str) -> Result<Vec<PathBuf>> {
-    let mut paths = vec![PathBuf::new()];
-    for part in clean.split('/').filter(|part| !part.is_empty()) {
-        if !glob::is_wild(part) {
-            let literal = part.replace('\\', "");
-            paths = paths.into_iter().map(|path| path.join(&literal)).collect();
-            continue;
-        }
+    let parts: Vec<&str> = clean.split('/').filter(|part| !part.is_empty()).collect();
+    let first = parts.iter().position(|part| glob::is_wild(part)).unwrap_or(parts.len());
+    let (before, patterns) = parts.split_at_checked(first).unwrap_or((&parts, &[]));
+    let begin: PathBuf = before.iter().collect();
+    let Some(Node::Directory(..)) = resolve(origin, &begin)?.node else {
+        return Err(missing(origin, source));
+    };
+    let mut paths = vec![begin];
+    for (number, part) in patterns.iter().enumerate() {
         let pattern = Pattern::component(part)
             .ok_or_else(|| Error::Invalid(format!("{source} is no pattern: close its [")))?;
         let mut next = Vec::new();
         for path in paths {
-            let Some(Node::Directory(directory, _)) = origin.tree.resolve(&path)?.node else { continue };
-            let names = directory.names().map_err(Error::io("list", &path))?;
-            let matching = names.iter().filter(|name| pattern.matches(&name.to_string_lossy()));
-            next.extend(matching.map(|name| path.join(name)));
+            origin.cancel.check()?;
+            let place = if number == 0 { resolve(origin, &path)?.path } else { path.clone() };
+            let directory = origin.tree.directory(&place)?;
+            let is_last = number.saturating_add(1) == patterns.len();
+            for name in directory.names().map_err(Error::io("list", &path))? {
+                if pattern.matches(&name.to_string_lossy())
+                    && (is_last || is_directory(&directory, &name).map_err(Error::io("look up", &path))?)
+                {
+                    next.push(place.join(name));
+                }
+            }
         }
         paths = next;
     }
     Ok(paths)
 }
 
+fn is_directory(directory: &Directory, name: &OsStr) -> std::io::Result<bool> {
+    Ok(matches!(directory.child(name)?, Some(Node::Directory(..))))
+}
+
+/// Follows a path as if links that stay out were not there.
+fn resolve(origin: &Origin<'_>, path: &Path) -> Result<Resolved> {
+    origin.tree.resolve_without(path, &|link| excluded(origin, link))
+}
+
 /// What a path leads to; none when nothing is there or all of it stays out.
 fn one(origin: &Origin<'_>, path: &Path) -> Result<Option<Selection>> {
-    let resolved = origin.tree.resolve(path)?;
+    let resolved = resolve(origin, path)?;
     let name = PathBuf::from(path.file_name().unwrap_or_default());
     let out = excluded(origin, &resolved.path);
     match resolved.node {
@@ -97,6 +130,22 @@ fn one(origin: &Origin<'_>, path: &Path) -> Result<Option<Selection>> {
             Ok((!out || items.len() > 1).then_some(Selection { directory: true, name, items }))
         }
     }
+}
+
+/// Takes the sockets out, which no layer can hold, and gives their paths.
+pub(crate) fn take_sockets(found: &mut Vec<Selection>) -> Vec<PathBuf> {
+    let mut sockets = Vec::new();
+    for selection in found.iter_mut() {
+        selection.items.retain(|item| {
+            let is_socket = kind(&item.stat) == FileType::Socket;
+            if is_socket {
+                sockets.push(item.source.clone());
+            }
+            !is_socket
+        });
+    }
+    found.retain(|selection| !selection.items.is_empty());
+    sockets
 }
 
 fn excluded(origin: &Origin<'_>, path: &Path) -> bool {
@@ -117,16 +166,14 @@ struct Level {
     item: Item,
     /// The names to come.
     names: std::vec::IntoIter<OsString>,
-    /// What .dockerignore says of it.
-    matched: Matched,
-    /// Its place among the items: one that is excluded only counts with something in it.
-    at: usize,
+    /// Its place among the items, when it only counts with something in it.
+    excluded_at: Option<usize>,
 }
 
 impl Level {
-    fn new(directory: Directory, item: Item, matched: Matched, at: usize) -> Result<Self> {
+    fn new(directory: Directory, item: Item, excluded_at: Option<usize>) -> Result<Self> {
         let names = directory.names().map_err(Error::io("list", &item.source))?.into_iter();
-        Ok(Self { directory: Some(directory), item, names, matched, at })
+        Ok(Self { directory: Some(directory), item, names, excluded_at })
     }
 
     /// The directory, opened again where it was closed.
@@ -143,21 +190,18 @@ impl Level {
 fn walk(origin: &Origin<'_>, directory: Directory, root: Item) -> Result<Vec<Item>> {
     let mut items = vec![root.clone()];
     let mut paths = 0_usize;
-    let matched = origin.ignore.map(|ignore| ignore.matched(&root.source)).unwrap_or_default();
-    let mut levels = vec![Level::new(directory, root, matched, 0)?];
+    let mut levels = vec![Level::new(directory, root, None)?];
     while let Some(level) = levels.last_mut() {
         origin.cancel.check()?;
         let Some(name) = level.names.next() else {
-            let empty = items.len() == level.at.saturating_add(1);
-            if empty && level.matched.excluded && level.at > 0 {
+            if level.excluded_at.is_some_and(|at| items.len() == at.saturating_add(1)) {
                 items.pop();
             }
             levels.pop();
             continue;
         };
         let source = level.item.source.join(&name);
-        let matched = origin.ignore.map(|ignore| ignore.below(&level.matched, &source)).unwrap_or_default();
-        let out = matched.excluded;
+        let out = excluded(origin, &source);
         if out && !has_exceptions(origin, &source) {
             continue;
         }
@@ -177,7 +221,7 @@ fn walk(origin: &Origin<'_>, directory: Directory, root: Item) -> Result<Vec<Ite
             Node::Directory(below, _) => {
                 let at = items.len();
                 items.push(item.clone());
-                levels.push(Level::new(below, item, matched, at)?);
+                levels.push(Level::new(below, item, out.then_some(at))?);
                 if let Some(far) = levels.len().checked_sub(OPEN.saturating_add(1)) {
                     levels.get_mut(far).map(|level| level.directory.take());
                 }

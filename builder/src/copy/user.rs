@@ -7,36 +7,39 @@ use crate::tree::Tree;
 
 const MAX_FILE: u64 = 1 << 22;
 
-/// `user`, `user:group`, ids or names. A bare id is its own group when passwd does not know it and `same_group` says so.
+/// An owner as `--chown` and USER name it: `user`, `user:group` or `:group`, ids or names. An id alone is its own group;
+/// `root` needs no passwd file; what stands empty at the colon is root.
 pub(crate) fn owner(tree: &Tree, text: &str) -> Result<(u32, u32)> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
-    let passwd = file(tree, "etc/passwd")?;
-    let (uid, primary) = match user.parse::<u32>() {
-        Ok(uid) => (uid, uid),
-        Err(_) => find(&passwd, user, "user")?,
+    let (uid, primary) = match known(user)? {
+        Some(uid) => (uid, uid),
+        None => find(&file(tree, "etc/passwd")?, user, "user")?,
     };
     let gid = match group {
         None => primary,
-        Some(group) => match group.parse::<u32>() {
-            Ok(gid) => gid,
-            Err(_) => find(&file(tree, "etc/group")?, group, "group")?.0,
+        Some(group) => match known(group)? {
+            Some(gid) => gid,
+            None => find(&file(tree, "etc/group")?, group, "group")?.0,
         },
     };
     Ok((uid, gid))
 }
 
-/// The home directory of a user by name or id.
-pub(crate) fn home(tree: &Tree, text: &str) -> Option<String> {
-    let user = text.split(':').next().filter(|user| !user.is_empty()).unwrap_or("0");
-    let passwd = file(tree, "etc/passwd").ok()?;
-    passwd.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let known = fields.first() == Some(&user) || fields.get(2) == Some(&user);
-        fields.get(5).filter(|home| known && !home.is_empty()).map(|home| (*home).to_owned())
-    })
+/// The id of a name that no file has to tell. 4294967295 is none: to chown(2) it means that nothing changes.
+fn known(name: &str) -> Result<Option<u32>> {
+    if name.is_empty() || name == "root" {
+        return Ok(Some(0));
+    }
+    match name.parse::<i64>() {
+        Ok(id) => match u32::try_from(id) {
+            Ok(id) if id < u32::MAX => Ok(Some(id)),
+            _ => Err(Error::Invalid(format!("{name} is no id of a user or group: write 0 to 4294967294"))),
+        },
+        Err(_) => Ok(None),
+    }
 }
 
 fn file(tree: &Tree, path: &str) -> Result<String> {
@@ -52,7 +55,7 @@ fn find(text: &str, name: &str, what: &str) -> Result<(u32, u32)> {
         let id = fields.nth(1)?.parse().ok()?;
         Some((id, fields.next().and_then(|field| field.parse().ok()).unwrap_or(id)))
     });
-    found.ok_or_else(|| {
+    found.filter(|(id, group)| *id < u32::MAX && *group < u32::MAX).ok_or_else(|| {
         Error::Invalid(format!("{what} {name:?} is not in the image's /etc: add it first, or use a number"))
     })
 }

@@ -1,48 +1,63 @@
 //! Variables in an instruction's words: `$v ${v} ${v:-w} - :+ + :? ? # ## % %% / //`, quotes and escapes.
 
-use crate::glob;
+use crate::glob::Pattern;
 
 /// How deep `${a:-${b:-…}}` may nest.
 const MAX_DEPTH: usize = 20;
+
+/// How many bytes the values in one word may have: a few lines of `ENV a=$a$a` would fill any memory.
+const MAX_BYTES: usize = 1 << 20;
 
 /// Looks a variable up.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Expands a word: quotes are resolved, variables replaced. The error is a reason for the line's message.
 pub(crate) fn expand(word: &str, escape: char, lookup: Lookup<'_>) -> Result<String, String> {
-    let mut scan =
-        Scan { chars: word.chars().collect(), at: 0, escape, lookup, depth: 0, whole: word.to_owned() };
-    scan.until(None)
+    Scan::new(word, escape, true, lookup).until(None)
 }
 
-/// Expands the text of a heredoc: quotes are text there, and an escape counts before `$` and itself alone.
-pub(crate) fn expand_text(text: &str, escape: char, lookup: Lookup<'_>) -> Result<String, String> {
-    let mut scan =
-        Scan { chars: text.chars().collect(), at: 0, escape, lookup, depth: 0, whole: text.to_owned() };
-    let mut expanded = String::new();
-    while let Some(c) = scan.next() {
-        match c {
-            '$' => expanded.push_str(&scan.dollar()?),
-            c if c == escape => match scan.peek() {
-                Some(next) if next == '$' || next == escape => expanded.extend(scan.next()),
-                _ => expanded.push(c),
-            },
-            c => expanded.push(c),
-        }
-    }
-    Ok(expanded)
+/// Expands the text of a heredoc: quotes are text there, and a `\` goes, whatever stands behind it.
+pub(crate) fn expand_text(text: &str, lookup: Lookup<'_>) -> Result<String, String> {
+    Scan::new(text, '\\', false, lookup).until(None)
 }
 
 struct Scan<'a> {
     chars: Vec<char>,
     at: usize,
     escape: char,
+    /// Whether quotes are resolved.
+    quotes: bool,
     lookup: Lookup<'a>,
     depth: usize,
-    whole: String,
+    /// How many bytes the values may still have.
+    room: usize,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(text: &str, escape: char, quotes: bool, lookup: Lookup<'a>) -> Self {
+        Self { chars: text.chars().collect(), at: 0, escape, quotes, lookup, depth: 0, room: MAX_BYTES }
+    }
+
+    /// The word as messages show it.
+    fn whole(&self) -> String {
+        self.chars.iter().take(200).collect()
+    }
+
+    /// A variable's value, which the expansion has to have room for.
+    fn value(&mut self, name: &str) -> Result<Option<String>, String> {
+        let value = (self.lookup)(name);
+        self.take_room(value.as_ref().map_or(0, String::len))?;
+        Ok(value)
+    }
+
+    fn take_room(&mut self, bytes: usize) -> Result<(), String> {
+        let room = self.room.checked_sub(bytes);
+        self.room = room.ok_or_else(|| {
+            format!("{}: its variables have more than {MAX_BYTES} bytes: shorten their values", self.whole())
+        })?;
+        Ok(())
+    }
+
     fn peek(&self) -> Option<char> {
         self.chars.get(self.at).copied()
     }
@@ -67,15 +82,15 @@ impl Scan<'_> {
         while let Some(c) = self.next() {
             match c {
                 c if Some(c) == stop => return Ok(text),
-                '\'' => self.single(&mut text)?,
-                '"' => self.double(&mut text)?,
+                '\'' if self.quotes => self.single(&mut text)?,
+                '"' if self.quotes => self.double(&mut text)?,
                 '$' => text.push_str(&self.dollar()?),
                 c if c == self.escape => text.extend(self.next()),
                 c => text.push(c),
             }
         }
         match stop {
-            Some(stop) => Err(format!("{}: {stop:?} is missing", self.whole)),
+            Some(stop) => Err(format!("{}: {stop:?} is missing", self.whole())),
             None => Ok(text),
         }
     }
@@ -87,7 +102,7 @@ impl Scan<'_> {
             }
             text.push(c);
         }
-        Err(format!("{}: the quote ' is not closed", self.whole))
+        Err(format!("{}: the quote ' is not closed", self.whole()))
     }
 
     fn double(&mut self, text: &mut String) -> Result<(), String> {
@@ -104,7 +119,7 @@ impl Scan<'_> {
                 c => text.push(c),
             }
         }
-        Err(format!("{}: the quote \" is not closed", self.whole))
+        Err(format!("{}: the quote \" is not closed", self.whole()))
     }
 
     fn name(&mut self) -> String {
@@ -116,7 +131,13 @@ impl Scan<'_> {
                     self.next();
                 }
             }
-            Some(c) if c.is_ascii_digit() || matches!(c, '@' | '*' | '#' | '?' | '-' | '$' | '!') => {
+            Some(c) if c.is_ascii_digit() => {
+                while let Some(c) = self.peek().filter(char::is_ascii_digit) {
+                    name.push(c);
+                    self.next();
+                }
+            }
+            Some(c @ ('@' | '*' | '#' | '?' | '-' | '$' | '!')) => {
                 name.push(c);
                 self.next();
             }
@@ -128,11 +149,11 @@ impl Scan<'_> {
     fn dollar(&mut self) -> Result<String, String> {
         if !self.take('{') {
             let name = self.name();
-            return Ok(if name.is_empty() { "$".into() } else { (self.lookup)(&name).unwrap_or_default() });
+            return if name.is_empty() { Ok("$".into()) } else { Ok(self.value(&name)?.unwrap_or_default()) };
         }
         self.depth = self.depth.saturating_add(1);
         if self.depth > MAX_DEPTH {
-            return Err(format!("{}: ${{}} nested more than {MAX_DEPTH} deep", self.whole));
+            return Err(format!("{}: ${{}} nested more than {MAX_DEPTH} deep", self.whole()));
         }
         let value = self.braced();
         self.depth = self.depth.saturating_sub(1);
@@ -142,9 +163,9 @@ impl Scan<'_> {
     fn braced(&mut self) -> Result<String, String> {
         let name = self.name();
         if name.is_empty() {
-            return Err(format!("{}: ${{…}} without a name", self.whole));
+            return Err(format!("{}: ${{…}} without a name", self.whole()));
         }
-        let value = (self.lookup)(&name);
+        let value = self.value(&name)?;
         let (colon, operator) = match self.next() {
             Some('}') => return Ok(value.unwrap_or_default()),
             Some(':') => (true, self.next()),
@@ -167,16 +188,19 @@ impl Scan<'_> {
             }
             Some(side @ ('#' | '%')) if !colon => {
                 let longest = self.take(side);
-                let pattern = self.raw_until(&['}'])?.0;
-                Ok(cut(&value.unwrap_or_default(), &pattern, side == '#', longest))
+                let pattern = Pattern::shell(&self.raw_until(&['}'])?.0);
+                Ok(cut(&value.unwrap_or_default(), pattern, side == '#', longest))
             }
             Some('/') if !colon => {
                 let all = self.take('/');
                 let (pattern, end) = self.raw_until(&['/', '}'])?;
                 let with = if end == '/' { self.until(Some('}'))? } else { String::new() };
-                Ok(replace(&value.unwrap_or_default(), &pattern, &with, all))
+                let value = value.unwrap_or_default();
+                let parts = kept(&value, &Pattern::shell(&pattern), all);
+                self.take_room(with.len().saturating_mul(parts.len().saturating_sub(1)))?;
+                Ok(parts.join(&with))
             }
-            _ => Err(format!("{}: ${{{name}…}} is not closed or has an unknown operator", self.whole)),
+            _ => Err(format!("{}: ${{{name}…}} is not closed or has an unknown operator", self.whole())),
         }
     }
 
@@ -194,49 +218,50 @@ impl Scan<'_> {
                 c => text.push(c),
             }
         }
-        Err(format!("{}: '}}' is missing", self.whole))
+        Err(format!("{}: '}}' is missing", self.whole()))
     }
 }
 
 /// Cuts the shortest or longest match off one end.
-fn cut(value: &str, pattern: &str, front: bool, longest: bool) -> String {
-    let mut cuts: Vec<usize> = value.char_indices().map(|(at, _)| at).chain([value.len()]).collect();
-    if front == longest {
-        cuts.reverse();
+fn cut(value: &str, pattern: Pattern, front: bool, longest: bool) -> String {
+    let found =
+        if front { pattern.begins(value.chars()) } else { pattern.reversed().begins(value.chars().rev()) };
+    let Some(length) = (if longest { found.longest } else { found.shortest }) else {
+        return value.to_owned();
+    };
+    if front {
+        value.chars().skip(length).collect()
+    } else {
+        value.chars().take(value.chars().count().saturating_sub(length)).collect()
     }
-    for at in cuts {
-        let (head, tail) = value.split_at_checked(at).unwrap_or((value, ""));
-        let (gone, kept) = if front { (head, tail) } else { (tail, head) };
-        if glob::shell(pattern, gone) {
-            return kept.to_owned();
-        }
-    }
-    value.to_owned()
 }
 
-/// Replaces the first match, or all; a match is the leftmost and longest.
-fn replace(value: &str, pattern: &str, with: &str, all: bool) -> String {
-    let mut result = String::new();
-    let mut rest = value;
-    while !rest.is_empty() {
-        let ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]).skip(1);
-        let longest = ends
-            .filter(|end| rest.get(..*end).is_some_and(|part| glob::shell(pattern, part)))
-            .last()
-            .and_then(|end| rest.get(end..));
-        if let Some(tail) = longest {
-            result.push_str(with);
-            rest = tail;
-            if !all {
-                break;
+/// The parts of the text around the first match, or around all; a match is the leftmost and longest.
+fn kept(value: &str, pattern: &Pattern, all: bool) -> Vec<String> {
+    let chars: Vec<char> = value.chars().collect();
+    let mut parts = Vec::new();
+    let (mut part, mut at) = (String::new(), 0);
+    loop {
+        let rest = chars.get(at..).unwrap_or_default();
+        let found = pattern.begins(rest.iter().copied());
+        // Nothing is only a match where there is nothing else.
+        let is_match = |length: &usize| *length > 0 || chars.is_empty();
+        if let Some(length) = found.longest.filter(is_match) {
+            parts.push(std::mem::take(&mut part));
+            at = at.saturating_add(length);
+            if all && length > 0 && at < chars.len() {
+                continue;
             }
-        } else {
-            let mut chars = rest.chars();
-            result.extend(chars.next());
-            rest = chars.as_str();
+        } else if let (false, Some(c)) = (found.is_open, rest.first()) {
+            part.push(*c);
+            at = at.saturating_add(1);
+            continue;
         }
+        // What did not match in all that is left does not match in less of it.
+        part.extend(chars.get(at..).unwrap_or_default());
+        parts.push(part);
+        return parts;
     }
-    result + rest
 }
 
 #[cfg(test)]
@@ -267,6 +292,9 @@ mod tests {
             ("${path%.*} ${path%%.*}", "/a/b.tar /a/b"),
             ("${path/./-} ${path//./-} ${path//\\/}", "/a/b-tar.gz /a/b-tar-gz ab.tar.gz"),
             ("${v/a*/X}", "vX"),
+            ("${empty/*/X} ${none#*} ${v//*/X} ${v/zz*/X} ${v//[/X}", "X  X value value"),
+            ("${path%/*} ${path%%/*} ${path##*} ${path#*} ${path%?gz}", "/a   /a/b.tar.gz /a/b.tar"),
+            ("$10-${12}", "-"),
             ("$", "$"),
             ("a$", "a$"),
         ] {
@@ -276,8 +304,8 @@ mod tests {
 
     #[test]
     fn quotes_are_text_in_a_heredoc() {
-        let expanded = expand_text("it's \"$v\" \\$v \\n ${none:-d}\n", '\\', &lookup);
-        assert_eq!(expanded.as_deref(), Ok("it's \"value\" $v \\n d\n"));
+        let expanded = expand_text("it's \"$v\" \\$v \\n \\\\ ${none:-d}\n", &lookup);
+        assert_eq!(expanded.as_deref(), Ok("it's \"value\" $v n \\ d\n"));
     }
 
     #[test]
@@ -286,6 +314,25 @@ mod tests {
             assert!(expand(word, '\\', &lookup).is_err(), "{word}");
         }
         assert_eq!(expand("${none:?say why}", '\\', &lookup), Err("none: say why".into()));
+    }
+
+    #[test]
+    fn values_that_fill_the_memory_are_refused() {
+        let long = "x".repeat(MAX_BYTES);
+        let lookup = |name: &str| (name == "a").then(|| long.clone());
+        assert_eq!(expand("$a", '\\', &lookup).as_ref(), Ok(&long));
+        for word in ["$a$a", "${b:-$a$a}", "${a//x/xx}"] {
+            assert!(expand(word, '\\', &lookup).is_err(), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_takes_no_longer_than_its_product_with_the_value() {
+        let long = "a".repeat(10_000);
+        let lookup = |_: &str| Some(long.clone());
+        for word in ["${v//a*b/x}", "${v//a*a*b*c/x}", "${v%%b*}", "${v##*b}", "${v/?????b/x}"] {
+            assert_eq!(expand(word, '\\', &lookup).as_ref(), Ok(&long), "{word}");
+        }
     }
 
     proptest! {

@@ -46,25 +46,55 @@ impl Heredoc {
 /// The heredocs that an instruction opens, their bodies yet to be read.
 pub(super) fn opened(text: &str, escape: char) -> Vec<Heredoc> {
     let (keyword, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    if keyword.eq_ignore_ascii_case("ONBUILD") {
+        let kept = rest.trim_start();
+        let is_nested = kept.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("ONBUILD"));
+        return if is_nested { Vec::new() } else { opened(kept, escape) };
+    }
     let takes = ["RUN", "COPY", "ADD"].iter().any(|known| keyword.eq_ignore_ascii_case(known));
-    if !takes || rest.trim_start().starts_with('[') {
+    let arguments = words::after_flags(rest, escape);
+    if !takes || (arguments.starts_with('[') && words::is_json(arguments)) {
         return Vec::new();
     }
-    words::quoted(rest, escape).into_iter().filter_map(of_word).collect()
+    split(arguments, escape).into_iter().filter_map(of_word).collect()
 }
 
-/// `<<NAME`, `<<-NAME`, `<<"NAME"`, a number of a descriptor before it.
+/// Words divided by blanks, where a `<<` and the name behind its blanks are one word.
+pub(super) fn split(text: &str, escape: char) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let mut end = words::word_end(rest, escape);
+        let (word, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
+        let name = tail.trim_start_matches([' ', '\t']);
+        if is_mark(word) && !name.is_empty() {
+            let blanks = tail.len().saturating_sub(name.len());
+            end = end.saturating_add(blanks).saturating_add(words::word_end(name, escape));
+        }
+        let (word, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
+        words.push(word);
+        rest = tail.trim_start();
+    }
+    words
+}
+
+/// `<<` alone, a number of a descriptor before it.
+fn is_mark(word: &str) -> bool {
+    word.trim_start_matches(|c: char| c.is_ascii_digit()) == "<<"
+}
+
+/// `<<NAME`, `<<-NAME`, `<<"NAME"`, a number of a descriptor before it, blanks behind the `<<`.
 fn of_word(word: &str) -> Option<Heredoc> {
     let rest = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
     let (strip, quoted) = match rest.strip_prefix('-') {
         Some(rest) => (true, rest),
-        None => (false, rest),
+        None => (false, rest.trim_start()),
     };
     let name: String = quoted.chars().filter(|c| !matches!(c, '"' | '\'' | '\\')).collect();
     if name.is_empty() || name.contains(['<', '/']) || matches!(name.as_str(), "." | "..") {
         return None;
     }
-    let expand = name.len() == quoted.len();
+    let expand = !quoted.contains(['"', '\'']);
     Some(Heredoc { word: word.to_owned(), name, strip, expand, body: String::new() })
 }
 
@@ -83,13 +113,19 @@ mod tests {
             names("run cat <<-'A B' 3<<\"C\" >x"),
             [("A B".into(), true, false), ("C".into(), false, false)]
         );
+        assert_eq!(names("RUN cat << EOF >x"), [("EOF".into(), false, true)]);
+        assert_eq!(names("RUN [ -e a ] && cat <<\\E"), [("E".into(), false, true)]);
+        assert_eq!(names("onbuild  Run <<E"), [("E".into(), false, true)]);
         for none in [
             "RUN echo $((1<<2))",
             "RUN a <<< b",
             "RUN [\"<<EOF\"]",
             "ENV a <<EOF",
             "RUN echo '<<EOF'",
-            "RUN a << b",
+            "RUN a <<- b",
+            "RUN << a/b",
+            "RUN a <<",
+            "ONBUILD ONBUILD RUN <<b",
         ] {
             assert_eq!(names(none), [], "{none}");
         }

@@ -59,6 +59,13 @@ pub enum Command {
     Shell(String),
     /// Arguments as they are.
     Exec(Vec<String>),
+    /// A heredoc of RUN that names its interpreter in its first line: the shell runs it as a file.
+    Script {
+        /// The file's name.
+        name: String,
+        /// What is in it.
+        text: String,
+    },
 }
 
 /// `COPY`, or an `ADD` of local files.

@@ -1,6 +1,6 @@
 //! Logical lines to instructions. What this builder does not do is refused by its name.
 
-use super::heredoc::Heredoc;
+use super::heredoc::{self, Heredoc};
 use super::instruction::{Command, Copy, Dockerfile, From, Healthcheck, Instruction, Stage, Step};
 use super::lex::{self, Line};
 use super::words;
@@ -45,10 +45,18 @@ pub fn parse(bytes: &[u8]) -> Result<Dockerfile> {
     Ok(dockerfile)
 }
 
-/// Parses an instruction that an image's ONBUILD has kept.
-pub(crate) fn trigger(line: usize, text: &str, escape: char) -> Result<Step> {
-    let logical = Line { number: line, text: text.trim().to_owned(), heredocs: Vec::new() };
-    let parts = Parts::of(&logical, escape)?;
+/// Parses an instruction that ONBUILD has kept, in an image or in a stage. The line is that of the FROM that it stands
+/// for. Its escapes are `\`, whatever the file's are that meets it.
+pub(crate) fn trigger(line: usize, text: &str) -> Result<Step> {
+    let lexed = lex::lines(text.as_bytes()).map_err(|error| match error {
+        Error::Dockerfile { reason, .. } => Error::dockerfile(line, format!("ONBUILD {text}: {reason}")),
+        other => other,
+    })?;
+    let [logical] = lexed.lines.as_slice() else {
+        return Err(Error::dockerfile(line, format!("ONBUILD {text}: it must be one instruction")));
+    };
+    let logical = Line { number: line, ..logical.clone() };
+    let parts = Parts::of(&logical, lexed.escape)?;
     if matches!(parts.keyword.as_str(), "FROM" | "MAINTAINER" | "ONBUILD") {
         return Err(Error::dockerfile(line, format!("ONBUILD {} can't be kept for later", parts.keyword)));
     }
@@ -100,8 +108,10 @@ impl<'a> Parts<'a> {
             "RUN" => return self.run().map(Instruction::Run),
             "HEALTHCHECK" => return self.healthcheck().map(Instruction::Healthcheck),
             "ONBUILD" => {
-                trigger(self.line, self.whole, self.escape)?;
-                return Ok(Instruction::OnBuild(self.whole.to_owned()));
+                let bodies = self.heredocs.iter().map(|found| format!("\n{}{}", found.body, found.name));
+                let text: String = [self.whole.to_owned()].into_iter().chain(bodies).collect();
+                trigger(self.line, &text)?;
+                return Ok(Instruction::OnBuild(text));
             }
             known => known,
         };
@@ -154,7 +164,7 @@ impl<'a> Parts<'a> {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (word, None),
             };
-            if name.is_empty() || name.contains(['"', '\'', '$']) {
+            if name.is_empty() {
                 return self.error(format!("{word:?} is no ARG: write name or name=default"));
             }
             Ok((name.to_owned(), value))
@@ -181,7 +191,7 @@ impl<'a> Parts<'a> {
         }
         let mut words = match words::json(self.line, self.rest)? {
             Some(words) => words,
-            None => words::quoted(self.rest, self.escape).into_iter().map(str::to_owned).collect(),
+            None => heredoc::split(self.rest, self.escape).into_iter().map(str::to_owned).collect(),
         };
         let destination = words.pop().unwrap_or_default();
         let of_heredoc = |word: &String| self.heredocs.iter().any(|heredoc| heredoc.word == *word);
@@ -190,9 +200,6 @@ impl<'a> Parts<'a> {
         }
         words.retain(|word| !of_heredoc(word));
         let inline = self.heredocs.to_vec();
-        if from.is_some() && !inline.is_empty() {
-            return self.error("--from and a heredoc don't go together: write two lines");
-        }
         if (words.is_empty() && inline.is_empty())
             || words.iter().any(String::is_empty)
             || destination.is_empty()
@@ -229,12 +236,11 @@ impl<'a> Parts<'a> {
             let bodies = self.heredocs.iter().map(|found| format!("\n{}{}", found.body, found.name));
             return Ok(Command::Shell([self.rest.to_owned()].into_iter().chain(bodies).collect()));
         }
-        let script = first.text();
-        if script.starts_with("#!") {
-            let reason = "a heredoc that begins with #! is not supported yet: name the program, as in RUN python3 <<EOF";
-            return self.error(reason);
+        let text = first.text();
+        if text.starts_with("#!") {
+            return Ok(Command::Script { name: first.name.clone(), text });
         }
-        Ok(Command::Shell(script))
+        Ok(Command::Shell(text))
     }
 
     fn healthcheck(&self) -> Result<Healthcheck> {

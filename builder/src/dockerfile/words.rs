@@ -22,6 +22,20 @@ pub(super) fn flags(line: usize, rest: &str, escape: char) -> Result<(Vec<(Strin
     Ok((found, rest))
 }
 
+/// What stands behind the flags.
+pub(super) fn after_flags(rest: &str, escape: char) -> &str {
+    let mut rest = rest.trim_start();
+    while let Some(after) = rest.strip_prefix("--") {
+        rest = after.split_at_checked(word_end(after, escape)).map_or("", |(_, tail)| tail).trim_start();
+    }
+    rest
+}
+
+/// Whether a text is a JSON array.
+pub(super) fn is_json(text: &str) -> bool {
+    matches!(serde_json::from_str(text), Ok(serde_json::Value::Array(_)))
+}
+
 /// A JSON array of strings, when the text is one. An array of other things is an error; what is no JSON is not.
 pub(super) fn json(line: usize, rest: &str) -> Result<Option<Vec<String>>> {
     if !rest.starts_with('[') {
@@ -96,7 +110,7 @@ pub(super) fn duration(text: &str) -> Option<u64> {
 }
 
 /// Where the first word of the text ends.
-fn word_end(text: &str, escape: char) -> usize {
+pub(super) fn word_end(text: &str, escape: char) -> usize {
     let mut quote = None;
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {

@@ -22,7 +22,7 @@ use super::{Contents, Failure};
 use crate::error::Error;
 
 mod metadata;
-mod name;
+pub(crate) mod name;
 mod parents;
 mod whiteout;
 

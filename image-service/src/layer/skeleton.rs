@@ -21,9 +21,9 @@ const PENDING_MAX: usize = 64 << 10;
 /// A record is never longer; paths and raw pieces are far shorter.
 const RECORD_MAX: u32 = 2 << 20;
 
-/// Writes a skeleton.
+/// Writes a skeleton, or drops what it is given.
 pub(crate) struct SkeletonWriter {
-    output: zstd::Encoder<'static, BufWriter<File>>,
+    output: Option<zstd::Encoder<'static, BufWriter<File>>>,
     path: PathBuf,
     pending: Vec<u8>,
 }
@@ -32,11 +32,20 @@ impl SkeletonWriter {
     pub(crate) fn create(path: &Path) -> Result<Self> {
         let file = File::create_new(path).map_err(Error::io("create", path))?;
         let output = zstd::Encoder::new(BufWriter::new(file), LEVEL).map_err(Error::io("write", path))?;
-        Ok(Self { output, path: path.to_path_buf(), pending: Vec::with_capacity(PENDING_MAX) })
+        let pending = Vec::with_capacity(PENDING_MAX);
+        Ok(Self { output: Some(output), path: path.to_path_buf(), pending })
+    }
+
+    /// For who only reads a tar.
+    pub(crate) fn none() -> Self {
+        Self { output: None, path: PathBuf::new(), pending: Vec::new() }
     }
 
     /// Bytes of the tar.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.output.is_none() {
+            return Ok(());
+        }
         for piece in bytes.chunks(PENDING_MAX) {
             if self.pending.len() + piece.len() > PENDING_MAX {
                 self.flush()?;
@@ -66,8 +75,8 @@ impl SkeletonWriter {
 
     pub(crate) fn finish(mut self) -> Result<()> {
         self.flush()?;
-        let path = self.path;
-        self.output.finish().and_then(|mut file| file.flush()).map_err(Error::io("write", path))
+        let Some(output) = self.output else { return Ok(()) };
+        output.finish().and_then(|mut file| file.flush()).map_err(Error::io("write", self.path))
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -88,7 +97,8 @@ impl SkeletonWriter {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.output.write_all(bytes).map_err(Error::io("write", &self.path))
+        let Some(output) = &mut self.output else { return Ok(()) };
+        output.write_all(bytes).map_err(Error::io("write", &self.path))
     }
 }
 

@@ -7,10 +7,13 @@ use super::Failure;
 use super::skeleton::SkeletonWriter;
 
 mod header;
+mod names;
 mod pax;
 mod sparse;
 
 pub(crate) use sparse::{Segment, SparseMap};
+
+pub(crate) use names::directories;
 
 pub(crate) const BLOCK: usize = 512;
 /// A PAX or long-name header is never longer.

@@ -61,6 +61,9 @@ fn copy_takes_flags_and_both_forms() {
 fn heredocs_are_scripts_files_and_what_the_shell_makes_of_them() {
     let script = Instruction::Run(Command::Shell("a $b\n# no comment\n\nc\n".into()));
     assert_eq!(only("RUN <<EOF\na $b\n# no comment\n\nc\nEOF"), script);
+    assert_eq!(only("RUN << EOF\na $b\n# no comment\n\nc\nEOF"), script);
+    let file = Command::Script { name: "E F".into(), text: "#!/bin/x\n".into() };
+    assert_eq!(only("RUN <<-'E F'\n\t#!/bin/x\nE F"), Instruction::Run(file));
     let piped = Instruction::Run(Command::Shell("cat <<A <<-B >x\none\nA\n\ttwo\nB".into()));
     assert_eq!(only("RUN cat <<A <<-B >x\none\nA\n\ttwo\nB"), piped);
     let Instruction::Copy(copy) = only("COPY f <<\"one.txt\" <<-two /d/\n$x\none.txt\n\ty\ntwo") else {
@@ -81,6 +84,10 @@ fn healthchecks_and_triggers_are_kept() {
     };
     assert_eq!(only("HEALTHCHECK --interval=1m30s --retries=2 CMD wget x"), Instruction::Healthcheck(check));
     assert_eq!(only("ONBUILD COPY . /app"), Instruction::OnBuild("COPY . /app".into()));
+    assert_eq!(only("ONBUILD RUN <<A\nx\nA"), Instruction::OnBuild("RUN <<A\nx\nA".into()));
+    let again = trigger(7, "RUN <<A\nx\nA").unwrap();
+    assert_eq!((again.line, again.instruction), (7, Instruction::Run(Command::Shell("x\n".into()))));
+    assert!(trigger(7, "RUN a\nRUN b").is_err());
 }
 
 #[test]
@@ -112,13 +119,10 @@ fn each_mistake_is_told_with_its_line_and_what_to_do() {
             "FROM a\nCOPY <<EOF /x\nhi\n",
             "Dockerfile line 2: <<EOF is not closed: write EOF alone on a line below",
         ),
+        ("FROM a\nONBUILD ONBUILD RUN x", "Dockerfile line 2: ONBUILD ONBUILD can't be kept for later"),
         (
-            "FROM a\nRUN <<EOF\n#!/bin/x\nEOF",
-            "Dockerfile line 2: a heredoc that begins with #! is not supported yet: name the program, as in RUN python3 <<EOF",
-        ),
-        (
-            "FROM a\nCOPY --from=b <<E /x\nE",
-            "Dockerfile line 2: --from and a heredoc don't go together: write two lines",
+            "FROM a\nONBUILD RUN <<E\nE x",
+            "Dockerfile line 2: <<E is not closed: write E alone on a line below",
         ),
         ("FROM a\nONBUILD FROM b", "Dockerfile line 2: ONBUILD FROM can't be kept for later"),
         (

@@ -7,7 +7,7 @@ const NAME_MAX: usize = 255;
 
 /// Drops empty and `.` components and resolves `..` against the name before it, as the other runtimes do. An absolute
 /// path begins at the layer's root, whose parent is itself; a relative path that leaves the root is refused.
-pub(super) fn normalise(path: &[u8]) -> Result<Vec<u8>, Failure> {
+pub(crate) fn normalise(path: &[u8]) -> Result<Vec<u8>, Failure> {
     if path.len() > PATH_MAX {
         return Err(Failure::Rejected(format!(
             "an entry's path has {} bytes, more than {PATH_MAX}",
