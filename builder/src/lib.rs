@@ -1,13 +1,13 @@
 //! Dockerfile to image: parser, graph of steps, layer cache.
 //!
 //! ```text
-//! dockerfile/{lex, words, parse, expand}   bytes -> instructions
-//! context, ignore, glob, tree              where files come from
-//! graph                                    which stages the target needs
-//! stage, setting, step, cache, flight      what an instruction changes, and whether it has run before, or runs
-//! copy/{select, draft, archive}, run                the two ways to make a layer
-//! build                                    the stages one after another, then layers and configuration -> image
-//! progress                                 what is told meanwhile
+//! dockerfile/{lex, words, parse, expand}          bytes -> instructions
+//! context, ignore, glob, tree                     where files come from
+//! graph                                           which stages the target needs
+//! stage, setting, step, cache, flight             what an instruction changes, and whether it has run before, or runs
+//! copy/{select, draft, mode, user, archive}, run  the two ways to make a layer
+//! build                                           the stages one after another, then layers and configuration -> image
+//! progress                                        what is told meanwhile
 //! ```
 
 mod build;

@@ -70,7 +70,7 @@ pub(crate) struct Compressed {
     pub(crate) size: u64,
 }
 
-/// `build-cache/<key>.layers`: what an entry's layers are; the value lies beside it.
+/// `build-cache/<key>`: the layers that an entry keeps, and the builder's own value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CacheRecord {
     pub(crate) version: u32,

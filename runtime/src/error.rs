@@ -46,12 +46,14 @@ pub enum Error {
     /// A named thing exists already, or a resource is taken.
     #[error("{0}")]
     InUse(String),
-    /// A container is not in the state that the call needs.
-    #[error("container {id} is {state}, can't {action} it")]
+    /// A sandbox or container is not in the state that the call needs.
+    #[error("{kind} {id} is {state}, can't {action} it")]
     WrongState {
+        /// `sandbox`, `container`.
+        kind: &'static str,
         /// Which.
         id: String,
-        /// `created`, `running`, `exited`.
+        /// `not ready`, `created`, `running`, `exited`.
         state: &'static str,
         /// What was asked.
         action: &'static str,

@@ -42,11 +42,13 @@ impl Shared {
             ContainerState::Exited { .. } => Some("exited"),
         };
         if let Some(state) = state {
-            return Err(Error::WrongState { id: id.to_string(), state, action: "start" });
+            let (kind, id) = ("container", id.to_string());
+            return Err(Error::WrongState { kind, id, state, action: "start" });
         }
         let record = pod.record();
         let Some(cgroup) = record.cgroup.filter(|_| record.stage == Stage::Ready) else {
             return Err(Error::WrongState {
+                kind: "sandbox",
                 id: record.config.id.to_string(),
                 state: "not ready",
                 action: "start a container in",

@@ -342,7 +342,8 @@ impl Container {
             ContainerState::Created { .. } => "created",
             ContainerState::Exited { .. } => "exited",
         };
-        Err(Error::WrongState { id: self.record.request.id.to_string(), state, action })
+        let (kind, id) = ("container", self.record.request.id.to_string());
+        Err(Error::WrongState { kind, id, state, action })
     }
 }
 

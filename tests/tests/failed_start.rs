@@ -135,6 +135,19 @@ fn a_container_whose_end_can_not_be_read_is_reported_and_not_started_once_more()
     let _ = node.crictl(&["rm", &id]).ok();
 }
 
+/// A refused start named a container by the id of its pod.
+#[test]
+fn a_start_in_a_stopped_pod_names_the_pod_as_such() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let pod = Pod::start(&node, "web", json!({}));
+    let id = pod.create("main", "true", json!({})).ok().to_owned();
+    let _ = node.crictl(&["stopp", &pod.id]).ok();
+    let started = node.crictl(&["start", &id]);
+    let error = started.error();
+    assert!(error.contains(&format!("sandbox {} is not ready", pod.id)), "{error}");
+}
+
 /// Who asks while another's start is under way is told that it failed, not that the container is there.
 #[test]
 fn of_two_starts_at_once_that_fail_neither_is_told_of_success() {

@@ -22,7 +22,7 @@ pub(crate) fn pull(node: &Arc<Node>, request: own::PullImageRequest) -> Result<E
     let (sender, receiver) = channel(BUFFER);
     let node_too = node.clone();
     node.tasks.spawn(async move {
-        let progress = tell(&sender, &reference);
+        let progress = tell(&sender);
         let work = async {
             let image = node_too.store.pull(&reference, &credentials, &progress).await?.image;
             let name = format!("{}@", reference.name());
@@ -41,7 +41,7 @@ pub(crate) fn push(node: &Arc<Node>, request: own::PushRequest) -> Result<Events
     let (sender, receiver) = channel(BUFFER);
     let node_too = node.clone();
     node.tasks.spawn(async move {
-        let progress = tell(&sender, &reference);
+        let progress = tell(&sender);
         let work = async {
             let digest = node_too.store.push(&reference, &credentials, &progress).await?;
             Ok(done(image.id.to_string(), digest.to_string(), &reference))
@@ -66,12 +66,11 @@ async fn finish(
 /// A client that reads slowly misses progress, never the end.
 fn tell(
     sender: &Sender<Result<own::TransferEvent, Status>>,
-    reference: &Reference,
 ) -> impl Fn(PullProgress) + Sync + Send + 'static {
-    let (sender, name) = (sender.clone(), reference.to_string());
+    let sender = sender.clone();
     move |progress| {
         let event = own::BlobProgress {
-            digest: name.clone(),
+            digest: String::new(),
             phase: own::BlobPhase::Transfer.into(),
             offset: progress.bytes_done,
             total: progress.bytes,

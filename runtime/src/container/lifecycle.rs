@@ -27,8 +27,8 @@ impl Shared {
         let pod = self.pod(&request.sandbox)?;
         self.await_adoption(&pod)?;
         if pod.record().stage != Stage::Ready {
-            let id = request.sandbox.to_string();
-            return Err(Error::WrongState { id, state: "not ready", action: "create a container in" });
+            let (kind, id) = ("sandbox", request.sandbox.to_string());
+            return Err(Error::WrongState { kind, id, state: "not ready", action: "create a container in" });
         }
         if let Some(resources) = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
             cgroup::check(resources, self.cgroups.unified())?;
