@@ -8,6 +8,7 @@ use std::sync::Arc;
 use slipway_runtime::{ContainerId, ContainerState, SandboxId};
 
 use crate::error::{Error, Result};
+use crate::names::Leaving;
 use crate::node::{Container, Node, Pod};
 use crate::records::{Loaded, Owner, Phase, PodRecord};
 use crate::{container, sandbox};
@@ -93,6 +94,14 @@ fn told(kind: &str, id: &str, outcome: Result<()>) {
     }
 }
 
+/// Who asks for the name of what goes waits for it from now on, though its turn comes later.
+fn leaving(node: &Node, containers: &[Arc<Container>], pods: &[(Arc<Pod>, Phase)]) -> Vec<Leaving> {
+    let removed = pods.iter().filter(|(_, phase)| *phase == Phase::Removing);
+    let pods = removed.map(|(pod, _)| node.pod_names.leave(&pod.record.name, pod.id()));
+    let containers = containers.iter().map(|row| node.container_names.leave(&row.record.name, row.id()));
+    containers.chain(pods).collect()
+}
+
 /// Carries out what was intended when the last daemon ended. What is to be done is decided in the call, so that what
 /// requests make from then on is left alone; it is done by awaiting.
 pub(crate) fn resume(node: Arc<Node>, strangers: Strangers) -> impl Future<Output = ()> + Send {
@@ -134,7 +143,9 @@ pub(crate) fn resume(node: Arc<Node>, strangers: Strangers) -> impl Future<Outpu
             (phase != Phase::Live).then_some((pod, phase))
         })
         .collect();
+    let leaving = leaving(&node, &doomed, &pods);
     async move {
+        let _leaving = leaving;
         let node_too = node.clone();
         let dropped = node.blocking(move || {
             drop_strangers(&node_too, &strangers);
