@@ -92,13 +92,13 @@ fn pods_condition(unreachable: &[Unreachable]) -> cri::RuntimeCondition {
     }
 }
 
+/// The pods by their ids: crictl shows an object as such, and anything else as a string.
 fn listed(unreachable: &[Unreachable]) -> serde_json::Value {
     let one = |one: &Unreachable| {
-        serde_json::json!({
-            "pod": one.sandbox, "monitor": one.monitor, "since": one.since, "reason": one.why,
-        })
+        let why = serde_json::json!({ "monitor": one.monitor, "since": one.since, "reason": one.why });
+        (one.sandbox.to_string(), why)
     };
-    unreachable.iter().map(one).collect::<Vec<_>>().into()
+    unreachable.iter().map(one).collect::<serde_json::Map<_, _>>().into()
 }
 
 fn described(node: &Node, network: &NetworkStatus) -> serde_json::Value {

@@ -99,6 +99,23 @@ pub fn processes(node: &Node) -> Vec<(u32, String)> {
     found
 }
 
+/// The children of a process, zombies too, but for the process of a daemon that opens files for it and lives as long as it
+/// does.
+///
+/// # Panics
+/// When the process does not exist.
+#[must_use]
+pub fn children(parent: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).expect("the process lives").flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let children = lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>());
+    let opens = |pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "slipway-opener")
+    };
+    children.filter(|pid| !opens(pid)).collect()
+}
+
 /// A pod's monitor: it has the pod's id as its argument.
 ///
 /// # Panics

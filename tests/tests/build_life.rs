@@ -7,16 +7,12 @@ use std::time::{Duration, Instant};
 use slipway_proto::slipway::v1 as own;
 use slipway_proto::slipway::v1::slipway_client::SlipwayClient;
 use slipway_tests::build::{Context, built, failed, run};
-use slipway_tests::{Node, Output};
+use slipway_tests::{Node, Output, residue};
 
 /// What the builds of a node hold: children of its daemon, mounts, cgroups, files of builds under way.
 fn held(node: &Node) -> Vec<String> {
-    let mut found = Vec::new();
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", node.pid())).expect("the daemon's threads");
-    for task in tasks.flatten() {
-        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        found.extend(children.split_whitespace().map(|pid| format!("process {pid}")));
-    }
+    let children = residue::children(node.pid());
+    let mut found: Vec<String> = children.into_iter().map(|pid| format!("process {pid}")).collect();
     let mounts =
         std::fs::read_to_string(format!("/proc/{}/mountinfo", node.pid())).expect("the daemon's mounts");
     let below = node.path("").display().to_string();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use slipway_tests::fault::{Strace, stopped};
-use slipway_tests::{Need, Node, Output, Pod, Residue, folder, lacks, machine, monitor, node, wait};
+use slipway_tests::{Need, Node, Output, Pod, Residue, folder, lacks, machine, monitor, node, residue, wait};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -182,23 +182,6 @@ fn a_daemon_that_is_a_systemd_service_starts_again_in_its_cgroup_while_container
     }
 }
 
-/// The children of a process, by their state.
-fn children(parent: u32) -> Vec<(u32, String)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // The name before may have spaces and brackets of its own.
-        let mut words = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        if let (Some(state), Some(of)) = (words.next(), words.next())
-            && of == parent.to_string()
-        {
-            found.push((pid, state.to_owned()));
-        }
-    }
-    found
-}
-
 #[test]
 fn a_monitor_is_where_monitors_are_and_a_child_of_the_daemons_that_leaves_no_zombie() {
     let mut node = Node::start();
@@ -206,7 +189,7 @@ fn a_monitor_is_where_monitors_are_and_a_child_of_the_daemons_that_leaves_no_zom
         node.relaunch_without(denied);
         let pod = node.pod("web", json!({}));
         let monitor = monitor(&node, &pod);
-        assert_eq!(children(node.pid()).iter().map(|(pid, _)| *pid).collect::<Vec<_>>(), [monitor]);
+        assert_eq!(residue::children(node.pid()), [monitor]);
         let place = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("a cgroup");
         if machine::unified() {
             assert_eq!(place(monitor).trim(), format!("0::{}/slipway-monitors", node.cgroup()), "{denied:?}");
@@ -214,7 +197,7 @@ fn a_monitor_is_where_monitors_are_and_a_child_of_the_daemons_that_leaves_no_zom
             assert_eq!(place(monitor), place(node.pid()), "{denied:?}");
         }
         let _ = node.crictl(&["stopp", &pod]).ok();
-        assert_eq!(children(node.pid()), [], "{denied:?}");
+        assert_eq!(residue::children(node.pid()), [0_u32; 0], "{denied:?}");
         let _ = node.crictl(&["rmp", &pod]).ok();
     }
 }
@@ -237,7 +220,7 @@ fn a_monitor_that_its_cgroup_refuses_is_told_by_the_cgroups_name_and_nothing_is_
         fs::write(directory.join("cgroup.subtree_control"), "+memory").expect("a controller is shared out");
         let busy = node.crictl(&["runp", &file]);
         assert!(busy.error().contains(&leaf) && busy.error().contains("busy"), "{denied:?}: {busy:#?}");
-        assert_eq!(children(node.pid()), [], "{denied:?}");
+        assert_eq!(residue::children(node.pid()), [0_u32; 0], "{denied:?}");
         base.returns(&node, "a pod whose monitor was refused");
         fs::write(directory.join("cgroup.subtree_control"), "-memory").expect("it is taken back");
         fs::remove_dir(&directory).expect("the cgroup is removed");

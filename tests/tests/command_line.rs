@@ -65,7 +65,7 @@ fn a_run_that_fails_by_itself_has_a_status_apart_from_the_programs() {
         (&["--no-pull", "absent:1"], 125, "absent:1"),
         (&["--name", "boat", "busybox:1", "true"], 125, "boat"),
         (&["--name", "a b", "busybox:1", "true"], 125, "a b"),
-        (&["-v", "/absent:/b", "busybox:1", "true"], 125, "/absent"),
+        (&["-v", "/etc/passwd/absent:/b", "busybox:1", "true"], 125, "/etc/passwd/absent"),
         (&["--user", "stranger", "busybox:1", "true"], 125, "stranger"),
         (&["--network", "mars", "busybox:1"], 1, "mars"),
     ] {

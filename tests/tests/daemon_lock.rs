@@ -5,18 +5,13 @@
 
 use serde_json::json;
 use slipway_tests::fault::{Strace, kill};
-use slipway_tests::{Node, Output, wait};
+use slipway_tests::{Node, Output, residue, wait};
 use std::process::{Command, Stdio};
 
 /// The children of a process that run the same program as it does.
 fn unborn(pid: u32) -> Vec<u32> {
     let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    let children: Vec<u32> = children
-        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect();
-    children.into_iter().filter(|child| program(*child) == program(pid)).collect()
+    residue::children(pid).into_iter().filter(|child| program(*child) == program(pid)).collect()
 }
 
 #[test]

@@ -11,12 +11,12 @@ use crate::{output, time};
 
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// The state with the texts. A text that is JSON is shown as such, any other as a string.
+/// The state with the texts. A text that is a JSON object is shown as such, any other as a string, as crictl does.
 pub(crate) fn with_info(status: Value, info: &BTreeMap<String, String>) -> Value {
     let mut object = Map::new();
     object.insert("status".to_owned(), status);
     for (name, text) in info {
-        let value = if text.starts_with(['{', '[']) { serde_json::from_str(text).ok() } else { None };
+        let value = if text.starts_with('{') { serde_json::from_str(text).ok() } else { None };
         object.insert(name.clone(), value.unwrap_or_else(|| text.trim_matches('"').into()));
     }
     Value::Object(object)
