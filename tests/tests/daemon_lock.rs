@@ -31,6 +31,8 @@ fn a_daemon_that_dies_between_fork_and_exec_of_a_monitor_leaves_its_directories_
     let lives = || std::path::Path::new(&format!("/proc/{child}/exe")).exists();
     assert!(lives(), "the child has not come to its exec");
     node.launch();
+    // The child has the dead daemon's socket, too, on which nobody answers: that one can be connected to says nothing.
+    wait("the next daemon", || node.log().matches("serving socket").count() == 2);
     assert!(lives(), "the child has not come to its exec");
     // Two that live never share them.
     let second = Output::of(
