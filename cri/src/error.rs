@@ -128,7 +128,7 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
-    /// A record can't be read.
+    /// A record is damaged.
     #[error("record {}: {reason}", path.display())]
     Record {
         /// The file.
@@ -255,6 +255,12 @@ impl Error {
             Self::Joined(error) => error.prefix(),
             _ => "",
         }
+    }
+}
+
+impl From<slipway_disk::Error> for Error {
+    fn from(error: slipway_disk::Error) -> Self {
+        Self::Io { action: error.action, path: error.path, source: error.source }
     }
 }
 

@@ -5,11 +5,13 @@
 //! - `service`: one line an RPC; `images`, `sandbox`, `container`: what each one does
 //! - `http2`: what both ends of a connection set, for the command line too; `deadline`: the end of a call's time
 //! - `spec`: a CRI request and an image's configuration become an OCI document; `lsm`: the node's security modules
-//! - `node`: what the services share; `records`: what is kept on disk; `names`: who may create what; `recovery`
+//! - `node`: what the services share; `records`: what is kept on disk; `names`: who may create what; `recovery`;
+//!   `damage`: what stands in for a damaged record, and how it is reported
 
 pub mod config;
 mod container;
 pub mod daemon;
+mod damage;
 mod deadline;
 mod disk;
 mod error;

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use slipway_builder::{Builder, BuilderConfig};
 use slipway_image::{Lease, Store};
-use slipway_runtime::Runtime;
+use slipway_runtime::{Damaged, Runtime};
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
@@ -34,6 +34,8 @@ pub(crate) struct Node {
     /// What containers were last seen to take on disk.
     pub(crate) last_walk: LastWalk,
     ending: AtomicBool,
+    /// Records that were damaged when the daemon has started, and are whole again.
+    pub(crate) healed: Mutex<Vec<Damaged>>,
 }
 
 impl Node {
@@ -47,10 +49,11 @@ impl Node {
             containers: Table::new("container"),
             pod_names: Names::new("pod", tasks.clone()),
             container_names: Names::new("container", tasks.clone()),
-            pod_records: Records::open(&config.root, "pods")?,
-            container_records: Records::open(&config.root, "containers")?,
+            pod_records: Records::open(&config.root, &config.state)?,
+            container_records: Records::open(&config.root, &config.state)?,
             last_walk: LastWalk::default(),
             ending: AtomicBool::new(false),
+            healed: Mutex::default(),
             config,
             store,
             runtime,

@@ -1,14 +1,11 @@
-//! What the daemon keeps on disk of each pod and container: who asked for what. One file, `request`, in the thing's
+//! What the daemon keeps on disk of each pod and container: who asked for what. One record, `request`, in the thing's
 //! directory, renamed into place and not synced: it must survive the daemon's death, and after a power cut it either
-//! reads well or is known as torn.
-//!
-//! ```text
-//! slipway-record 1 <boot id> <length> <sha256 of the body>\n
-//! <body: JSON>
-//! ```
+//! reads well or is known as torn. Its copy of this boot, from which a damaged one is written again, is below the state
+//! directory.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read as _};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,17 +14,47 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest as _, Sha256};
+use slipway_disk::atomic::{self, Durability};
+use slipway_disk::record::{Copies, Damage, Kind, Slot};
 use slipway_image::ImageId;
 use slipway_proto::runtime::v1::{CreateContainerRequest, RunPodSandboxRequest};
-use slipway_runtime::{ContainerId, SandboxId};
+use slipway_runtime::{ContainerId, Damaged, SandboxId};
 
 use crate::error::{Error, Result};
 
-const MAGIC: &str = "slipway-record 1";
 const FILE: &str = "request";
-/// The longest record: the longest message that the daemon takes, in base64, and more.
-const LONGEST: u64 = 32 << 20;
+static POD: Kind = kind("pod-request");
+static CONTAINER: Kind = kind("container-request");
+
+const fn kind(name: &'static str) -> Kind {
+    // The longest message that the daemon takes, in base64, and more.
+    Kind { name, most: 32 << 20, durability: Durability::DaemonDeath, once_plain: false }
+}
+
+/// A record of a pod or container.
+pub(crate) trait Recorded: Clone + Serialize + DeserializeOwned {
+    /// The directory below the root.
+    const GROUP: &'static str;
+
+    /// What is common to all of its kind.
+    fn kind() -> &'static Kind;
+}
+
+impl Recorded for PodRecord {
+    const GROUP: &'static str = "pods";
+
+    fn kind() -> &'static Kind {
+        &POD
+    }
+}
+
+impl Recorded for ContainerRecord {
+    const GROUP: &'static str = "containers";
+
+    fn kind() -> &'static Kind {
+        &CONTAINER
+    }
+}
 
 /// Who a pod or container belongs to.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -62,6 +89,9 @@ pub(crate) struct PodRecord {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) phase: Phase,
     pub(crate) request: Encoded<RunPodSandboxRequest>,
+    /// What was wrong with the record that this one stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) damage: Option<String>,
 }
 
 /// A container's record.
@@ -84,6 +114,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) transient: bool,
     pub(crate) phase: Phase,
     pub(crate) request: Encoded<CreateContainerRequest>,
+    /// As [`PodRecord::damage`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) damage: Option<String>,
 }
 
 /// A protobuf message as base64 in a JSON text: bytes that are no text survive.
@@ -111,26 +144,26 @@ pub(crate) struct Loaded<R> {
     pub(crate) records: Vec<R>,
     /// Ids whose record was torn by a power cut: nothing of them runs, they are to be removed.
     pub(crate) torn: Vec<String>,
-    /// What can't be read and is kept for a person to look at.
-    pub(crate) unreadable: Vec<Error>,
+    /// Ids whose record can't be read, and why.
+    pub(crate) damaged: Vec<(String, Damage)>,
+    /// Records that were written again from their copies.
+    pub(crate) healed: Vec<Damaged>,
 }
 
 /// The records of one kind.
 #[derive(Clone, Debug)]
 pub(crate) struct Records<R> {
     directory: PathBuf,
-    boot: String,
+    copies: Copies,
     kind: PhantomData<fn() -> R>,
 }
 
-impl<R: Serialize + DeserializeOwned> Records<R> {
-    /// Opens `<root>/<name>`, making it where it is absent.
-    pub(crate) fn open(root: &Path, name: &str) -> Result<Self> {
-        let directory = root.join(name);
-        fs::create_dir_all(&directory).map_err(Error::io("create directory", &directory))?;
-        let path = Path::new("/proc/sys/kernel/random/boot_id");
-        let boot = fs::read_to_string(path).map_err(Error::io("read", path))?.trim().to_owned();
-        Ok(Self { directory, boot, kind: PhantomData })
+impl<R: Recorded> Records<R> {
+    /// Opens the records below a root, making their directory where it is absent.
+    pub(crate) fn open(root: &Path, state: &Path) -> Result<Self> {
+        let directory = root.join(R::GROUP);
+        atomic::make_directory(&directory, 0o700)?;
+        Ok(Self { directory, copies: Copies::below(state), kind: PhantomData })
     }
 
     /// The directory of one thing.
@@ -138,101 +171,79 @@ impl<R: Serialize + DeserializeOwned> Records<R> {
         self.directory.join(id)
     }
 
+    fn slot(&self, id: &str) -> Slot {
+        let copy = self.copies.of(R::GROUP, id).join(FILE);
+        Slot::new(R::kind(), id, self.directory(id).join(FILE), copy)
+    }
+
     /// Puts a record in place of what was there.
     pub(crate) fn write(&self, id: &str, record: &R) -> Result<()> {
         let directory = self.directory(id);
         fs::create_dir_all(&directory).map_err(Error::io("create directory", &directory))?;
-        let path = directory.join(FILE);
-        let body = serde_json::to_string(record)
-            .map_err(|error| Error::Record { path: path.clone(), reason: error.to_string() })?;
-        let text = format!("{MAGIC} {} {} {}\n{body}\n", self.boot, body.len(), hex(&Sha256::digest(&body)));
-        let draft = directory.join(".request");
-        let written = fs::write(&draft, text).map_err(Error::io("write record", &draft));
-        written
-            .and_then(|()| fs::rename(&draft, &path).map_err(Error::io("rename record into", &path)))
-            // Half a record on a full disk is of no use.
-            .inspect_err(|_| drop(fs::remove_file(&draft)))
+        Ok(self.slot(id).write(record)?)
     }
 
     /// Removes a record, and its directory if nothing else is in it.
     pub(crate) fn remove(&self, id: &str) -> Result<()> {
+        self.slot(id).remove()?;
         let directory = self.directory(id);
-        for name in [FILE, ".request", "log"] {
-            let path = directory.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(Error::io("remove record", &path)(error));
-                }
-                _ => {}
+        atomic::remove_unfinished(&directory);
+        let log = directory.join("log");
+        match fs::remove_file(&log) {
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Err(Error::io("remove log", &log)(error));
             }
+            _ => {}
         }
         match fs::remove_dir(&directory) {
-            Ok(()) => Ok(()),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
-                Ok(())
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+                Err(Error::io("remove directory", &directory)(error))
             }
-            Err(error) => Err(Error::io("remove directory", &directory)(error)),
+            _ => Ok(()),
         }
     }
 
     /// Reads every record.
     pub(crate) fn load(&self) -> Result<Loaded<R>> {
-        let mut loaded = Loaded { records: Vec::new(), torn: Vec::new(), unreadable: Vec::new() };
+        let (records, torn, damaged, healed) = Default::default();
+        let mut loaded = Loaded { records, torn, damaged, healed };
         let entries = fs::read_dir(&self.directory).map_err(Error::io("read directory", &self.directory))?;
-        for entry in entries {
-            let entry = entry.map_err(Error::io("read directory", &self.directory))?;
-            let path = entry.path().join(FILE);
-            let mut bytes = Vec::new();
-            let read = File::open(&path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
-            match read {
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                    continue;
+        let mut ids: BTreeSet<String> = self.copies.ids(R::GROUP).into_iter().collect();
+        ids.extend(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        for id in ids {
+            let slot = self.slot(&id);
+            match slot.take_up::<R>() {
+                Ok(None) => {}
+                Ok(Some(found)) => {
+                    loaded.healed.extend(found.healed.map(|reason| healed_by_copy(slot.path(), &reason)));
+                    loaded.records.push(found.value);
                 }
-                Err(error) => {
-                    loaded.unreadable.push(Error::io("read record", &path)(error));
-                    continue;
-                }
-            }
-            match self.parse(&bytes) {
-                Ok(record) => loaded.records.push(record),
-                Err(Bad::Torn) => loaded.torn.push(entry.file_name().to_string_lossy().into_owned()),
-                Err(Bad::Unreadable(reason)) => loaded.unreadable.push(Error::Record { path, reason }),
+                Err(damage) if damage.torn => loaded.torn.push(id),
+                Err(damage) => loaded.damaged.push((id, damage)),
             }
         }
         Ok(loaded)
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<R, Bad> {
-        // The rename is atomic while the kernel lives: only a power cut leaves a file without its bytes.
-        if bytes.iter().all(|byte| *byte == 0) {
-            return Err(Bad::Torn);
-        }
-        let text = std::str::from_utf8(bytes).map_err(|_| Bad::because("it is no text"))?;
-        let (head, rest) = text.split_once('\n').ok_or_else(|| Bad::because("it has no header"))?;
-        let fields = head.strip_prefix(MAGIC).ok_or_else(|| Bad::because("its version is unknown"))?;
-        let mut fields = fields.split_whitespace();
-        let (Some(boot), Some(length), Some(sum)) = (fields.next(), fields.next(), fields.next()) else {
-            return Err(Bad::because("its header is incomplete"));
-        };
-        let body = rest.strip_suffix('\n').unwrap_or(rest);
-        if length != body.len().to_string() || sum != hex(&Sha256::digest(body)) {
-            let torn = boot != self.boot;
-            return Err(if torn { Bad::Torn } else { Bad::because("its checksum does not match") });
-        }
-        serde_json::from_str(body).map_err(|error| Bad::Unreadable(error.to_string()))
+    /// Verifies a record on disk. With `repair` a damaged one is written again.
+    pub(crate) fn check(&self, id: &str, record: &R, repair: bool) -> Option<Damaged> {
+        let slot = self.slot(id);
+        let Damage { path, reason, .. } = slot.verify::<R>().err()?;
+        let mended = repair && slot.write(record).is_ok();
+        let problem = if mended { reason } else { format!("{reason}: check --repair writes it again") };
+        Some(Damaged { path, problem, mended })
+    }
+
+    /// Where a record is.
+    pub(crate) fn path(&self, id: &str) -> PathBuf {
+        self.directory(id).join(FILE)
     }
 }
 
-enum Bad {
-    Torn,
-    Unreadable(String),
-}
-
-impl Bad {
-    fn because(reason: &str) -> Self {
-        Self::Unreadable(reason.to_owned())
-    }
+fn healed_by_copy(path: &Path, reason: &str) -> Damaged {
+    tracing::warn!(path = %path.display(), reason, "a damaged record was written again from its copy");
+    let problem = format!("{reason}; it was written again from its copy");
+    Damaged { path: path.to_owned(), problem, mended: true }
 }
 
 /// Bytes as lower-case hexadecimal digits.
@@ -244,17 +255,30 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Thing {
         word: String,
     }
 
+    impl Recorded for Thing {
+        const GROUP: &'static str = "things";
+
+        fn kind() -> &'static Kind {
+            &POD
+        }
+    }
+
     fn records(folder: &Path) -> Records<Thing> {
-        Records::open(folder, "things").unwrap()
+        Records::open(&folder.join("lib"), &folder.join("run")).unwrap()
+    }
+
+    fn forget_copies(records: &Records<Thing>, folder: &Path) {
+        let _ = fs::remove_dir_all(folder.join("run"));
+        assert!(records.copies.ids("things").is_empty());
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn what_was_written_is_read_and_what_was_removed_is_gone() {
         let folder = tempfile::tempdir().unwrap();
         let records = records(folder.path());
         records.write("a", &Thing { word: "x\ny".into() }).unwrap();
@@ -262,27 +286,31 @@ mod tests {
         records.remove("a").unwrap();
         records.remove("a").unwrap();
         assert!(!records.directory("a").exists());
+        assert!(records.load().unwrap().records.is_empty());
     }
 
     #[test]
-    fn a_record_torn_by_a_power_cut_is_told_from_a_damaged_one() {
+    fn a_damaged_record_is_written_again_from_its_copy_and_without_one_is_told_from_a_torn_one() {
         let folder = tempfile::tempdir().unwrap();
         let records = records(folder.path());
-        for id in ["empty", "cut", "damaged", "future"] {
+        for id in ["empty", "damaged", "future"] {
             records.write(id, &Thing { word: "x".into() }).unwrap();
         }
-        let file = |id: &str| records.directory(id).join(FILE);
-        fs::write(file("empty"), "").unwrap();
-        let whole = fs::read_to_string(file("cut")).unwrap();
-        let other = whole.replace(&records.boot, "another-boot");
-        fs::write(file("cut"), &other[..other.len() - 4]).unwrap();
-        fs::write(file("damaged"), whole.replace('x', "y")).unwrap();
-        fs::write(file("future"), whole.replace("slipway-record 1", "slipway-record 2")).unwrap();
-        let mut loaded = records.load().unwrap();
-        loaded.torn.sort();
-        assert_eq!(loaded.torn, ["cut", "empty"]);
-        assert_eq!(loaded.unreadable.len(), 2);
-        assert!(loaded.records.is_empty());
+        let whole = fs::read_to_string(records.path("damaged")).unwrap();
+        let damage = || {
+            fs::write(records.path("empty"), "").unwrap();
+            fs::write(records.path("damaged"), whole.replace('x', "y")).unwrap();
+            fs::write(records.path("future"), whole.replace("record 2", "record 9")).unwrap();
+        };
+        damage();
+        let loaded = records.load().unwrap();
+        assert_eq!((loaded.records.len(), loaded.healed.len(), loaded.damaged.len()), (3, 3, 0));
+        assert_eq!(records.load().unwrap().healed, []);
+        damage();
+        forget_copies(&records, folder.path());
+        let loaded = records.load().unwrap();
+        assert_eq!(loaded.torn, ["empty"]);
+        assert_eq!((loaded.records.len(), loaded.damaged.len()), (0, 2));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use slipway_runtime::{ContainerId, ContainerState, SandboxId};
 
 use crate::error::{Error, Result};
 use crate::names::Leaving;
-use crate::node::{Container, Node, Pod};
-use crate::records::{Loaded, Owner, Phase, PodRecord};
-use crate::{container, sandbox};
+use crate::node::{Container, Node, Pod, locked};
+use crate::records::{Owner, Phase, PodRecord};
+use crate::{container, damage, sandbox};
 
 /// What the runtime has and no record tells of.
 #[derive(Debug)]
@@ -24,13 +24,12 @@ pub(crate) struct Strangers {
 /// serves.
 pub(crate) fn load(node: &Node) -> Result<Strangers> {
     let mut pods = node.pod_records.load()?;
-    let containers = node.container_records.load()?;
-    report(&pods);
-    report(&containers);
+    let mut containers = node.container_records.load()?;
+    locked(&node.healed).extend(pods.healed.drain(..).chain(containers.healed.drain(..)));
+    // Those of whom the runtime, too, has lost all but the id have no request, or one that was never written.
+    let certain = damage::stand_ins(node, &mut pods, &mut containers)?;
     // A run that was cut short before it had its container: its name is free before the first request comes.
     let filled: BTreeSet<&str> = containers.records.iter().map(|record| record.pod.as_str()).collect();
-    // Which pod a container is of that can't be read, nobody knows.
-    let certain = containers.unreadable.is_empty();
     let empty = |record: &mut PodRecord| {
         certain && record.owner == Owner::Run && !filled.contains(record.id.as_str())
     };
@@ -42,35 +41,23 @@ pub(crate) fn load(node: &Node) -> Result<Strangers> {
     }
     for record in containers.records {
         node.container_names.hold(&record.name, record.id.as_str());
-        let lease = node.store.lease(&record.image_id);
-        if let Err(error) = &lease {
-            tracing::warn!(container = record.id.as_str(), %error, "the container's image is not held");
-        }
-        node.containers.insert(record.id.clone().as_str(), Container::new(record, lease.ok()));
+        let lease = damage::lease(node, &record);
+        node.containers.insert(record.id.clone().as_str(), Container::new(record, lease));
     }
     Ok(strangers(node, &containers.torn, &pods.torn))
 }
 
-fn report<R>(loaded: &Loaded<R>) {
-    for error in &loaded.unreadable {
-        tracing::error!(error = error.chain(), "a record is kept for a person to look at");
-    }
-}
-
-/// What the runtime has and no record tells of, unless the record is there but can't be read.
+/// What the runtime has and no record tells of.
 fn strangers(node: &Node, torn_containers: &[String], torn_pods: &[String]) -> Strangers {
     let known: BTreeSet<String> = node.containers.all().iter().map(|row| row.id().to_owned()).collect();
-    let unknown = |id: &str, known: &BTreeSet<String>, directory: std::path::PathBuf| {
-        !known.contains(id) && !directory.join("request").exists()
-    };
     let found = node.runtime.containers().into_iter();
     let containers = found
-        .filter(|id| unknown(id.as_str(), &known, node.container_records.directory(id.as_str())))
+        .filter(|id| !known.contains(id.as_str()))
         .chain(torn_containers.iter().filter_map(|id| ContainerId::new(id.as_str()).ok()));
     let known: BTreeSet<String> = node.pods.all().iter().map(|row| row.id().to_owned()).collect();
     let found = node.runtime.sandboxes().into_iter().map(|status| status.config.id);
     let pods = found
-        .filter(|id| unknown(id.as_str(), &known, node.pod_records.directory(id.as_str())))
+        .filter(|id| !known.contains(id.as_str()))
         .chain(torn_pods.iter().filter_map(|id| SandboxId::new(id.as_str()).ok()));
     Strangers { containers: containers.collect(), pods: pods.collect() }
 }
@@ -107,10 +94,9 @@ fn leaving(node: &Node, containers: &[Arc<Container>], pods: &[(Arc<Pod>, Phase)
 pub(crate) fn resume(node: Arc<Node>, strangers: Strangers) -> impl Future<Output = ()> + Send {
     let (containers, pods) = (node.containers.all(), node.pods.all());
     let doomed = move |node: &Node, row: &Container| {
-        // A pod whose record can't be read is kept with all that it has.
-        let pod = row.record.pod.as_str();
-        let unreadable = node.pod_records.directory(pod).join("request").exists();
-        let orphan = node.pods.find(pod).is_err() && !unreadable;
+        // One that has lost what says which its pod is stays until it is removed.
+        let damaged = row.record.damage.is_some() || node.runtime.is_damaged_container(&row.record.id);
+        let orphan = node.pods.find(row.record.pod.as_str()).is_err() && !damaged;
         // Whoever was to start one that is not to stay went with the last daemon. One that is recorded to run is decided
         // on when its monitor has been heard of.
         let state = node.runtime.container_state(&row.record.id);

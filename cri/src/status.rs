@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use slipway_image::Finding;
 use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::{NetworkStatus, Unreachable};
 
+use crate::damage;
 use crate::error::{Error, Result};
 use crate::node::Node;
 
@@ -21,10 +23,14 @@ pub(crate) fn version() -> cri::VersionResponse {
 
 /// The conditions, the handlers and what they can do.
 pub(crate) async fn status(node: &Arc<Node>, verbose: bool) -> Result<cri::StatusResponse> {
-    let (runtime, network) = node
+    let (damaged, runtime, network) = node
         .blocking({
             let node = node.clone();
-            move || Ok::<_, Error>((runtime_condition(&node), node.runtime.network_status()))
+            move || {
+                let damaged = damage::known(&node);
+                let runtime = runtime_condition(&node, &damaged);
+                Ok::<_, Error>((damaged, runtime, node.runtime.network_status()))
+            }
         })
         .await?;
     let unreachable = node.runtime.unreachable_sandboxes();
@@ -33,6 +39,13 @@ pub(crate) async fn status(node: &Arc<Node>, verbose: bool) -> Result<cri::Statu
     if verbose {
         info.insert("config".to_owned(), described(node, &network).to_string());
         info.insert("unreachablePods".to_owned(), listed(&unreachable).to_string());
+        // By their paths, for the reason that `listed` gives.
+        let view = |found: &Finding| {
+            let Finding { path, problem, mended } = found;
+            (path.display().to_string(), serde_json::json!({ "problem": problem, "mended": mended }))
+        };
+        let damaged: serde_json::Value = damaged.iter().map(view).collect::<serde_json::Map<_, _>>().into();
+        info.insert("damaged".to_owned(), damaged.to_string());
     }
     Ok(cri::StatusResponse {
         status: Some(cri::RuntimeStatus {
@@ -47,17 +60,27 @@ pub(crate) async fn status(node: &Arc<Node>, verbose: bool) -> Result<cri::Statu
     })
 }
 
-fn runtime_condition(node: &Node) -> cri::RuntimeCondition {
+/// Damaged records are told of, and keep nobody from using what is whole.
+fn runtime_condition(node: &Node, damaged: &[Finding]) -> cri::RuntimeCondition {
     let broken = [&node.config.root, &node.config.state].into_iter().find_map(|directory| {
         let probe = directory.join(".writable");
         let outcome = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
         outcome.err().map(|error| Error::io("write into", directory)(error).chain())
     });
+    let damaged: Vec<_> = damaged.iter().filter(|found| !found.mended).collect();
+    let (reason, message) = match (broken, damaged.first()) {
+        (Some(broken), _) => ("DirectoryNotWritable", broken),
+        (None, Some(Finding { path, problem, .. })) => {
+            let count = damaged.len();
+            ("RecordsDamaged", format!("{count} damaged, see slipway check; {}: {problem}", path.display()))
+        }
+        (None, None) => ("", String::new()),
+    };
     cri::RuntimeCondition {
         r#type: "RuntimeReady".to_owned(),
-        status: broken.is_none(),
-        reason: if broken.is_some() { "DirectoryNotWritable".to_owned() } else { String::new() },
-        message: broken.unwrap_or_default(),
+        status: reason != "DirectoryNotWritable",
+        reason: reason.to_owned(),
+        message,
     }
 }
 

@@ -1,81 +1,52 @@
-//! Small files that survive a power cut: written under a temporary name, synced, renamed, and the directory synced.
+//! The store's small files, which survive a power cut.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use slipway_disk::atomic::{self, Durability};
+pub(crate) use slipway_disk::atomic::{is_aside, is_temporary, temporary_name};
 use slipway_disk::walker;
 
 use crate::error::{Error, Result};
+use crate::records::Stored;
 
-const RECORD_MAX: u64 = 16 << 20;
-static NEXT: AtomicU64 = AtomicU64::new(0);
-
-/// A name that no other draft has, not one of an earlier process either: what can't be removed keeps its name.
-pub(crate) fn temporary_name() -> String {
-    static PROCESS: OnceLock<u64> = OnceLock::new();
-    let process = PROCESS.get_or_init(|| {
-        let mut bytes = [0_u8; 8];
-        // Without randomness a name that is taken is refused, and the next call tries the next one.
-        let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-        u64::from_le_bytes(bytes)
-    });
-    format!(".tmp-{process:016x}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Whether a name is one of a write that never finished.
-pub(crate) fn is_temporary(name: &str) -> bool {
-    name.starts_with(".tmp-")
-}
+/// The longest object that is read as a whole: a manifest, an index or a configuration.
+const OBJECT_MAX: u64 = 16 << 20;
 
 /// Replaces a file's content, durably.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let draft = parent.join(temporary_name());
-    let written =
-        write_draft(&draft, bytes).and_then(|()| fs::rename(&draft, path).map_err(Error::io("write", path)));
-    if written.is_err() {
-        drop(fs::remove_file(&draft));
-    }
-    written?;
-    sync_directory(parent)
-}
-
-fn write_draft(draft: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = File::create_new(draft).map_err(Error::io("create", draft))?;
-    file.write_all(bytes).map_err(Error::io("write", draft))?;
-    file.sync_all().map_err(Error::io("sync", draft))
+    Ok(atomic::write_atomic(path, bytes, Durability::PowerCut)?)
 }
 
 /// Makes renames and removals in a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<()> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::io("sync", path))
+    Ok(atomic::sync_directory(path)?)
+}
+
+/// Reads a manifest, an index or a configuration.
+pub(crate) fn read_object(path: &Path) -> Result<Vec<u8>> {
+    atomic::read_regular(path, OBJECT_MAX).map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => Error::Corrupt { path: path.to_path_buf(), reason: error.to_string() },
+        _ => Error::io("read", path)(error),
+    })
 }
 
 /// Writes a record.
-pub(crate) fn write_record<T: Serialize>(path: &Path, record: &T) -> Result<()> {
-    let corrupt =
-        |error: serde_json::Error| Error::Corrupt { path: path.to_path_buf(), reason: error.to_string() };
-    write(path, &serde_json::to_vec(record).map_err(corrupt)?)
+pub(crate) fn write_record<T: Serialize + Stored>(path: &Path, record: &T) -> Result<()> {
+    Ok(T::KIND.write(path, &T::name(path), record)?)
 }
 
-/// Reads a record; one that is absent is none, one that can't be understood is `Corrupt`.
-pub(crate) fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let corrupt = |reason: String| Error::Corrupt { path: path.to_path_buf(), reason };
-    let length = match fs::symlink_metadata(path) {
-        Ok(stat) => stat.len(),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("read", path)(error)),
-    };
-    if length > RECORD_MAX {
-        return Err(corrupt(format!("it has {length} bytes, more than {RECORD_MAX}")));
+/// Reads a record; one that is absent is none, one that can't be used is `Corrupt`.
+pub(crate) fn read_record<T: DeserializeOwned + Stored>(path: &Path) -> Result<Option<T>> {
+    let loaded = T::KIND.read::<T>(path, &T::name(path))?;
+    let record = loaded.map(|loaded| loaded.value);
+    if let Some(reason) = record.as_ref().and_then(|record| record.refusal(&T::name(path))) {
+        return Err(Error::Corrupt { path: path.to_path_buf(), reason });
     }
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| corrupt(error.to_string()))
+    Ok(record)
 }
 
 /// Locks a file if nobody else has, and if it still has its name.
@@ -89,6 +60,8 @@ pub(crate) fn lock_named(file: &File, path: &Path) -> bool {
 /// Removes a file; one that is not there is fine.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
+        // A damaged disk, or a person, has put it there.
+        Err(error) if error.kind() == ErrorKind::IsADirectory => remove_tree(path),
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         _ => Ok(()),
     }
@@ -102,16 +75,40 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::{Digest, ImageId};
+    use crate::records::{TagRecord, VERSION};
+    use crate::reference::Reference;
+
+    fn tag(folder: &Path, name: &str) -> (std::path::PathBuf, TagRecord) {
+        let name: Reference = name.parse().unwrap();
+        let path = folder.join(Digest::of(name.to_string().as_bytes()).hex());
+        (path, TagRecord { version: VERSION, name, image: ImageId(Digest::of(b"image")) })
+    }
 
     #[test]
-    fn a_torn_record_is_corrupt_and_an_absent_one_none() -> Result<()> {
-        let folder = tempfile::tempdir().map_err(Error::io("create", "a folder"))?;
-        let path = folder.path().join("record");
-        assert!(read_record::<u32>(&path)?.is_none());
-        write_record(&path, &7_u32)?;
-        assert_eq!(read_record::<u32>(&path)?, Some(7));
-        write(&path, b"{")?;
-        assert!(matches!(read_record::<u32>(&path), Err(Error::Corrupt { .. })));
-        Ok(())
+    fn a_damaged_record_is_corrupt_and_an_absent_one_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, record) = tag(folder.path(), "web:1");
+        assert!(read_record::<TagRecord>(&path).unwrap().is_none());
+        write_record(&path, &record).unwrap();
+        assert_eq!(read_record::<TagRecord>(&path).unwrap().unwrap().name, record.name);
+        write(&path, b"{").unwrap();
+        assert!(matches!(read_record::<TagRecord>(&path), Err(Error::Corrupt { .. })));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(read_record::<TagRecord>(&path), Err(Error::Corrupt { .. })));
+    }
+
+    #[test]
+    fn a_record_under_another_name_is_noticed_in_every_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let ((one, record), (two, _)) = (tag(folder.path(), "web:1"), tag(folder.path(), "web:2"));
+        write_record(&one, &record).unwrap();
+        fs::copy(&one, &two).unwrap();
+        assert!(matches!(read_record::<TagRecord>(&two), Err(Error::Corrupt { .. })));
+        write(&one, &serde_json::to_vec(&record).unwrap()).unwrap();
+        fs::copy(&one, &two).unwrap();
+        assert!(read_record::<TagRecord>(&one).unwrap().is_some(), "its form before records had checksums");
+        assert!(matches!(read_record::<TagRecord>(&two), Err(Error::Corrupt { .. })));
     }
 }

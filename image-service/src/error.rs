@@ -224,3 +224,15 @@ impl From<slipway_disk::walker::Error> for Error {
         Self::Io { action, path, source: Arc::new(source) }
     }
 }
+
+impl From<slipway_disk::Error> for Error {
+    fn from(error: slipway_disk::Error) -> Self {
+        Self::io(error.action, error.path)(error.source)
+    }
+}
+
+impl From<slipway_disk::record::Damage> for Error {
+    fn from(damage: slipway_disk::record::Damage) -> Self {
+        Self::Corrupt { path: damage.path, reason: damage.reason }
+    }
+}

@@ -74,12 +74,9 @@ fn stays(path: &Path, error: &walker::Error) {
     );
 }
 
-/// Removes what nothing reaches; returns the bytes given back.
+/// Removes what nothing reaches; returns the bytes given back. A damaged record that hides what an image has keeps all
+/// that was here when the store was opened: nothing that came later can be what it refers to.
 pub(crate) fn collect(shared: &Arc<Shared>) -> Result<u64> {
-    if let Some(damaged) = shared.index().damaged.first() {
-        let reason = format!("{}; nothing is collected until it is mended or removed", damaged.problem);
-        return Err(Error::Corrupt { path: damaged.path.clone(), reason });
-    }
     let (layers, blobs, partial) = (layers(shared), blobs(shared), partial_blobs(shared));
     let bytes = layers? + blobs?;
     partial.map(|()| bytes)
@@ -114,6 +111,7 @@ fn layer(shared: &Shared, key: LayerKey, path: &Path) -> Result<u64> {
             return Ok(0);
         }
         index.placed.remove(&key);
+        index.healed(&path.join("record"));
         index.layers.remove(&key)
     };
     let trash = shared.to_trash(path)?;
@@ -130,14 +128,13 @@ fn layer(shared: &Shared, key: LayerKey, path: &Path) -> Result<u64> {
 
 /// Removes what a pull that was refused has brought: layers that nothing else reaches, and its partial blobs.
 pub(crate) fn discard(shared: &Arc<Shared>, layers: &[DiffId], blobs: &[Digest]) -> Result<()> {
-    let damaged = !shared.index().damaged.is_empty();
-    for key in Index::candidates(layers).filter(|_| !damaged) {
+    for key in Index::candidates(layers) {
         layer(shared, key, &shared.places.layer(&key))?;
     }
     for digest in blobs {
         discard_partial(shared, digest)?;
         let _placing = shared.placing();
-        if !damaged && !shared.index().reachable().contains(&Held::Blob(*digest)) {
+        if !shared.index().reachable().contains(&Held::Blob(*digest)) {
             durable::remove(&shared.places.blob(digest))?;
         }
     }

@@ -70,7 +70,7 @@ pub(crate) fn write_blob(shared: &Shared, digest: &Digest, bytes: &[u8]) -> Resu
     let present = {
         // A collection that looked before the lease was taken removes it before this looks.
         let _placing = shared.placing();
-        std::fs::read(&path)
+        durable::read_object(&path)
     };
     match present {
         Ok(present) if Digest::of(&present) == *digest => Ok(()),
@@ -95,7 +95,9 @@ pub(crate) fn put(shared: &Shared, mut record: ImageRecord) -> Result<()> {
     durable::write_record(&shared.places.image(&record.id), &record)?;
     let mut index = shared.index();
     index.unreadable.remove(&record.id);
+    index.lost.remove(&record.id);
     index.healed(&shared.places.image(&record.id));
+    index.healed(&shared.places.blob(&record.id.0));
     let id = record.id;
     index.images.insert(id, IndexedImage { record, config, config_size, touched: 0 });
     index.touch(&id);
@@ -115,6 +117,7 @@ pub(crate) fn tag(shared: &Shared, image: &ImageId, name: &Reference) -> Result<
     let record = TagRecord { version: VERSION, name: name.clone(), image: *image };
     durable::write_record(&shared.places.tag(name), &record)?;
     let mut index = shared.index();
+    index.healed(&shared.places.tag(name));
     index.tags.insert(name.clone(), *image);
     index.touch(image);
     Ok(())
@@ -123,12 +126,19 @@ pub(crate) fn tag(shared: &Shared, image: &ImageId, name: &Reference) -> Result<
 /// Takes a name away.
 pub(crate) fn untag(shared: &Shared, name: &Reference) -> Result<()> {
     let _naming = shared.naming();
-    if !shared.index().tags.contains_key(name) {
+    let path = shared.places.tag(name);
+    let known = {
+        let index = shared.index();
+        index.tags.contains_key(name) || index.damaged.iter().any(|damaged| damaged.finding.path == path)
+    };
+    if !known {
         return Err(Error::ImageMissing { name: name.to_string() });
     }
     durable::remove(&shared.places.tag(name))?;
     durable::sync_directory(&shared.places.folder("refs"))?;
-    shared.index().tags.remove(name);
+    let mut index = shared.index();
+    index.healed(&shared.places.tag(name));
+    index.tags.remove(name);
     Ok(())
 }
 
@@ -140,8 +150,14 @@ pub(crate) fn remove(shared: &Arc<Shared>, name: &str) -> Result<Removed> {
             true => Err(Error::ImageInUse { name: name.to_owned() }),
             false => Ok(Some(id)),
         }
-    })?;
-    let (id, untagged) = found.ok_or_else(|| Error::ImageMissing { name: name.to_owned() })?;
+    });
+    let (id, untagged) = match found {
+        Ok(found) => found.ok_or_else(|| Error::ImageMissing { name: name.to_owned() })?,
+        Err(error) if matches!(error, Error::ImageInUse { .. } | Error::AmbiguousId { .. }) => {
+            return Err(error);
+        }
+        Err(error) => return remove_damaged(shared, name)?.ok_or(error),
+    };
     let bytes = collect_if_possible(shared);
     Ok(Removed { untagged, deleted: Some(id), bytes })
 }
@@ -163,10 +179,15 @@ fn forget(
     };
     let mut left = names.as_slice();
     let removed = remove_files(shared, &id, &mut left);
+    let mut index = shared.index();
     if removed.is_err() {
-        let mut index = shared.index();
         index.tags.extend(left.iter().map(|name| (name.clone(), id)));
         index.images.extend(image.map(|image| (id, image)));
+    } else {
+        index.unreadable.remove(&id);
+        index.lost.remove(&id);
+        index.healed(&shared.places.image(&id));
+        index.healed(&shared.places.blob(&id.0));
     }
     removed.map(|()| Some((id, names)))
 }
@@ -182,7 +203,24 @@ fn remove_files(shared: &Shared, id: &ImageId, left: &mut &[Reference]) -> Resul
     durable::sync_directory(&shared.places.folder("images"))
 }
 
-/// The images were removed; what can't be collected now (a damaged record stops it) is told and collected later.
+/// Removes what is left of an image that is damaged, or of a name whose image is lost or whose record is damaged; none
+/// where there is no such thing.
+fn remove_damaged(shared: &Arc<Shared>, name: &str) -> Result<Option<Removed>> {
+    let found = forget(shared, |index| match index.find_damaged(name) {
+        Some(id) if index.leases.contains_key(&Held::Image(id)) => {
+            Err(Error::ImageInUse { name: name.to_owned() })
+        }
+        found => Ok(found),
+    })?;
+    let (untagged, deleted) = match (found, Reference::parse(name)) {
+        (Some((id, untagged)), _) => (untagged, Some(id)),
+        (None, Ok(name)) if untag(shared, &name).is_ok() => (vec![name], None),
+        (None, _) => return Ok(None),
+    };
+    Ok(Some(Removed { untagged, deleted, bytes: collect_if_possible(shared) }))
+}
+
+/// The images were removed; what can't be collected now is told and collected later.
 fn collect_if_possible(shared: &Arc<Shared>) -> u64 {
     gc::collect(shared).unwrap_or_else(|error| {
         tracing::warn!(%error, "the layers of removed images can't be collected");
@@ -219,8 +257,11 @@ pub(crate) fn cache(shared: &Arc<Shared>, key: &Digest, record: CacheRecord) -> 
         Lease::take_in(shared, &mut index, layers::held(&record.layers))
     };
     let _caching = shared.caching();
-    durable::write_record(&shared.places.cache(key), &record)?;
-    shared.index().cache.insert(*key, record);
+    let path = shared.places.cache(key);
+    durable::write_record(&path, &record)?;
+    let mut index = shared.index();
+    index.healed(&path);
+    index.cache.insert(*key, record);
     Ok(())
 }
 
@@ -320,12 +361,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path());
         let id = image(&store, 1, &["app:1".parse().unwrap(), "app:2".parse().unwrap()]).id;
-        let record = folder.path().join("store/images").join(id.hex());
-        std::fs::remove_file(&record).unwrap();
-        std::fs::create_dir(&record).unwrap();
+        // Nothing can be removed from a folder that is a file.
+        let (images, moved) = (folder.path().join("store/images"), folder.path().join("moved"));
+        std::fs::rename(&images, &moved).unwrap();
+        std::fs::write(&images, "").unwrap();
         assert!(store.remove("app:1").is_err());
         assert_eq!(store.resolve(&id.to_string()).unwrap().id, id);
-        std::fs::remove_dir(&record).unwrap();
+        std::fs::remove_file(&images).unwrap();
+        std::fs::rename(&moved, &images).unwrap();
         assert!(store.remove(&id.to_string()).is_ok());
         assert!(store.images().is_empty());
     }

@@ -1,6 +1,6 @@
 //! What the files say, in memory: rebuilt at every start, and changed only after the files were.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,11 @@ use crate::digest::{ChainId, DiffId, Digest, ImageId};
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::image::{Finding, Image};
-use crate::records::{CacheRecord, ImageRecord, LayerFile, LayerKey, TagRecord, VERSION, Versioned};
+use crate::records::{
+    CacheRecord, ImageRecord, LayerFile, LayerKey, ManifestRecord, Stored, TagRecord, VERSION,
+};
 use crate::reference::Reference;
+use crate::registry::Document;
 
 /// What a lease holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,8 +51,37 @@ pub(crate) struct Index {
     pub(crate) suspect: HashSet<LayerKey>,
     /// Images whose configuration could not be read.
     pub(crate) unreadable: BTreeMap<ImageId, ImageRecord>,
-    /// What could not be read; while there is any, nothing is collected.
-    pub(crate) damaged: Vec<Finding>,
+    /// Images of which no more than the id is known: neither their record nor their configuration can be read.
+    pub(crate) lost: BTreeSet<ImageId>,
+    /// What could not be read when the store was opened.
+    pub(crate) damaged: Vec<Damaged>,
+    /// What was here then, and may be what a damaged record refers to.
+    pub(crate) suspected: Suspected,
+}
+
+/// A record that could not be read when the store was opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Damaged {
+    pub(crate) finding: Finding,
+    pub(crate) hides: Hides,
+}
+
+/// What can't be known while a record is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hides {
+    /// Nothing that a collection has to know: a cache, or what other records say too.
+    Nothing,
+    /// Which layers and objects an image has: all that were here when the store was opened are kept.
+    Layers,
+    /// Which image a name gives: all that were here when the store was opened count as named.
+    Name,
+}
+
+/// What was here when the store was opened with damaged records.
+#[derive(Debug, Default)]
+pub(crate) struct Suspected {
+    pub(crate) held: HashSet<Held>,
+    pub(crate) images: BTreeSet<ImageId>,
 }
 
 /// Where the store's parts are.
@@ -92,53 +124,92 @@ impl Places {
 }
 
 impl Index {
-    /// Reads every record. What can't be understood is noted and stays where it is.
-    pub(crate) fn read(places: &Places) -> Result<Self> {
+    /// Reads every record. What can't be understood is made again where the rest of the store says what it was; else it
+    /// is noted and stays where it is.
+    pub(crate) fn read(places: &Places) -> Self {
         let mut index = Self::default();
-        for (name, path) in entries(&places.folder("layers"))? {
-            if let (Ok(key), Some(layer)) = (name.parse(), index.record::<LayerFile>(&path.join("record"))) {
+        for (name, path) in index.listed(places, "layers") {
+            let Ok(key) = name.parse() else { continue };
+            if let Some(layer) = index.record::<LayerFile>(&path.join("record"), Hides::Nothing) {
                 index.layers.insert(key, layer);
             }
         }
-        for (_, path) in entries(&places.folder("images"))? {
-            let Some(record) = index.record::<ImageRecord>(&path) else { continue };
-            match read_config(&places.blob(&record.id.0)) {
-                Ok((config, config_size)) => {
-                    let image = IndexedImage { record, config, config_size, touched: 0 };
-                    index.images.insert(image.record.id, image);
-                }
-                Err(error) => {
-                    index.note(path, &error);
-                    index.unreadable.insert(record.id, record);
-                }
-            }
-        }
-        for (_, path) in entries(&places.folder("refs"))? {
-            if let Some(tag) = index.record::<TagRecord>(&path) {
+        for (_, path) in index.listed(places, "refs") {
+            if let Some(tag) = index.record::<TagRecord>(&path, Hides::Name) {
                 index.tags.insert(tag.name, tag.image);
             }
         }
-        for (name, path) in entries(&places.folder("build-cache"))? {
-            if let (Ok(key), Some(entry)) = (Digest::from_hex(&name), index.record::<CacheRecord>(&path)) {
+        for (name, path) in index.listed(places, "images") {
+            let Ok(id) = Digest::from_hex(&name).map(ImageId) else { continue };
+            index.image_at(places, id, &path);
+        }
+        index.restore_named(places);
+        for (name, path) in index.listed(places, "build-cache") {
+            let Ok(key) = Digest::from_hex(&name) else { continue };
+            if let Some(entry) = index.record::<CacheRecord>(&path, Hides::Nothing) {
                 index.cache.insert(key, entry);
             }
         }
-        Ok(index)
+        index.suspect_what_is_here(places);
+        index
     }
 
-    fn record<T: DeserializeOwned + Versioned>(&mut self, path: &Path) -> Option<T> {
-        match durable::read_record::<T>(path) {
-            Ok(Some(record)) if record.version() != VERSION => {
-                let reason = format!("it has version {}, this program reads {VERSION}", record.version());
-                self.note(path.to_path_buf(), &Error::Corrupt { path: path.to_path_buf(), reason });
-                None
+    /// The entries of a folder; one that can't be read hides everything.
+    fn listed(&mut self, places: &Places, folder: &str) -> Vec<(String, PathBuf)> {
+        let path = places.folder(folder);
+        entries(&path).unwrap_or_else(|error| {
+            self.note(path, &error, Hides::Layers);
+            Vec::new()
+        })
+    }
+
+    fn image_at(&mut self, places: &Places, id: ImageId, path: &Path) {
+        let (blob, damage) = (places.blob(&id.0), durable::read_record::<ImageRecord>(path));
+        match (damage, read_config(&blob)) {
+            (Ok(None), _) => {}
+            (Ok(Some(record)), Ok((config, config_size))) => {
+                self.images.insert(id, IndexedImage { record, config, config_size, touched: 0 });
             }
-            Ok(record) => record,
-            Err(error) => {
-                self.note(path.to_path_buf(), &error);
-                None
+            (Ok(Some(record)), Err(error)) => {
+                self.note(blob, &error, Hides::Nothing);
+                self.unreadable.insert(id, record);
+            }
+            (Err(error), _) => match rebuilt(places, &self.tags, &id) {
+                Some(image) => self.restored(id, image, path, &error.to_string()),
+                None => {
+                    self.note(path.to_path_buf(), &error, Hides::Layers);
+                    self.lost.insert(id);
+                }
+            },
+        }
+    }
+
+    /// Images that a name gives and that have no record: it is removed after the names, so that it was lost.
+    fn restore_named(&mut self, places: &Places) {
+        let named: BTreeSet<ImageId> = self.tags.values().copied().collect();
+        for id in named {
+            let known = self.images.contains_key(&id) || self.unreadable.contains_key(&id);
+            if known || self.lost.contains(&id) {
+                continue;
+            }
+            let whole = |image: &IndexedImage| self.keys(&image.record.layers).is_ok();
+            if let Some(image) = rebuilt(places, &self.tags, &id).filter(whole) {
+                self.restored(id, image, &places.image(&id), "it was absent while a name gave it");
             }
         }
+    }
+
+    /// An image's record was made again from its configuration.
+    fn restored(&mut self, id: ImageId, image: IndexedImage, path: &Path, reason: &str) {
+        let written = durable::write_record(path, &image.record);
+        tracing::warn!(image = %id, reason, "the record of an image was made again from its configuration");
+        if let Err(error) = written {
+            tracing::warn!(%error, "it is not on disk");
+        }
+        let problem = format!("{reason}; it was made again from the image's configuration");
+        let finding = Finding { path: path.to_path_buf(), problem, mended: true };
+        self.damaged.push(Damaged { finding, hides: Hides::Nothing });
+        self.images.insert(id, image);
     }
 
     /// Notes that an image was made, named or pulled just now.
@@ -154,17 +225,73 @@ impl Index {
     pub(crate) fn is_unwanted(&self, id: &ImageId, began: u64, named_too: bool) -> bool {
         let old = self.images.get(id).is_some_and(|image| image.touched <= began);
         let leased = self.leases.contains_key(&Held::Image(*id));
-        old && !leased && (named_too || !self.tags.values().any(|tagged| tagged == id))
+        old && !leased && (named_too || !self.is_named(id))
     }
 
-    /// A record was written, whatever was there before.
+    fn record<T: DeserializeOwned + Stored>(&mut self, path: &Path, hides: Hides) -> Option<T> {
+        durable::read_record::<T>(path).unwrap_or_else(|error| {
+            self.note(path.to_path_buf(), &error, hides);
+            None
+        })
+    }
+
+    /// A record was written or removed, whatever was there before.
     pub(crate) fn healed(&mut self, path: &Path) {
-        self.damaged.retain(|finding| finding.path != path);
+        self.damaged.retain(|damaged| damaged.finding.path != path);
     }
 
-    fn note(&mut self, path: PathBuf, error: &Error) {
-        tracing::warn!(%error, "a record of the image store can't be used; it is kept and nothing is collected");
-        self.damaged.push(Finding { path, problem: error.to_string(), mended: false });
+    fn note(&mut self, path: PathBuf, error: &Error, hides: Hides) {
+        tracing::error!(%error, "damaged: slipway check says what to do, the rest of the image store works");
+        let problem = error.to_string();
+        self.damaged.push(Damaged { finding: Finding { path, problem, mended: false }, hides });
+    }
+
+    /// Whether a record that is damaged still hides such a thing.
+    pub(crate) fn hides(&self, what: Hides) -> bool {
+        self.damaged.iter().any(|damaged| damaged.hides == what)
+    }
+
+    /// Notes what is here, for damaged records may refer to any of it; what comes later they can't know.
+    fn suspect_what_is_here(&mut self, places: &Places) {
+        if self.hides(Hides::Layers) {
+            let layers = entries(&places.folder("layers")).unwrap_or_default();
+            let blobs = entries(&places.folder("blobs/sha256")).unwrap_or_default();
+            let layers = layers.iter().filter_map(|(name, _)| name.parse().ok().map(Held::Layer));
+            let blobs = blobs.iter().filter_map(|(name, _)| Digest::from_hex(name).ok().map(Held::Blob));
+            self.suspected.held = layers.chain(blobs).collect();
+        }
+        if self.hides(Hides::Name) {
+            self.suspected.images = self.images.keys().copied().collect();
+        }
+    }
+
+    /// Whether an image has a name, or may have one that a damaged record gives.
+    pub(crate) fn is_named(&self, id: &ImageId) -> bool {
+        self.tags.values().any(|tagged| tagged == id)
+            || self.suspected.images.contains(id) && self.hides(Hides::Name)
+    }
+
+    /// A damaged image by its id, the beginning of one, or a name that gives it.
+    pub(crate) fn find_damaged(&self, name: &str) -> Option<ImageId> {
+        let damaged = || self.unreadable.keys().chain(&self.lost);
+        if let Ok(reference) = Reference::parse(name) {
+            let leads = |record: &&ImageRecord| {
+                let mut manifests = record.manifests.iter();
+                let digest = reference.digest();
+                manifests.any(|one| {
+                    one.name == reference.name()
+                        && (Some(one.target) == digest || Some(one.manifest) == digest)
+                })
+            };
+            let tagged = self.tags.get(&reference).copied().filter(|id| damaged().any(|one| one == id));
+            let found = tagged.or_else(|| self.unreadable.values().find(leads).map(|record| record.id));
+            if found.is_some() {
+                return found;
+            }
+        }
+        let prefix = name.strip_prefix("sha256:").unwrap_or(name);
+        let mut fits = damaged().filter(|id| !prefix.is_empty() && id.hex().starts_with(prefix));
+        fits.next().copied().filter(|_| fits.next().is_none())
     }
 
     /// Where these layers, bottom first, are.
@@ -255,17 +382,21 @@ impl Index {
     /// Everything that images, the build cache and leases reach.
     pub(crate) fn reachable(&self) -> HashSet<Held> {
         let mut held: HashSet<Held> = self.leases.keys().copied().collect();
-        let lists = self.images.values().map(|image| &image.record.layers);
+        if self.hides(Hides::Layers) {
+            held.extend(self.suspected.held.iter().copied());
+        }
+        let records = || self.images.values().map(|image| &image.record).chain(self.unreadable.values());
+        let lists = records().map(|record| &record.layers);
         for layers in lists.chain(self.cache.values().map(|entry| &entry.layers)) {
             // Both names of each layer: a directory that is not needed under one of them does not exist under it.
             held.extend(Self::candidates(layers).map(Held::Layer));
         }
-        for image in self.images.values() {
-            held.insert(Held::Blob(image.record.id.0));
-            for manifest in &image.record.manifests {
+        for record in records() {
+            held.insert(Held::Blob(record.id.0));
+            for manifest in &record.manifests {
                 held.extend([Held::Blob(manifest.target), Held::Blob(manifest.manifest)]);
             }
-            let keys = self.keys(&image.record.layers).unwrap_or_default();
+            let keys = self.keys(&record.layers).unwrap_or_default();
             let layers = keys.iter().filter_map(|key| self.layers.get(key));
             held.extend(layers.flat_map(|layer| &layer.compressed).map(|one| Held::Blob(one.digest)));
         }
@@ -275,19 +406,57 @@ impl Index {
 
 /// Reads an image's configuration.
 pub(crate) fn read_config(path: &Path) -> Result<(ImageConfiguration, u64)> {
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = durable::read_object(path)?;
     let config = serde_json::from_slice(&bytes)
         .map_err(|error| Error::Corrupt { path: path.to_path_buf(), reason: error.to_string() })?;
     Ok((config, bytes.len() as u64))
 }
 
-/// The names and paths in a folder, but for unfinished writes.
+/// An image made again from its configuration, which says its layers, and from the manifests here that lead to it.
+fn rebuilt(places: &Places, tags: &BTreeMap<Reference, ImageId>, id: &ImageId) -> Option<IndexedImage> {
+    let path = places.blob(&id.0);
+    let bytes = durable::read_object(&path).ok()?;
+    if Digest::of(&bytes) != id.0 {
+        return None;
+    }
+    let (config, config_size) = read_config(&path).ok()?;
+    let layers: Option<Vec<DiffId>> =
+        config.rootfs().diff_ids().iter().map(|text| text.parse().ok()).collect();
+    let names: BTreeSet<String> =
+        tags.iter().filter(|(_, tagged)| *tagged == id).map(|(name, _)| name.name()).collect();
+    let leading = manifests(places, id);
+    let record = |name: &String, digest: &Digest| ManifestRecord {
+        name: name.clone(),
+        target: *digest,
+        manifest: *digest,
+    };
+    let manifests: Vec<_> =
+        names.iter().flat_map(|name| leading.iter().map(move |digest| record(name, digest))).collect();
+    let built = leading.is_empty();
+    let record = ImageRecord { version: VERSION, id: *id, layers: layers?, manifests, built };
+    Some(IndexedImage { record, config, config_size, touched: 0 })
+}
+
+/// The manifests that name an image's configuration.
+fn manifests(places: &Places, id: &ImageId) -> Vec<Digest> {
+    let leads = |digest: &Digest| {
+        let Ok(bytes) = durable::read_object(&places.blob(digest)) else { return false };
+        let parsed = crate::registry::manifest::parse(&bytes, None);
+        matches!(parsed, Ok(Document::Manifest(manifest)) if manifest.config.digest == id.0)
+            && Digest::of(&bytes) == *digest
+    };
+    let blobs = entries(&places.folder("blobs/sha256")).unwrap_or_default();
+    let digests = blobs.iter().filter_map(|(name, _)| Digest::from_hex(name).ok());
+    digests.filter(|digest| *digest != id.0).filter(leads).collect()
+}
+
+/// The names and paths in a folder, but for unfinished writes and what was set aside.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
         let entry = entry.map_err(Error::io("read", folder))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !durable::is_temporary(&name) {
+        if !durable::is_temporary(&name) && !durable::is_aside(&name) {
             found.push((name, entry.path()));
         }
     }

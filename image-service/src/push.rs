@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::credentials::Credentials;
 use crate::digest::{DiffId, Digest};
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::image::{Image, Leased, PullProgress};
 use crate::images;
@@ -60,7 +61,7 @@ async fn push_image(
         descriptors.push(descriptor);
     }
     let path = shared.places.blob(&image.id.0);
-    let config = fs::read(&path).map_err(Error::io("read", &path))?;
+    let config = durable::read_object(&path)?;
     let manifest = Manifest {
         schema_version: 2,
         media_type: OCI_MANIFEST.into(),
@@ -179,7 +180,7 @@ fn known_manifest(shared: &Shared, image: &Image, wanted: &Manifest) -> Option<(
     let records = shared.index().images.get(&image.id)?.record.manifests.clone();
     let digests = |manifest: &Manifest| manifest.layers.iter().map(|layer| layer.digest).collect::<Vec<_>>();
     records.iter().find_map(|record| {
-        let bytes = fs::read(shared.places.blob(&record.manifest)).ok()?;
+        let bytes = durable::read_object(&shared.places.blob(&record.manifest)).ok()?;
         match manifest::parse(&bytes, None).ok()? {
             Document::Manifest(known)
                 if known.config.digest == wanted.config.digest && digests(&known) == digests(wanted) =>

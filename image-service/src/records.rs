@@ -1,9 +1,12 @@
-//! What the store's files say. All are JSON with a version; an unknown version is reported and kept.
+//! What the store's files say. All are records with a version; an unknown version is reported and kept.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use slipway_disk::atomic::Durability;
+use slipway_disk::record::Kind;
 
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
 use crate::error::Error;
@@ -12,10 +15,35 @@ use crate::reference::Reference;
 /// The version that this program writes and reads.
 pub(crate) const VERSION: u32 = 1;
 
-/// A record that carries its version.
-pub(crate) trait Versioned {
+/// A record of the store.
+pub(crate) trait Stored {
+    /// What is common to all of its kind.
+    const KIND: Kind;
+
+    /// The name that the record at a path is bound to: the file's, or its directory's.
+    fn name(path: &Path) -> String;
+
     /// The version that it was written with.
     fn version(&self) -> u32;
+
+    /// Whether the record of this name can say what this one does.
+    fn fits(&self, name: &str) -> bool;
+
+    /// Why the record of this name can't be used, if so.
+    fn refusal(&self, name: &str) -> Option<String> {
+        if self.version() != VERSION {
+            return Some(format!("it has version {}, this program reads {VERSION}", self.version()));
+        }
+        (!self.fits(name)).then(|| "it is the record of something else, under this name".to_owned())
+    }
+}
+
+const fn kind(name: &'static str) -> Kind {
+    Kind { name, most: 16 << 20, durability: Durability::PowerCut, once_plain: true }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// `images/<id>`: an image that exists until it is removed or pruned.
@@ -70,7 +98,7 @@ pub(crate) struct Compressed {
     pub(crate) size: u64,
 }
 
-/// `build-cache/<key>`: the layers that an entry keeps, and the builder's own value.
+/// `build-cache/<key>`: the layers that a build step has led to, and what the builder keeps of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CacheRecord {
     pub(crate) version: u32,
@@ -78,16 +106,40 @@ pub(crate) struct CacheRecord {
     pub(crate) value: Vec<u8>,
 }
 
-macro_rules! versioned {
-    ($($name:ident),*) => {
-        $(impl Versioned for $name {
+macro_rules! stored {
+    ($($record:ident $word:literal $of:expr, $fits:expr;)*) => {
+        $(impl Stored for $record {
+            const KIND: Kind = kind($word);
+
+            fn name(path: &Path) -> String {
+                let of: fn(&Path) -> &Path = $of;
+                file_name(of(path))
+            }
+
             fn version(&self) -> u32 {
                 self.version
+            }
+
+            fn fits(&self, name: &str) -> bool {
+                let fits: fn(&Self, &str) -> bool = $fits;
+                fits(self, name)
             }
         })*
     };
 }
-versioned!(ImageRecord, TagRecord, LayerFile, CacheRecord);
+stored! {
+    ImageRecord "image" |path| path, |record, name| record.id.hex() == name;
+    TagRecord "tag" |path| path, |record, name| Digest::of(record.name.to_string().as_bytes()).hex() == name;
+    LayerFile "layer" |path| path.parent().unwrap_or(path), |record, name| record.is_of(name);
+    CacheRecord "build-step" |path| path, |_, _| true;
+}
+
+impl LayerFile {
+    /// Whether a directory of this name can hold it: only that of a layer that took nothing from below names its tar.
+    fn is_of(&self, name: &str) -> bool {
+        !matches!(name.parse(), Ok(LayerKey::Diff(id)) if id != self.diff_id)
+    }
+}
 
 /// The name of a layer's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

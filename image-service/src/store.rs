@@ -1,7 +1,6 @@
 //! The store's face: every operation on images, each one line to the module that does it.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,16 +8,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use slipway_disk::Lock;
 use slipway_disk::walker::{Remnants, Stop};
+use slipway_disk::{Lock, atomic};
 
 use crate::credentials::Credentials;
 use crate::digest::{DiffId, Digest, ImageId};
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::image::{
-    Checked, Image, LayerRecord, Leased, Lower, PruneOptions, Pruned, PullProgress, Removed, Snapshot, Usage,
+    Checked, Finding, Image, LayerRecord, Leased, Lower, PruneOptions, Pruned, PullProgress, Removed,
+    Snapshot, Usage,
 };
-use crate::index::{Index, Places};
+use crate::index::{Held, Index, Places};
 use crate::layer::{compression, tar};
 use crate::lease::Lease;
 use crate::pull::Pulls;
@@ -126,14 +127,18 @@ impl Store {
         create_private(&places.root)?;
         let lock = lock(&places.root)?;
         for folder in Places::FOLDERS {
-            create_private(&places.folder(folder))?;
+            if let Some(aside) = create_private(&places.folder(folder))? {
+                tracing::error!(aside = %aside.display(), "it stood where a directory belongs and was renamed");
+            }
         }
         let remnants = Remnants::default();
         gc::clear_leftovers(&places, &remnants);
         for folder in Places::FOLDERS.iter().filter(|name| !matches!(**name, "drafts" | "trash")) {
-            gc::remove_unfinished(&places.folder(folder), &remnants)?;
+            if let Err(error) = gc::remove_unfinished(&places.folder(folder), &remnants) {
+                tracing::error!(%error, "unfinished writes stay");
+            }
         }
-        let index = Mutex::new(Index::read(&places)?);
+        let index = Mutex::new(Index::read(&places));
         let pulls = Pulls::new(config.parallel_layers);
         let shared = Shared {
             config,
@@ -246,6 +251,25 @@ impl Store {
         Ok(Lease::of_image(&self.shared, &mut index, &found))
     }
 
+    /// Keeps the layers of these directories, as [`Snapshot`] names them, while the lease lives: for a container of which
+    /// no more is known.
+    pub fn lease_directories(&self, directories: &[PathBuf]) -> Lease {
+        let name = |path: &PathBuf| path.parent()?.file_name()?.to_str()?.parse().ok().map(Held::Layer);
+        Lease::take(&self.shared, directories.iter().filter_map(name).collect())
+    }
+
+    /// Keeps every layer that is here while the lease lives: for a container of which not even its layers are known.
+    pub fn lease_everything(&self) -> Lease {
+        let mut index = self.shared.index();
+        let held = index.layers.keys().copied().map(Held::Layer).collect();
+        Lease::take_in(&self.shared, &mut index, held)
+    }
+
+    /// Records that were damaged when the store was opened, and still are or have been made whole.
+    pub fn damaged(&self) -> Vec<Finding> {
+        check::known(&self.shared)
+    }
+
     /// Keeps layers while the lease lives; `LayerMissing` when one is not here.
     pub fn lease_layers(&self, layers: &[DiffId]) -> Result<Lease> {
         let mut index = self.shared.index();
@@ -311,7 +335,7 @@ impl Store {
     /// An image's configuration as it was written, also with what the OCI's specification does not know.
     pub fn written_config(&self, image: &ImageId) -> Result<Value> {
         let path = self.shared.places.blob(&image.0);
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = durable::read_object(&path)?;
         let damaged = |error: serde_json::Error| Error::Corrupt { path, reason: error.to_string() };
         serde_json::from_slice(&bytes).map_err(damaged)
     }
@@ -328,9 +352,9 @@ impl Store {
     }
 }
 
-fn create_private(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("create", path))
+/// Makes a directory for root alone; says where what was in its place is now.
+fn create_private(path: &Path) -> Result<Option<PathBuf>> {
+    Ok(atomic::make_directory(path, 0o700)?)
 }
 
 fn lock(root: &Path) -> Result<Lock> {
@@ -342,6 +366,7 @@ fn lock(root: &Path) -> Result<Lock> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn open(folder: &Path) -> Store {
         Store::open(StoreConfig::new(folder.join("store"))).unwrap()
@@ -412,17 +437,20 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_cannot_be_read_is_reported_and_kept_and_stops_the_collection() {
+    fn a_record_that_cannot_be_read_is_reported_and_kept_while_an_image_needs_what_it_describes() {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path());
         let made = layer(&store, folder.path(), "content").diff_id;
+        let image = image(&store, &[made], "app:1");
         let record = folder.path().join("store/layers").join(made.hex()).join("record");
         fs::write(&record, "{\"version\": 99").unwrap();
         drop(store);
         let store = open(folder.path());
-        assert!(matches!(store.collect(), Err(Error::Corrupt { .. })));
-        assert_eq!(layers_on_disk(folder.path()), 1);
-        assert!(store.check().unwrap().findings.iter().any(|finding| finding.path == record));
+        let reported = || store.check().unwrap().findings.iter().any(|finding| finding.path == record);
+        store.collect().unwrap();
+        assert_eq!((layers_on_disk(folder.path()), reported()), (1, true));
+        store.remove(&image.id.to_string()).unwrap();
+        assert_eq!((layers_on_disk(folder.path()), reported()), (0, false));
     }
 
     #[test]

@@ -302,6 +302,9 @@ impl Shared {
     fn take_up(&self, pod: &Arc<Pod>, connection: Connection, pid: i32) -> Result<Arc<Connection>> {
         connection.order(&Request::Watch {}, &[])?;
         let known = self.known(&connection)?;
+        for known in &known {
+            self.claim_known(pod, known);
+        }
         let id = pod.record().config.id;
         for container in self.containers_of(&id) {
             let name = container.record.request.id.as_str();
@@ -312,7 +315,10 @@ impl Shared {
             }
         }
         let process = Process::of(pid);
-        if process.is_some()
+        if pod.record().damage.is_some() {
+            // What is left of a damaged record is not overwritten for this.
+            pod.note(|record| record.monitor = process);
+        } else if process.is_some()
             && process != pod.record().monitor
             && let Err(error) = pod.update(|record| record.monitor = process)
         {
@@ -346,10 +352,10 @@ impl Shared {
         if !container.is_only_recorded() {
             return Ok(());
         }
-        if let Some(started) = container.start_record()? {
+        if let Some(started) = self.start_record(container) {
             started.cgroup.kill(&self.features)?;
             started.cgroup.remove()?;
-            let _ = std::fs::remove_file(container.directory.join("started"));
+            container.place.started().remove()?;
         }
         container.never_started();
         let request = &container.record.request;

@@ -3,7 +3,7 @@
 use crate::monitor_client::Connection;
 use crate::pod::{Container, EndRecord};
 use crate::runtime::Shared;
-use crate::{ContainerId, ContainerState, Result};
+use crate::{ContainerId, ContainerState, Error, Result};
 use rustix::net::{Shutdown, shutdown};
 use slipway_monitor::protocol::{PACKET, Reply, Request, stream};
 use std::sync::Arc;
@@ -132,7 +132,7 @@ impl Shared {
         let open = |streams| {
             let connection = self.connect(&pod)?;
             connection.order(&Request::Attach { container: id.to_string(), streams }, &[])?;
-            Ok::<_, crate::Error>(connection)
+            Ok::<_, Error>(connection)
         };
         let connection = open(stream::STDOUT | stream::STDERR)?;
         let input = if stdin { Some(AttachInput { connection: open(stream::STDIN)? }) } else { None };

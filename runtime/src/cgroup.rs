@@ -154,6 +154,21 @@ impl Cgroups {
         pod.share_out()
     }
 
+    /// Find a container's cgroup by its name alone, wherever a pod's parent has it: a name that nothing else has, made
+    /// of an id of 64 hexadecimal digits.
+    pub(crate) fn find(&self, name: &str) -> Option<ContainerCgroup> {
+        let id = name.rsplit('-').next().unwrap_or_default();
+        if id.len() != 64 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        let top = self.hierarchy.top();
+        let below = top.paths().into_iter().find_map(|top| {
+            let found = teardown::find(&top, name)?;
+            found.strip_prefix(&top).ok().map(Path::to_owned)
+        })?;
+        Some(ContainerCgroup { location: top.join(&below) })
+    }
+
     /// Make every directory down to a place, with controllers shared out along the way.
     fn prepare(&self, location: &Location) -> Result<()> {
         for (directory, mount) in location.directories.iter().zip(&self.hierarchy.mounts) {
@@ -262,6 +277,11 @@ impl ContainerCgroup {
     /// The directories.
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// Whether one of its directories is there.
+    pub(crate) fn exists(&self) -> bool {
+        self.location.paths().iter().any(|path| path.exists())
     }
 
     /// The directories, opened for a child to be placed in. The monitor does without `CLONE_INTO_CGROUP` and

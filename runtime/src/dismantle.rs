@@ -12,21 +12,30 @@ const CGROUPS: &str = "cgroups";
 /// Adds cgroups to those that are to be removed one day: a later daemon finds them made and does not know by whom.
 pub(crate) fn remember(state: &Path, made: &[PathBuf]) -> Result<()> {
     let path = state.join(CGROUPS);
-    let mut known = remembered(&path)?;
+    // What a damaged record said of earlier daemons is lost: their cgroups stay, the node works.
+    let found = remembered(&path).inspect_err(|error| {
+        tracing::warn!(%error, "which cgroups earlier daemons made is not known any more");
+    });
+    let damaged = found.is_err();
+    let mut known = found.unwrap_or_default();
     let before = known.len();
     known.extend(made.iter().cloned());
     known.sort();
     known.dedup();
-    if known.len() == before { Ok(()) } else { state::write(&path, &known) }
+    if known.len() == before && !damaged {
+        return Ok(());
+    }
+    Ok(state::CGROUPS.write(&path, CGROUPS, &known)?)
 }
 
 fn remembered(path: &Path) -> Result<Vec<PathBuf>> {
-    Ok(state::read(path)?.map_or_else(Vec::new, |loaded| loaded.value))
+    let found = state::absent_if_torn(state::CGROUPS.read(path, CGROUPS))?;
+    Ok(found.map_or_else(Vec::new, |loaded| loaded.value))
 }
 
 /// Removes the bridge, the nftables table, the cgroups and what is in the state directory. Records and images stay.
 pub(crate) fn dismantle(config: &RuntimeConfig) -> Result<()> {
-    let pods = state::names(&config.root.join("pods"))?;
+    let pods = state::Place::ids(config, "pods")?;
     if let Some(first) = pods.first() {
         return Err(Error::InUse(format!(
             "{} pods exist, {first} among them; remove them first: crictl rmp -f -a, slipway rm -f NAME",
@@ -42,7 +51,7 @@ pub(crate) fn dismantle(config: &RuntimeConfig) -> Result<()> {
         outcome = outcome.and(remove_cgroup(path));
     }
     outcome?;
-    for name in ["pods", "netns"] {
+    for name in ["pods", "netns", "copies/pods", "copies/containers", "copies"] {
         remove_empty(&config.state.join(name))?;
     }
     match std::fs::remove_file(config.state.join(CGROUPS)) {

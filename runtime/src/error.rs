@@ -97,7 +97,7 @@ pub enum Error {
         /// What was tried.
         why: String,
     },
-    /// A record on disk can't be read; it is kept for a person to look at.
+    /// A record on disk can't be used.
     #[error("record {}: {why}", path.display())]
     Record {
         /// The record.
@@ -121,6 +121,18 @@ impl Error {
         let answer = std::mem::replace(source, std::io::ErrorKind::Other.into());
         *source = slipway_disk::explained(path, answer);
         self
+    }
+}
+
+impl From<slipway_disk::Error> for Error {
+    fn from(error: slipway_disk::Error) -> Self {
+        Self::Io { action: error.action, path: error.path, source: error.source }
+    }
+}
+
+impl From<slipway_disk::record::Damage> for Error {
+    fn from(damage: slipway_disk::record::Damage) -> Self {
+        Self::Record { path: damage.path, why: damage.reason }
     }
 }
 

@@ -45,6 +45,10 @@ impl Shared {
             let (kind, id) = ("container", id.to_string());
             return Err(Error::WrongState { kind, id, state, action: "start" });
         }
+        if let Some(damage) = &container.record.damage {
+            let why = format!("{damage}: what container {id} is to run is lost; remove it");
+            return Err(Error::Record { path: container.place.record().path().to_owned(), why });
+        }
         let record = pod.record();
         let Some(cgroup) = record.cgroup.filter(|_| record.stage == Stage::Ready) else {
             return Err(Error::WrongState {
@@ -72,8 +76,13 @@ impl Shared {
         let resources = resources(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()));
         let planned = cgroup.plan(id.as_str())?;
         let identity = Some(found.identity.clone());
-        let record = StartRecord { cgroup: planned.clone(), at: now(), identity: identity.clone() };
-        state::write(&container.directory.join("started"), &record)?;
+        let record = StartRecord {
+            cgroup: planned.clone(),
+            at: now(),
+            identity: identity.clone(),
+            sandbox: Some(container.record.request.sandbox.clone()),
+        };
+        container.place.started().write(&record)?;
         container.runs_as(identity);
         let started = cgroup.container(id.as_str(), &resources);
         let started = started.and_then(|cgroup| {

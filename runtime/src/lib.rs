@@ -10,6 +10,7 @@ pub mod cgroup;
 mod config;
 mod container;
 mod cpuset;
+mod damage;
 mod dismantle;
 mod error;
 mod exec;
@@ -46,6 +47,7 @@ pub use container::{
     Seccomp, TerminalSize, User,
 };
 pub use cpuset::{Bound, Numbers};
+pub use damage::Damaged;
 pub use error::{Error, Result, chain};
 pub use exec::{Exec, ExecOutput, ExecSession};
 pub use features::Features;

@@ -8,6 +8,7 @@ use crate::cgroup::MonitorPlace;
 use crate::monitor_client::{self, Connection};
 use crate::{Error, Result};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use slipway_disk::atomic;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -70,8 +71,12 @@ impl MonitorProgram {
     /// Writes the program to a file: the first process of a pod's shared pid namespace is run from it.
     pub(crate) fn write_to(path: &Path) -> Result<()> {
         let failed = |source| Error::Io { action: "write", path: path.into(), source };
-        if std::fs::read(path).is_ok_and(|bytes| bytes == PROGRAM) {
+        let most = u64::try_from(PROGRAM.len()).unwrap_or(u64::MAX);
+        if atomic::read_regular(path, most).is_ok_and(|bytes| bytes == PROGRAM) {
             return Ok(());
+        }
+        if path.is_dir() {
+            atomic::set_aside(path)?;
         }
         let fresh = path.with_extension("new");
         std::fs::write(&fresh, PROGRAM).map_err(failed)?;

@@ -85,9 +85,12 @@ impl Network {
     pub fn open(config: NetworkConfig) -> Result<Self> {
         config.check()?;
         let directory = config.state.join("netns");
-        std::fs::create_dir_all(&directory)
-            .and_then(|()| std::fs::set_permissions(&directory, Permissions::from_mode(0o700)))
-            .map_err(|source| Error::Io { action: "create directory", path: directory, source })?;
+        slipway_disk::atomic::make_directory(&directory, 0o700)?;
+        std::fs::set_permissions(&directory, Permissions::from_mode(0o700)).map_err(|source| Error::Io {
+            action: "create directory",
+            path: directory,
+            source,
+        })?;
         let addresses = Arc::new(Addresses::open(config.root.join("addresses"), config.subnets.clone())?);
         let sweeper = Sweeper::new(Arc::clone(&addresses));
         let firewall = Firewall::new(&config);
@@ -226,6 +229,22 @@ impl Network {
             Found::Changed => self.firewall.build(&[]),
             Found::Whole | Found::Absent | Found::Foreign(_) => Ok(()),
         }
+    }
+
+    /// A pod that lives holds these addresses and ports, whatever the records of addresses say.
+    pub fn restore(&self, id: &str, addresses: &[std::net::IpAddr], ports: &[PortMapping]) -> Result<()> {
+        let ports: Vec<PortMapping> = ports.iter().filter(|port| port.host_port != 0).cloned().collect();
+        self.addresses.restore(id, addresses, &ports)
+    }
+
+    /// Records of addresses that were damaged when they were read; with `verify` those that are damaged now too, which
+    /// `repair` writes again.
+    pub fn damaged(&self, verify: bool, repair: bool) -> Vec<crate::Damaged> {
+        let mut found = self.addresses.damaged();
+        if verify {
+            found.extend(self.addresses.check(repair));
+        }
+        found
     }
 
     fn release_strays(&self, live: &[&str]) -> Result<()> {

@@ -7,9 +7,10 @@ use crate::monitor_process::Started;
 use crate::network::Attachment;
 use crate::process::Process;
 use crate::rootfs::users::Identity;
+use crate::state::Place;
 use crate::{
-    ContainerEvent, ContainerRequest, ContainerState, Error, ExitReason, Result, SandboxConfig, SandboxState,
-    SandboxStatus, state,
+    ContainerEvent, ContainerRequest, ContainerState, Error, ExitReason, Result, SandboxConfig, SandboxId,
+    SandboxState, SandboxStatus,
 };
 use serde::{Deserialize, Serialize};
 use slipway_monitor::protocol::{Exit, NEVER_RAN};
@@ -44,6 +45,9 @@ pub(crate) struct PodRecord {
     /// Its monitor's process, once there is one.
     #[serde(default)]
     pub(crate) monitor: Option<Process>,
+    /// What was wrong with the record that this one stands for, of which only the id is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) damage: Option<String>,
 }
 
 impl PodRecord {
@@ -57,6 +61,7 @@ impl PodRecord {
             cgroup: None,
             pause: None,
             monitor: None,
+            damage: None,
         }
     }
 
@@ -73,6 +78,7 @@ pub(crate) struct Pod {
     pub(crate) root: PathBuf,
     /// Its socket, exit files and mounts, gone after a reboot.
     pub(crate) state: PathBuf,
+    pub(crate) place: Place,
     record: Mutex<PodRecord>,
     /// Held while the record is written, so that who reads it waits for no disk.
     writing: Mutex<()>,
@@ -85,10 +91,11 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    pub(crate) fn new(root: PathBuf, state: PathBuf, record: PodRecord, contact: Contact) -> Self {
+    pub(crate) fn new(place: Place, state: PathBuf, record: PodRecord, contact: Contact) -> Self {
         Self {
-            root,
+            root: place.directory.clone(),
             state,
+            place,
             record: Mutex::new(record),
             writing: Mutex::new(()),
             link: Link::new(contact),
@@ -106,7 +113,7 @@ impl Pod {
         let _writing = lock(&self.writing);
         let mut changed = self.record();
         change(&mut changed);
-        state::write(&self.root.join("record"), &changed)?;
+        self.place.record().write(&changed)?;
         *lock(&self.record) = changed;
         Ok(())
     }
@@ -142,6 +149,9 @@ impl Pod {
 pub(crate) struct ContainerRecord {
     pub(crate) request: ContainerRequest,
     pub(crate) created_at: i64,
+    /// As [`PodRecord::damage`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) damage: Option<String>,
 }
 
 /// Written before a container is started: what must be killed should it be found without an end.
@@ -151,6 +161,9 @@ pub(crate) struct StartRecord {
     pub(crate) at: i64,
     #[serde(default)]
     pub(crate) identity: Option<Identity>,
+    /// Its pod, should its own record be damaged.
+    #[serde(default)]
+    pub(crate) sandbox: Option<SandboxId>,
 }
 
 /// How a container ended, for good.
@@ -235,6 +248,7 @@ impl EndRecord {
 pub(crate) struct Container {
     /// Its record, upper and work directories.
     pub(crate) directory: PathBuf,
+    pub(crate) place: Place,
     pub(crate) record: ContainerRecord,
     state: Mutex<ContainerState>,
     changed: Condvar,
@@ -250,9 +264,10 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    pub(crate) fn new(directory: PathBuf, record: ContainerRecord, state: ContainerState) -> Self {
+    pub(crate) fn new(place: Place, record: ContainerRecord, state: ContainerState) -> Self {
         Self {
-            directory,
+            directory: place.directory.clone(),
+            place,
             record,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -329,10 +344,6 @@ impl Container {
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-    }
-
-    pub(crate) fn start_record(&self) -> Result<Option<StartRecord>> {
-        Ok(state::read(&self.directory.join("started"))?.map(|loaded| loaded.value))
     }
 
     /// The first process, when it runs.

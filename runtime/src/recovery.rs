@@ -1,16 +1,19 @@
 //! After a restart: records are read, and what they say holds until each pod's monitor has been heard of.
 //!
 //! The cgroup of a record whose monitor is proven dead is killed and the record is exited; a directory whose record is
-//! absent is garbage, and one that can't be read is reported and kept. No monitor is asked here: that is
+//! absent is garbage, unless a process of it lives. A damaged record is written again from its copy; without one a
+//! stand-in takes its place. Nothing that is found keeps the daemon from serving. No monitor is asked here: that is
 //! [`Shared::adopt`]'s, once the daemon serves.
 
 use crate::link::Contact;
 use crate::pod::{Container, ContainerRecord, EndRecord, Loss, Pod, PodRecord, Stage, StartRecord, lock};
 use crate::runtime::Shared;
-use crate::state::Loaded;
-use crate::{ContainerId, ContainerState, Result, SandboxId, state};
+use crate::state::{Loaded, Place};
+use crate::{ContainerId, ContainerRequest, ContainerState, Result, SandboxId, state};
+use slipway_disk::atomic;
+use slipway_disk::record::Damage;
 use slipway_monitor::exit_file;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Reads what earlier daemons left, without asking a monitor.
@@ -19,8 +22,7 @@ pub(crate) fn recover(shared: &Shared) -> Result<()> {
     load_containers(shared)?;
     let containers: Vec<_> = lock(&shared.containers).values().cloned().collect();
     for container in containers.iter().filter(|container| container.is_only_recorded()) {
-        let pod = shared.find_pod(&container.record.request.sandbox);
-        if let Some(end) = pod.and_then(|pod| filed(&pod, container)) {
+        if let Some(end) = seen(shared, &container.record.request) {
             shared.finish(container, &end);
         }
     }
@@ -30,8 +32,9 @@ pub(crate) fn recover(shared: &Shared) -> Result<()> {
             tracing::warn!(sandbox = %pod.record().config.id, %error, "not recovered");
         }
     }
+    restore_addresses(shared);
     // One whose record can't be read may run: its network is not taken away either.
-    let live = state::names(&shared.config.root.join("pods"))?;
+    let live = Place::ids(&shared.config, "pods")?;
     let live: Vec<&str> = live.iter().map(String::as_str).collect();
     if let Err(error) = shared.network.recover(&live) {
         tracing::warn!(%error, "the network is not recovered");
@@ -39,83 +42,201 @@ pub(crate) fn recover(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
+/// Pods that may live hold what their records say, whatever the records of addresses say.
+fn restore_addresses(shared: &Shared) {
+    let pods: Vec<_> = lock(&shared.pods).values().cloned().collect();
+    for record in pods.iter().map(|pod| pod.record()) {
+        if let (crate::Network::Pod { ports }, false) = (&record.config.network, record.addresses.is_empty())
+            && matches!(record.stage, Stage::Ready | Stage::Lost)
+            && let Err(error) = shared.network.restore(record.config.id.as_str(), &record.addresses, ports)
+        {
+            tracing::warn!(sandbox = %record.config.id, %error, "the record of its addresses is damaged");
+        }
+    }
+}
+
 /// Loads the sandboxes; gives those of another boot, which have ended with it.
 fn load_pods(shared: &Shared) -> Result<Vec<Arc<Pod>>> {
     let mut ended = Vec::new();
-    let directory = shared.config.root.join("pods");
-    for name in state::names(&directory)? {
+    for name in Place::ids(&shared.config, "pods")? {
         let Ok(id) = SandboxId::new(name.clone()) else { continue };
-        let root = directory.join(&name);
-        let own = shared.config.state.join("pods").join(&name);
-        match state::read::<PodRecord>(&root.join("record")) {
-            Ok(Some(loaded)) => {
-                let contact = match loaded.value.stage {
-                    Stage::Ready | Stage::Lost if loaded.this_boot => Contact::Pending,
-                    Stage::Ready | Stage::Lost | Stage::Creating | Stage::Stopped => Contact::Answering,
-                };
-                let pod = Arc::new(Pod::new(root, own, loaded.value, contact));
-                if !loaded.this_boot {
-                    state::make_directory(&pod.state)?;
-                    pod.end(Stage::Stopped);
+        let place = Place::pod(&shared.config, &name);
+        let directory = place.directory.clone();
+        match load_pod(shared, &id, place) {
+            Ok(Some((pod, this_boot))) => {
+                let pod = Arc::new(pod);
+                if !this_boot {
                     ended.push(Arc::clone(&pod));
                 }
                 lock(&shared.pods).insert(id, pod);
             }
-            Ok(None) => stays(state::remove_directory(&own).and_then(|()| state::remove_directory(&root))),
-            Err(error) => tracing::error!(%error, "a sandbox is left alone"),
+            Ok(None) => {}
+            Err(error) => shared.damages.left(&directory, &error),
         }
     }
     Ok(ended)
 }
 
-fn load_containers(shared: &Shared) -> Result<()> {
-    let directory = shared.config.root.join("containers");
-    for name in state::names(&directory)? {
-        let Ok(id) = ContainerId::new(name.clone()) else { continue };
-        let path = directory.join(&name);
-        match state::read::<ContainerRecord>(&path.join("record")) {
-            Ok(Some(loaded)) => {
-                let container = load_container(path, loaded)?;
-                lock(&shared.containers).insert(id, Arc::new(container));
+/// A pod, and whether it is of this boot.
+fn load_pod(shared: &Shared, id: &SandboxId, place: Place) -> Result<Option<(Pod, bool)>> {
+    let own = shared.config.state.join("pods").join(id.as_str());
+    atomic::remove_unfinished(&place.directory);
+    let slot = place.record();
+    let absent = || Damage { path: slot.path().into(), reason: "it is absent".into(), torn: true };
+    let damage = match slot.take_up::<PodRecord>().and_then(|found| found.ok_or_else(absent)) {
+        Ok(loaded) => {
+            if let Some(reason) = &loaded.healed {
+                shared.damages.healed(&slot, reason);
             }
-            Ok(None) => stays(state::remove_directory(&path)),
-            Err(error) => tracing::error!(%error, "a container is left alone"),
+            let contact = match loaded.value.stage {
+                Stage::Ready | Stage::Lost if loaded.this_boot => Contact::Pending,
+                Stage::Ready | Stage::Lost | Stage::Creating | Stage::Stopped => Contact::Answering,
+            };
+            let pod = Pod::new(place, own, loaded.value, contact);
+            if !loaded.this_boot {
+                state::make_directory(&pod.state)?;
+                pod.end(Stage::Stopped);
+            }
+            return Ok(Some((pod, loaded.this_boot)));
+        }
+        Err(damage) => damage,
+    };
+    // It was being made or removed, unless its monitor's directory is there: that is made later and goes before.
+    if damage.torn && !own.exists() {
+        stays(place.remove());
+        return Ok(None);
+    }
+    // Whether it is of this boot is decided there: it has a monitor then.
+    shared.stand_in_pod(id, place, &damage).map(|pod| Some((pod, true)))
+}
+
+fn load_containers(shared: &Shared) -> Result<()> {
+    for name in Place::ids(&shared.config, "containers")? {
+        let Ok(id) = ContainerId::new(name.clone()) else { continue };
+        let place = Place::container(&shared.config, &name);
+        match load_container(shared, &id, &place) {
+            Ok(Some(container)) => drop(lock(&shared.containers).insert(id, Arc::new(container))),
+            Ok(None) => {}
+            Err(error) => shared.damages.left(&place.directory, &error),
         }
     }
     Ok(())
 }
 
-fn load_container(path: PathBuf, loaded: Loaded<ContainerRecord>) -> Result<Container> {
-    let ended = match state::read::<EndRecord>(&path.join("ended")) {
-        Ok(ended) => ended.map(|loaded| loaded.value),
-        Err(error) => {
-            // It has ended, and is not to be started once more.
-            tracing::error!(%error, "how a container has ended is not known any more");
-            Some(EndRecord::lost(0, Loss::Record))
+fn load_container(shared: &Shared, id: &ContainerId, place: &Place) -> Result<Option<Container>> {
+    atomic::remove_unfinished(&place.directory);
+    let started = load_started(shared, place);
+    let slot = place.record();
+    let absent = || Damage { path: slot.path().into(), reason: "it is absent".into(), torn: true };
+    let (record, this_boot) =
+        match slot.take_up::<ContainerRecord>().and_then(|found| found.ok_or_else(absent)) {
+            Ok(loaded) => {
+                if let Some(reason) = &loaded.healed {
+                    shared.damages.healed(&slot, reason);
+                }
+                (loaded.value, loaded.this_boot)
+            }
+            // It was being made or removed: one that was started is killed before it is removed.
+            Err(damage) if damage.torn && !matches!(&started, Started::Known(known) if known.this_boot) => {
+                stays(place.remove());
+                return Ok(None);
+            }
+            Err(damage) => {
+                let known = started.known();
+                // A reboot leaves no cgroup.
+                let has_cgroup = || shared.cgroups.find(id.as_str()).is_some();
+                let this_boot = known.map_or_else(has_cgroup, |loaded| loaded.this_boot);
+                let started = known.map(|loaded| &loaded.value);
+                (Shared::stand_in_container(id, place, started, &damage)?, this_boot)
+            }
+        };
+    let container = found(shared, place, (record, this_boot), &started);
+    if !this_boot && container.record.request.rootfs.volatile {
+        stays(discard_upper(&place.directory));
+    }
+    Ok(Some(container))
+}
+
+/// What is known of a container's start.
+enum Started {
+    Never,
+    Known(Loaded<StartRecord>),
+    /// It was started; with what, nobody knows.
+    Damaged,
+}
+
+impl Started {
+    fn known(&self) -> Option<&Loaded<StartRecord>> {
+        match self {
+            Self::Known(loaded) => Some(loaded),
+            Self::Never | Self::Damaged => None,
         }
+    }
+}
+
+fn load_started(shared: &Shared, place: &Place) -> Started {
+    let slot = place.started();
+    match slot.take_up::<StartRecord>() {
+        Ok(None) => Started::Never,
+        Ok(Some(loaded)) => {
+            if let Some(reason) = &loaded.healed {
+                shared.damages.healed(&slot, reason);
+            }
+            Started::Known(loaded)
+        }
+        Err(damage) if damage.torn => Started::Never,
+        Err(damage) => {
+            tracing::error!(error = %damage, "what a container was started with is not known any more");
+            Started::Damaged
+        }
+    }
+}
+
+/// A container as its records tell of it.
+fn found(
+    shared: &Shared,
+    place: &Place,
+    (record, this_boot): (ContainerRecord, bool),
+    started: &Started,
+) -> Container {
+    let ended = match place.read_end::<EndRecord>() {
+        Err(damage) if damage.torn && !this_boot => None,
+        Err(damage) => {
+            // It has ended, and is not to be started once more.
+            let end = seen(shared, &record.request).unwrap_or_else(|| {
+                EndRecord::lost(started.known().map_or(0, |known| known.value.at), Loss::Record)
+            });
+            shared.damages.replaced_end(&damage, &end);
+            write_end(place, &end);
+            Some(end)
+        }
+        Ok(ended) => ended,
     };
-    let started = state::read::<StartRecord>(&path.join("started")).unwrap_or_else(|error| {
-        tracing::error!(%error, "what a container was started with is not known any more");
-        None
-    });
-    let identity = started.as_ref().and_then(|started| started.value.identity.clone());
     let state = match (ended, started) {
         (Some(end), _) => end.state(),
-        (None, Some(started)) if !loaded.this_boot => {
-            let end = EndRecord::lost(started.value.at, Loss::Machine);
-            state::write(&path.join("ended"), &end)?;
-            end.state()
-        }
+        (None, Started::Known(started)) if !this_boot => lost(place, started.value.at).state(),
+        (None, Started::Damaged) if !this_boot => lost(place, 0).state(),
         // Its monitor will say whether it does.
-        (None, Some(started)) => ContainerState::Running { pid: 0, started_at: started.value.at },
-        (None, None) => ContainerState::Created { at: loaded.value.created_at },
+        (None, Started::Known(started)) => ContainerState::Running { pid: 0, started_at: started.value.at },
+        (None, Started::Damaged) => ContainerState::Running { pid: 0, started_at: record.created_at },
+        (None, Started::Never) => ContainerState::Created { at: record.created_at },
     };
-    if !loaded.this_boot && loaded.value.request.rootfs.volatile {
-        stays(discard_upper(&path));
-    }
-    let container = Container::new(path, loaded.value, state);
+    let identity = started.known().and_then(|started| started.value.identity.clone());
+    let container = Container::new(place.clone(), record, state);
     container.runs_as(identity);
-    Ok(container)
+    container
+}
+
+fn lost(place: &Place, started_at: i64) -> EndRecord {
+    let end = EndRecord::lost(started_at, Loss::Machine);
+    write_end(place, &end);
+    end
+}
+
+fn write_end(place: &Place, end: &EndRecord) {
+    if let Err(error) = place.write_end(end) {
+        tracing::warn!(%error, "the end of a container can't be recorded");
+    }
 }
 
 /// Reports what can't be removed: everything else is served.
@@ -141,7 +262,7 @@ pub(crate) fn monitor_lost(shared: &Shared, pod: &Pod) {
     tracing::warn!(sandbox = %pod.record().config.id, "its monitor is gone; its containers are killed");
     pod.end(Stage::Lost);
     for container in shared.containers_of(&pod.record().config.id) {
-        settle(shared, pod, &container);
+        settle(shared, &container);
     }
     if let Some(pause) = pod.record().pause {
         let _ = pause.kill(&shared.features);
@@ -153,23 +274,30 @@ pub(crate) fn monitor_lost(shared: &Shared, pod: &Pod) {
 }
 
 /// Ends a container whose monitor is dead: what is left is killed, its end is what its exit file says.
-pub(crate) fn settle(shared: &Shared, pod: &Pod, container: &Container) {
+pub(crate) fn settle(shared: &Shared, container: &Container) {
     if matches!(container.state(), ContainerState::Exited { .. }) {
         return;
     }
-    let Ok(Some(started)) = container.start_record() else { return };
+    let Some(started) = shared.start_record(container) else { return };
     if let Err(error) = started.cgroup.kill(&shared.features) {
         // What may live has not ended.
         tracing::warn!(container = %container.record.request.id, %error, "not killed");
         return;
     }
-    let end = filed(pod, container).unwrap_or_else(|| EndRecord::lost(started.at, Loss::Monitor));
+    let end =
+        seen(shared, &container.record.request).unwrap_or_else(|| EndRecord::lost(started.at, Loss::Monitor));
     shared.finish(container, &end);
 }
 
-/// The end that a container's exit file tells; none where there is no such file.
-fn filed(pod: &Pod, container: &Container) -> Option<EndRecord> {
-    let file = pod.state.join(exit_file::name(container.record.request.id.as_str()));
-    let text = std::fs::read_to_string(file).ok()?;
-    exit_file::parse(&text).as_ref().map(EndRecord::seen)
+/// What the exit file of a container says.
+fn seen(shared: &Shared, request: &ContainerRequest) -> Option<EndRecord> {
+    let text = exit_text(shared, request)?;
+    exit_file::parse(request.id.as_str(), &text).as_ref().map(EndRecord::seen)
+}
+
+/// The exit file of a container, as far as it can be read.
+pub(crate) fn exit_text(shared: &Shared, request: &ContainerRequest) -> Option<String> {
+    let pod = shared.config.state.join("pods").join(request.sandbox.as_str());
+    let path = pod.join(exit_file::name(request.id.as_str()));
+    String::from_utf8(atomic::read_regular(&path, exit_file::LONGEST).ok()?).ok()
 }

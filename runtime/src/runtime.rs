@@ -2,12 +2,13 @@
 
 use crate::cgroup::{CgroupConfig, Cgroups};
 use crate::container::check_signal;
+use crate::damage::Damages;
 use crate::monitor_process::{MonitorProgram, Started};
 use crate::pod::{Container, Pod, lock};
 use crate::{
-    AttachSession, Bound, ContainerEvent, ContainerId, ContainerRequest, ContainerState, Error, Exec,
-    ExecOutput, ExecSession, Features, Identity, Numbers, Result, RuntimeConfig, SandboxConfig, SandboxId,
-    SandboxStatus, Unreachable, dismantle, namespace, network, recovery, state,
+    AttachSession, Bound, ContainerEvent, ContainerId, ContainerRequest, ContainerState, Damaged, Error,
+    Exec, ExecOutput, ExecSession, Features, Identity, Numbers, Result, RuntimeConfig, SandboxConfig,
+    SandboxId, SandboxStatus, Unreachable, dismantle, namespace, network, recovery,
 };
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) subscribers: Mutex<Vec<mpsc::Sender<ContainerEvent>>>,
     /// Monitors that were killed and had not ended when their sandboxes were given up.
     pub(crate) unreaped: Mutex<Vec<Started>>,
+    /// What was wrong with records when they were taken up.
+    pub(crate) damages: Damages,
 }
 
 impl Shared {
@@ -89,9 +92,12 @@ impl Runtime {
     /// When the directories, cgroups or network can't be used at all; one broken sandbox is logged and left.
     pub fn open(config: RuntimeConfig) -> Result<Self> {
         Features::check(&config.disable_features)?;
-        for directory in [config.state.join("pods"), config.root.join("pods"), config.root.join("containers")]
-        {
-            state::make_directory(&directory)?;
+        let state = ["pods", "copies/pods", "copies/containers"].map(|name| config.state.join(name));
+        let root = ["pods", "containers"].map(|name| config.root.join(name));
+        for directory in state.iter().chain(&root) {
+            if let Some(aside) = slipway_disk::atomic::make_directory(directory, 0o700)? {
+                tracing::error!(aside = %aside.display(), "it stood where a directory belongs and was renamed");
+            }
         }
         let network = network::Network::open(network_config(&config)?)?;
         let cgroups = Cgroups::open(&CgroupConfig { root: config.cgroup_root.clone() })?;
@@ -107,6 +113,7 @@ impl Runtime {
             containers: Mutex::default(),
             subscribers: Mutex::default(),
             unreaped: Mutex::default(),
+            damages: Damages::default(),
             config,
         };
         let shared = Arc::new(shared);
@@ -355,6 +362,30 @@ impl Runtime {
     /// [`Error::NotFound`], [`Error::WrongState`], or when it has none.
     pub fn resize(&self, id: &ContainerId, width: u16, height: u16) -> Result<()> {
         self.shared.resize(id, width, height)
+    }
+
+    /// Records that are known to be damaged, or were and are whole again; the disk is not looked at.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<Damaged> {
+        self.shared.damaged_records()
+    }
+
+    /// Whether only the id of a sandbox is known: its record is damaged.
+    #[must_use]
+    pub fn is_damaged_sandbox(&self, id: &SandboxId) -> bool {
+        self.shared.find_pod(id).is_some_and(|pod| pod.record().damage.is_some())
+    }
+
+    /// Whether only the id of a container is known: its record is damaged.
+    #[must_use]
+    pub fn is_damaged_container(&self, id: &ContainerId) -> bool {
+        self.shared.find_container(id).is_some_and(|container| container.record.damage.is_some())
+    }
+
+    /// Verifies every record of pods and containers on disk. With `repair` a damaged one is written again.
+    #[must_use]
+    pub fn check(&self, repair: bool) -> Vec<Damaged> {
+        self.shared.check_records(repair)
     }
 
     /// The directory that holds what a container has written, in overlayfs's form.

@@ -1,129 +1,128 @@
-//! Records on disk: JSON behind one line that says whether it is whole and of which boot.
+//! The runtime's records: each pod and container has one, and each start and end of a container.
 //!
 //! ```text
-//! slipway-record 1 <boot id> <length> <checksum>\n
-//! { … }
+//! <root>/pods/<id>/record           a copy in <state>/copies/pods/<id>/record
+//! <root>/containers/<id>/record     a copy in <state>/copies/containers/<id>/record
+//! <root>/containers/<id>/started    a copy in <state>/copies/containers/<id>/started
+//! <root>/containers/<id>/ended      the exit file of its monitor says the same
+//! <state>/cgroups                   what is to be removed with the last daemon
 //! ```
 //! A record is renamed into place, not synced: it survives the daemon, and a torn one after a power cut is of another
 //! boot, when nothing of what it describes runs any more.
 
-use crate::{Error, Result};
+use crate::{Error, Result, RuntimeConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use slipway_disk::atomic::{self, Durability};
+pub(crate) use slipway_disk::record::Loaded;
+use slipway_disk::record::{Copies, Damage, Kind, Slot};
 use slipway_disk::walker;
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
-use std::sync::OnceLock;
-
-const MAGIC: &str = "slipway-record 1";
-
-/// A record as it was found.
-#[derive(Debug)]
-pub(crate) struct Loaded<T> {
-    pub(crate) value: T,
-    /// Whether it was written since the machine has started.
-    pub(crate) this_boot: bool,
-}
-
-/// This boot's name.
-pub(crate) fn boot_id() -> &'static str {
-    static BOOT: OnceLock<String> = OnceLock::new();
-    BOOT.get_or_init(|| {
-        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let id = id.trim();
-        if id.is_empty() { "unknown".into() } else { id.into() }
-    })
-}
-
-/// Writes a record whole or not at all.
-pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let body = serde_json::to_vec(value)
-        .map_err(|error| Error::Record { path: path.into(), why: format!("can't be written: {error}") })?;
-    let mut bytes = format!("{MAGIC} {} {} {:016x}\n", boot_id(), body.len(), checksum(&body)).into_bytes();
-    bytes.extend_from_slice(&body);
-    replace(path, &bytes)
-}
-
-/// Puts contents in a file's place at once.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let fresh = path.with_extension("new");
-    let failed = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Io { action, source: slipway_disk::explained(&path, source), path }
-    };
-    fs::write(&fresh, bytes)
-        .map_err(failed("write", &fresh))
-        .and_then(|()| fs::rename(&fresh, path).map_err(failed("rename into", path)))
-        // Half a file on a full disk is of no use.
-        .inspect_err(|_| drop(fs::remove_file(&fresh)))
-}
-
-/// Reads a record; none when it is absent, or was torn by a power cut: what it describes does not run any more.
-pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<Loaded<T>>> {
-    let bytes = match read_bounded(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(Error::Io { action: "read", path: path.into(), source }),
-    };
-    match decode(&bytes) {
-        Ok((value, boot)) => Ok(Some(Loaded { value, this_boot: boot == boot_id() })),
-        Err(_) if is_torn(&bytes) => {
-            tracing::warn!(path = %path.display(), "a record was torn by a power cut; what it told of is removed");
-            Ok(None)
-        }
-        Err(why) => Err(Error::Record { path: path.into(), why }),
-    }
-}
+use std::path::{Path, PathBuf};
 
 /// The longest record: a request of the longest message that the daemon takes, and as much again.
 const LONGEST: u64 = 32 << 20;
 
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
-    Ok(bytes)
+const fn kind(name: &'static str) -> Kind {
+    Kind { name, most: LONGEST, durability: Durability::DaemonDeath, once_plain: false }
 }
 
-/// Whether a power cut has left a file without its bytes, or with some of another boot's: a rename is whole else.
-fn is_torn(bytes: &[u8]) -> bool {
-    let head = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let boot = std::str::from_utf8(head).ok().and_then(|head| head.strip_prefix(MAGIC)?.split(' ').nth(1));
-    let other = boot.is_some_and(|boot| boot != boot_id());
-    bytes.iter().all(|byte| *byte == 0) || other && matches!(split(bytes), Err(why) if why == TORN)
+/// A pod's record.
+pub(crate) static POD: Kind = kind("pod");
+/// A container's record.
+pub(crate) static CONTAINER: Kind = kind("container");
+/// What a container was started with.
+pub(crate) static STARTED: Kind = kind("started");
+/// How a container has ended.
+pub(crate) static ENDED: Kind = kind("ended");
+/// The cgroups that are to be removed one day.
+pub(crate) static CGROUPS: Kind = kind("cgroups");
+
+/// Where the records of one pod or container are.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// Its own directory.
+    pub(crate) directory: PathBuf,
+    group: &'static str,
+    id: String,
+    copies: Copies,
 }
 
-const TORN: &str = "it is torn";
-
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<(T, String), String> {
-    let (body, boot) = split(bytes)?;
-    let value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    Ok((value, boot.into()))
-}
-
-/// The body of a whole record and its boot.
-fn split(bytes: &[u8]) -> std::result::Result<(&[u8], &str), &'static str> {
-    let split = bytes.iter().position(|byte| *byte == b'\n').ok_or("it has no first line")?;
-    let (head, body) = bytes.split_at(split);
-    let body = body.get(1..).unwrap_or_default();
-    let head = std::str::from_utf8(head).map_err(|_| "its first line is not text")?;
-    let head = head.strip_prefix(MAGIC).ok_or("it is of an unknown version")?;
-    let mut words = head.split_whitespace();
-    let boot = words.next().ok_or("it names no boot")?;
-    let length: usize = words.next().and_then(|word| word.parse().ok()).ok_or("it names no length")?;
-    let sum = words.next().and_then(|word| u64::from_str_radix(word, 16).ok()).ok_or("it has no checksum")?;
-    if length != body.len() || sum != checksum(body) {
-        return Err(TORN);
+impl Place {
+    /// That of a pod.
+    pub(crate) fn pod(config: &RuntimeConfig, id: &str) -> Self {
+        Self::of(config, "pods", id)
     }
-    Ok((body, boot))
+
+    /// That of a container.
+    pub(crate) fn container(config: &RuntimeConfig, id: &str) -> Self {
+        Self::of(config, "containers", id)
+    }
+
+    fn of(config: &RuntimeConfig, group: &'static str, id: &str) -> Self {
+        let directory = config.root.join(group).join(id);
+        Self { directory, group, id: id.to_owned(), copies: Copies::below(&config.state) }
+    }
+
+    /// The ids of a group: those that have a directory, and those that have lost theirs and still have copies.
+    pub(crate) fn ids(config: &RuntimeConfig, group: &str) -> Result<BTreeSet<String>> {
+        let mut ids: BTreeSet<_> = names(&config.root.join(group))?.into_iter().collect();
+        ids.extend(Copies::below(&config.state).ids(group));
+        Ok(ids)
+    }
+
+    /// Its record proper: that of the pod or container itself.
+    pub(crate) fn record(&self) -> Slot {
+        let kind = if self.group == "pods" { &POD } else { &CONTAINER };
+        self.slot(kind, "record")
+    }
+
+    /// What it was started with.
+    pub(crate) fn started(&self) -> Slot {
+        self.slot(&STARTED, "started")
+    }
+
+    fn slot(&self, kind: &'static Kind, file: &str) -> Slot {
+        let copy = self.copies.of(self.group, &self.id).join(file);
+        Slot::new(kind, &self.id, self.directory.join(file), copy)
+    }
+
+    /// Reads how it has ended.
+    pub(crate) fn read_end<T: DeserializeOwned>(&self) -> std::result::Result<Option<T>, Damage> {
+        let found = ENDED.read::<T>(&self.directory.join("ended"), &self.id)?;
+        Ok(found.map(|loaded| loaded.value))
+    }
+
+    /// Writes how it has ended.
+    pub(crate) fn write_end<T: Serialize>(&self, end: &T) -> Result<()> {
+        Ok(ENDED.write(&self.directory.join("ended"), &self.id, end)?)
+    }
+
+    /// Removes every record, copies first, with the directory and all in it.
+    pub(crate) fn remove(&self) -> Result<()> {
+        self.copies.forget(self.group, &self.id)?;
+        self.record().remove()?;
+        remove_directory(&self.directory)
+    }
 }
 
-/// FNV-1a: it tells a torn record from a whole one, nothing more.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+/// What a power cut has torn is as good as absent: what it described does not run any more.
+pub(crate) fn absent_if_torn<T>(found: std::result::Result<Option<T>, Damage>) -> Result<Option<T>> {
+    match found {
+        Err(damage) if damage.torn => {
+            tracing::warn!(path = %damage.path.display(), "a record was torn by a power cut: it counts as absent");
+            Ok(None)
+        }
+        found => Ok(found?),
+    }
+}
+
+/// Puts contents in a file's place at once.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    Ok(atomic::write_atomic(path, bytes, Durability::DaemonDeath)?)
 }
 
 /// Makes a directory for root alone, with its parents.
@@ -135,7 +134,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
     })
 }
 
-/// Removes a directory and what is in it; an absent one is fine.
+/// Removes a directory and what is in it; an absent one is fine, and so is a file in its place.
 pub(crate) fn remove_directory(path: &Path) -> Result<()> {
     Ok(walker::remove(path, &walker::never)?)
 }
@@ -157,39 +156,38 @@ pub(crate) fn names(path: &Path) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
+    fn config(folder: &Path) -> RuntimeConfig {
+        RuntimeConfig { root: folder.join("lib"), state: folder.join("run"), ..RuntimeConfig::default() }
+    }
+
     #[test]
-    fn a_record_is_read_as_it_was_written() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("record");
-        assert!(read::<String>(&path).unwrap().is_none());
-        write(&path, &String::from("pod\n1")).unwrap();
-        let loaded = read::<String>(&path).unwrap().unwrap();
+    fn a_record_whose_directory_was_taken_away_comes_back_from_its_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let place = Place::container(&config, "one");
+        make_directory(&place.directory).unwrap();
+        place.record().write(&String::from("pod\n1")).unwrap();
+        remove_directory(&place.directory).unwrap();
+        assert_eq!(Place::ids(&config, "containers").unwrap(), BTreeSet::from(["one".to_owned()]));
+        let loaded = place.record().take_up::<String>().unwrap().unwrap();
         assert_eq!((loaded.value.as_str(), loaded.this_boot), ("pod\n1", true));
+        place.remove().unwrap();
+        place.remove().unwrap();
+        assert!(Place::ids(&config, "containers").unwrap().is_empty());
     }
 
     #[test]
-    fn a_torn_record_is_told() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("record");
-        write(&path, &vec![1, 2, 3]).unwrap();
-        let bytes = fs::read(&path).unwrap();
-        for length in 1..bytes.len() {
-            fs::write(&path, &bytes[..length]).unwrap();
-            assert!(read::<Vec<u8>>(&path).is_err(), "{length}");
-        }
-    }
-
-    #[test]
-    fn a_record_that_a_power_cut_has_torn_is_as_good_as_absent() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("record");
-        write(&path, &vec![1, 2, 3]).unwrap();
-        let other = fs::read_to_string(&path).unwrap().replace(boot_id(), "another-boot");
-        for text in ["", "\0\0\0", &other[..other.len() - 1]] {
-            fs::write(&path, text).unwrap();
-            assert!(read::<Vec<u8>>(&path).unwrap().is_none(), "{text:?}");
-        }
-        fs::write(&path, other.replace("record 1", "record 2")).unwrap();
-        assert!(read::<Vec<u8>>(&path).is_err(), "of an unknown version");
+    fn a_record_that_a_power_cut_has_torn_is_as_good_as_absent_and_a_damaged_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::pod(&config(folder.path()), "one");
+        make_directory(&place.directory).unwrap();
+        place.write_end(&vec![1, 2, 3]).unwrap();
+        assert_eq!(place.read_end::<Vec<u8>>().unwrap(), Some(vec![1, 2, 3]));
+        let path = place.directory.join("ended");
+        let whole = fs::read_to_string(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        assert!(matches!(absent_if_torn(place.read_end::<Vec<u8>>()), Ok(None)));
+        fs::write(&path, whole.replace("record 2", "record 9")).unwrap();
+        assert!(matches!(absent_if_torn(place.read_end::<Vec<u8>>()), Err(Error::Record { .. })));
     }
 }

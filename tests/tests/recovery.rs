@@ -116,59 +116,127 @@ fn hostile(directory: &Path) -> Vec<PathBuf> {
     kept
 }
 
-#[test]
-fn records_that_can_not_be_read_are_reported_and_kept_and_the_rest_is_served() {
-    let mut node = node();
-    let pod = node.pod("web", bridged());
-    let container = node.container(&pod, "web", "main", "sleep 1000");
-    node.kill();
-    let mut kept = hostile(&node.path("lib/pods"));
-    kept.extend(hostile(&node.path("lib/containers")));
-    node.launch();
-    assert_eq!(node.crictl(&["exec", "-s", &container, "echo", "afloat"]).ok(), "afloat");
-    let log = node.log();
-    for path in kept {
-        assert!(path.exists() && log.contains(&path.display().to_string()), "{}:\n{log}", path.display());
-        std::fs::remove_dir_all(path.parent().expect("a directory")).expect("a person removes it");
-    }
-    for name in ["garbage", "torn", "empty", "sum-request", "huge-request"] {
-        assert!(!node.path(format!("lib/pods/{name}")).exists(), "{name}");
-        assert!(!node.path(format!("lib/containers/{name}")).exists(), "{name}");
+fn are_listed_and_removed(node: &Node, records: &[PathBuf], list: &[&str], verb: &str) {
+    for record in records {
+        let directory = record.parent().expect("a directory");
+        let id = directory.file_name().expect("a name").to_string_lossy().into_owned();
+        let listed = node.crictl(&[list, &["-q", "--no-trunc"]].concat());
+        assert!(listed.ok().contains(&id), "{id}: {listed:#?}");
+        let _ = node.crictl(&[verb, "-f", &id]).ok();
+        assert!(!directory.exists(), "{}", directory.display());
     }
 }
 
 #[test]
-fn a_running_pod_whose_record_is_damaged_keeps_all_that_it_has_until_a_person_has_mended_it() {
+fn records_that_can_not_be_read_are_reported_and_listed_until_they_are_removed_and_the_rest_is_served() {
     let mut node = node();
     let pod = node.pod("web", bridged());
     let container = node.container(&pod, "web", "main", "sleep 1000");
-    for (file, whose) in
-        [("record", "pods"), ("request", "pods"), ("record", "containers"), ("request", "containers")]
-    {
-        let id = if whose == "pods" { &pod } else { &container };
-        let path = node.path(format!("lib/{whose}/{id}/{file}"));
+    node.kill();
+    let pods = hostile(&node.path("lib/pods"));
+    let containers = hostile(&node.path("lib/containers"));
+    node.launch();
+    assert_eq!(node.crictl(&["exec", "-s", &container, "echo", "afloat"]).ok(), "afloat");
+    let (log, check) = (node.log(), node.slipway(&["check"]));
+    assert_eq!(check.status, 1, "{check:#?}");
+    let info = node.crictl(&["info"]).json();
+    let ready = &info["status"]["conditions"][0];
+    assert_eq!((&ready["type"], &ready["status"]), (&json!("RuntimeReady"), &json!(true)), "{info:#}");
+    assert_eq!(ready["reason"], "RecordsDamaged", "{info:#}");
+    for path in pods.iter().chain(&containers) {
+        let name = path.display().to_string();
+        assert!(path.exists() && log.contains(&name), "{name}:\n{log}");
+        assert!(check.stdout.contains(&name) && info.to_string().contains(&name), "{name}: {check:#?}");
+    }
+    are_listed_and_removed(&node, &containers, &["ps", "-a"], "rm");
+    are_listed_and_removed(&node, &pods, &["pods"], "rmp");
+    for name in ["garbage", "torn", "empty", "sum-request", "huge-request"] {
+        assert!(!node.path(format!("lib/pods/{name}")).exists(), "{name}");
+        assert!(!node.path(format!("lib/containers/{name}")).exists(), "{name}");
+    }
+    assert_eq!(node.slipway(&["check"]).ok(), "");
+}
+
+/// The records of a running pod and of its container, by their places below the root.
+fn records_of(pod: &str, container: &str) -> [String; 5] {
+    [
+        format!("lib/pods/{pod}/record"),
+        format!("lib/pods/{pod}/request"),
+        format!("lib/containers/{container}/record"),
+        format!("lib/containers/{container}/request"),
+        format!("lib/containers/{container}/started"),
+    ]
+}
+
+fn flip(path: &Path) {
+    let mut bytes = std::fs::read(path).expect("the record");
+    let half = bytes.len() / 2;
+    bytes[half] ^= 1;
+    std::fs::write(path, bytes).expect("the record is damaged");
+}
+
+/// A damaged request made a running container vanish while it ran, and its name free for a second one.
+#[test]
+fn a_running_pod_whose_record_is_damaged_or_gone_is_made_whole_and_loses_nothing() {
+    let mut node = node();
+    let pod = node.pod("web", bridged());
+    let container = node.container(&pod, "web", "main", "sleep 1000");
+    for file in records_of(&pod, &container) {
+        for remove in [false, true] {
+            let path = node.path(&file);
+            node.kill();
+            let before = Residue::of(&node);
+            if remove {
+                std::fs::remove_file(&path).expect("the record is removed")
+            } else {
+                flip(&path)
+            }
+            node.launch();
+            let ran = node.crictl(&["exec", "-s", &container, "echo", "afloat"]);
+            assert_eq!((ran.status, ran.stdout.trim()), (0, "afloat"), "{file}: {ran:#?}\n{}", node.log());
+            assert!(node.log().contains(&path.display().to_string()), "{file}:\n{}", node.log());
+            let check = node.slipway(&["check"]);
+            assert!(check.ok().contains(&format!("{}: ", path.display())), "{file}: {check:#?}");
+            let lost = before.beyond(&Residue::of(&node));
+            assert!(lost.is_empty(), "{file}: {lost:#?}\n{}", node.log());
+            node.kill();
+            node.launch();
+            assert_eq!(node.slipway(&["check"]).ok(), "", "{file}");
+        }
+    }
+    let file = node.container_file("main", "busybox:1", "exit 0", json!({}));
+    let pod_file = node.path("web.pod.json").display().to_string();
+    let second = node.crictl(&["create", &pod, &file, &pod_file]);
+    assert!(second.error().contains(&container), "the name is taken: {second:#?}");
+}
+
+/// A torn `started` made a container and its pod unremovable.
+#[test]
+fn a_running_pod_whose_record_is_damaged_for_good_is_listed_and_goes_without_a_rest() {
+    let mut node = node();
+    let _ = node.crictl(&["version"]).ok();
+    let base = Residue::of(&node);
+    for at in 0..5 {
+        let pod = node.pod("web", bridged());
+        let container = node.container(&pod, "web", "main", "sleep 1000");
+        let file = records_of(&pod, &container)[at].clone();
+        let copy = node.path(file.replace("lib/", "run/copies/"));
         node.kill();
-        let before = Residue::of(&node);
-        let whole = std::fs::read(&path).expect("the record");
-        let mut damaged = whole.clone();
-        *damaged.last_mut().expect("a byte") ^= 1;
-        damaged[whole.len() / 2] ^= 1;
-        std::fs::write(&path, damaged).expect("the record is damaged");
+        flip(&node.path(&file));
+        flip(&copy);
         node.launch();
-        let _ = node.crictl(&["version"]).ok();
-        assert!(node.log().contains(&path.display().to_string()), "{file} of {whose}:\n{}", node.log());
-        node.kill();
-        let lost = before.beyond(&Residue::of(&node));
-        assert!(lost.is_empty(), "{file} of {whose}: {lost:#?}\n{}", node.log());
-        std::fs::write(&path, whole).expect("the record is mended");
-        node.launch();
-        let ran = node.crictl(&["exec", "-s", &container, "echo", "afloat"]);
-        assert_eq!(
-            (ran.status, ran.stdout.trim()),
-            (0, "afloat"),
-            "{file} of {whose}: {ran:#?}\n{}",
-            node.log()
-        );
+        let listed = node.crictl(&["ps", "-a", "-q", "--no-trunc"]);
+        assert_eq!(listed.ok(), container, "{file}: {}", node.log());
+        assert_eq!(node.status(&container)["state"], "CONTAINER_RUNNING", "{file}: {}", node.log());
+        assert_eq!(node.crictl(&["pods", "-q", "--no-trunc"]).ok(), pod, "{file}: {}", node.log());
+        let check = node.slipway(&["check"]);
+        assert!(check.stdout.contains(&node.path(&file).display().to_string()), "{file}: {check:#?}");
+        let _ = node.slipway(&["prune"]).ok();
+        let _ = node.crictl(&["rm", "-f", &container]).ok();
+        let _ = node.crictl(&["rmp", "-f", &pod]).ok();
+        let _ = std::fs::remove_dir_all(node.path("logs"));
+        base.returns(&node, &file);
+        assert_eq!(node.slipway(&["check"]).ok(), "", "{file}");
     }
 }
 

@@ -95,6 +95,35 @@ async fn calls_to_a_stopped_monitor_end_as_unavailable_and_no_thread_stays_behin
     assert!(!node.slipway(&["info"]).ok().contains(&pod.id), "it is reachable again");
 }
 
+/// With the record of a pod and its copy damaged nothing names the monitor's process: where that did not answer either, the
+/// pod was removed and the monitor stayed behind, known to nobody.
+#[test]
+fn a_damaged_pod_whose_monitor_is_stopped_is_listed_and_goes_only_with_its_monitor() {
+    let mut node = node();
+    let _ = node.crictl(&["version"]).ok();
+    let base = Residue::of(&node);
+    let pod = node.pod("web", json!({}));
+    let container = node.container(&pod, "web", "main", "exec sleep 1000");
+    let held = Held::stop(monitor(&node, &pod));
+    node.kill();
+    for folder in ["lib", "run/copies"] {
+        std::fs::write(node.path(format!("{folder}/pods/{pod}/record")), "damaged")
+            .expect("a damaged record");
+    }
+    node.launch();
+    assert_eq!(node.crictl(&["pods", "-q", "--no-trunc"]).ok(), pod, "{}", node.log());
+    assert_eq!(state(&node, &container), "CONTAINER_RUNNING");
+    wait("the monitor's silence", || node.crictl(&["info"]).json()["unreachablePods"][&pod].is_object());
+    let refused = node.crictl(&["rmp", "-f", &pod]);
+    assert_ne!(refused.status, 0, "{refused:#?}");
+    assert_eq!(node.crictl(&["pods", "-q", "--no-trunc"]).ok(), pod, "{refused:#?}");
+    held.go_on();
+    wait("the pod's removal", || node.crictl(&["rmp", "-f", &pod]).status == 0);
+    let _ = std::fs::remove_dir_all(node.path("logs"));
+    base.returns(&node, "a damaged pod");
+    assert_eq!(node.slipway(&["check"]).ok(), "");
+}
+
 /// A daemon connected to one monitor after the other before it served, and killed the live containers of one that did
 /// not answer in ten seconds.
 #[test]

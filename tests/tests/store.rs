@@ -35,6 +35,14 @@ impl Hold {
         self.node.path("lib/blobs/sha256").join(&digest(bytes)["sha256:".len()..])
     }
 
+    fn image(&self) -> PathBuf {
+        self.node.path("lib/images").join(&self.artifact.id()["sha256:".len()..])
+    }
+
+    fn layers(&self) -> usize {
+        std::fs::read_dir(self.node.path("lib/layers")).expect("the layers").count()
+    }
+
     fn check(&self) -> Output {
         self.node.slipway(&["check"])
     }
@@ -115,19 +123,33 @@ fn objects_and_records_that_changed_are_made_again() {
     assert_eq!(hold.registry.seen().len(), before);
     let again = std::fs::read(&record).expect("the record is read");
     for field in ["diff_id", "size", "kept"] {
-        let value =
-            |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).expect("JSON")[field].clone();
+        let value = |bytes: &[u8]| {
+            let body = bytes.splitn(3, |byte| *byte == b'\n').last().expect("a body");
+            serde_json::from_slice::<serde_json::Value>(body).expect("JSON")[field].clone()
+        };
         assert_eq!(value(&good), value(&again));
     }
-    // The image's own record and its configuration, of which a new daemon knows only that they are broken.
-    let image = hold.node.path("lib/images").join(&hold.artifact.id()["sha256:".len()..]);
-    for path in [image.clone(), hold.blob(&hold.artifact.config)] {
+    // The image's configuration, of which a new daemon knows only that it is broken, also with the image's record.
+    let (image, config) = (hold.image(), hold.blob(&hold.artifact.config));
+    for paths in [&[&config][..], &[&config, &image]] {
         hold.node.kill();
-        std::fs::write(&path, "{").expect("it is spoilt");
+        for path in paths {
+            std::fs::write(path, "{").expect("it is spoilt");
+        }
         hold.node.launch();
-        assert!(hold.node.slipway(&["prune"]).error().contains("nothing is collected"));
-        hold.is_mended(&image.display().to_string());
+        let _ = hold.node.slipway(&["prune"]).ok();
+        hold.is_mended(&paths.last().expect("a path").display().to_string());
     }
+    // The image's own record comes from its configuration, at once.
+    hold.node.kill();
+    std::fs::write(&image, "{").expect("it is spoilt");
+    hold.node.launch();
+    assert!(hold.check().ok().contains(&image.display().to_string()), "{}", hold.node.log());
+    let digests = hold.node.crictl(&["inspecti", &hold.name]).json()["status"]["repoDigests"].clone();
+    assert!(digests[0].as_str().is_some_and(|text| text.contains(&digest(&hold.artifact.manifest_bytes()))));
+    hold.node.kill();
+    hold.node.launch();
+    hold.is_well();
     // A layer that is gone altogether.
     hold.node.kill();
     std::fs::remove_dir_all(hold.layer(1)).expect("the layer is lost");
@@ -140,6 +162,82 @@ fn objects_and_records_that_changed_are_made_again() {
     hold.node.launch();
     hold.is_mended(&cache.display().to_string());
     assert!(!cache.exists());
+}
+
+/// One damaged record switched garbage collection off, and no command removed it.
+#[test]
+fn a_collection_goes_on_around_what_is_damaged_and_keeps_what_it_could_refer_to() {
+    let mut hold = Hold::load();
+    hold.node.kill();
+    for path in [hold.image(), hold.blob(&hold.artifact.config)] {
+        std::fs::write(path, "{").expect("it is spoilt");
+    }
+    hold.node.launch();
+    let before = hold.layers();
+    let context = slipway_tests::build::Context::new("FROM scratch\nCOPY new /new\n").file("new", "new");
+    let _ = slipway_tests::build::built(&hold.node, &context, &["-t", "made:1"]);
+    assert_eq!(hold.layers(), before + 1);
+    let _ = hold.node.slipway(&["prune", "-a"]).ok();
+    assert_eq!(hold.layers(), before, "what came later is collected, what was there is kept");
+    let _ = hold.node.slipway(&["rmi", "-f", &hold.name]).ok();
+    let _ = hold.node.slipway(&["prune"]).ok();
+    assert_eq!((hold.layers(), hold.check().ok()), (0, ""));
+}
+
+#[test]
+fn an_image_whose_name_is_damaged_stays_and_has_it_again_by_a_pull_or_a_tag() {
+    let mut hold = Hold::load();
+    let refs = hold.node.path("lib/refs");
+    let only = || std::fs::read_dir(&refs).expect("the tags").flatten().next().expect("a tag").path();
+    for by_pull in [true, false] {
+        hold.node.kill();
+        let path = only();
+        let whole = std::fs::read(&path).expect("the tag");
+        std::fs::write(&path, &whole[..whole.len() - 1]).expect("it is cut");
+        hold.node.launch();
+        let _ = hold.node.slipway(&["prune"]).ok();
+        assert!(hold.check().stdout.contains(&path.display().to_string()), "{}", hold.node.log());
+        if by_pull {
+            let _ = hold.node.crictl(&["pull", &hold.name]).ok();
+        } else {
+            let _ = hold.node.slipway(&["tag", &hold.artifact.id(), &hold.name]).ok();
+        }
+        hold.is_well();
+    }
+    // A name that was copied to another's place is not believed.
+    hold.node.kill();
+    let other = refs.join("0".repeat(64));
+    std::fs::copy(only(), &other).expect("it is copied");
+    hold.node.launch();
+    assert!(hold.check().stdout.contains(&format!("{}: ", other.display())), "{}", hold.node.log());
+    let _ = hold.node.slipway(&["check", "--repair"]).ok();
+    assert!(!other.exists());
+    hold.is_well();
+}
+
+/// A repair asked a registry called localhost for what was built here.
+#[test]
+fn what_was_built_here_is_not_asked_of_any_registry_and_can_be_removed() {
+    let mut node = Node::start();
+    node.build("localhost/boat:1", "");
+    let id = node.crictl(&["inspecti", "localhost/boat:1"]).json()["status"]["id"].clone();
+    let id = id.as_str().expect("an id")["sha256:".len()..].to_owned();
+    for both in [false, true] {
+        node.kill();
+        std::fs::write(node.path(format!("lib/blobs/sha256/{id}")), "{").expect("it is spoilt");
+        if both {
+            std::fs::write(node.path(format!("lib/images/{id}")), "{").expect("it is spoilt");
+        }
+        node.launch();
+        let failed = node.slipway(&["check", "--repair"]);
+        assert_eq!(failed.status, 1, "{failed:#?}");
+        assert!(failed.stdout.contains("rmi -f") && !failed.stdout.contains("refused"), "{failed:#?}");
+        let _ = node.slipway(&["rmi", "-f", "localhost/boat:1"]).ok();
+        assert_eq!(node.slipway(&["check"]).ok(), "");
+        node.build("localhost/boat:1", "");
+        assert_eq!(node.slipway(&["run", "--rm", "localhost/boat:1", "echo", "afloat"]).ok(), "afloat");
+    }
+    let _ = node.slipway(&["prune", "-a"]).ok();
 }
 
 #[test]

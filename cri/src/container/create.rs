@@ -142,6 +142,7 @@ fn bring_up(node: &Node, draft: &Draft, request: cri::CreateContainerRequest) ->
         transient: draft.extra.transient,
         phase: Phase::Live,
         request: Encoded(request),
+        damage: None,
     };
     node.runtime.create_container(ContainerRequest {
         id: draft.id.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::{ContainerState, ExitReason};
 
+use crate::damage;
 use crate::error::Result;
 use crate::node::{Container, Node};
 
@@ -24,6 +25,7 @@ pub(crate) async fn carry_out(node: &Arc<Node>, container: Arc<Container>) -> Re
             let id = container.record.id.clone();
             let waited = container.turn.try_lock().is_err();
             let _turn = container.turn.lock().await;
+            damage::refuse(&container.record, &node.container_records.path(container.id()))?;
             let runtime = node.runtime.clone();
             node.blocking(move || match runtime.container_state(&id)? {
                 ContainerState::Exited { reason: ExitReason::StartError, .. } => runtime.start_container(&id),

@@ -7,6 +7,7 @@ use slipway_image::{PruneOptions, Reference};
 use slipway_proto::slipway::v1 as own;
 
 use crate::container;
+use crate::damage;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::node::Node;
@@ -104,20 +105,22 @@ pub(crate) async fn disk_usage(node: &Arc<Node>) -> Result<own::DiskUsageRespons
     .await
 }
 
-/// Verifies the store; what can be mended is, where that is asked for.
+/// Verifies the store and every record of pods and containers; what can be mended is, where that is asked for.
 pub(crate) async fn check(node: &Arc<Node>, request: own::CheckRequest) -> Result<own::CheckResponse> {
+    let repair = request.repair;
     let store = node.store.clone();
-    let checked =
-        if request.repair { store.mend().await? } else { node.blocking(move || store.check()).await? };
-    let findings = checked.findings.into_iter().map(|finding| own::Finding {
+    let checked = if repair { store.mend().await? } else { node.blocking(move || store.check()).await? };
+    let node_too = node.clone();
+    let (records, count) = node.blocking(move || Ok::<_, Error>(damage::check(&node_too, repair))).await?;
+    let findings = checked.findings.into_iter().chain(records).map(|finding| own::Finding {
         object: finding.path.display().to_string(),
         problem: finding.problem,
         mended: finding.mended,
     });
     let mut findings: Vec<_> = findings.collect();
     let node = node.clone();
-    findings.extend(node.clone().blocking(move || Ok::<_, Error>(remnants(&node, request.repair))).await?);
-    Ok(own::CheckResponse { findings, checked: checked.objects })
+    findings.extend(node.clone().blocking(move || Ok::<_, Error>(remnants(&node, repair))).await?);
+    Ok(own::CheckResponse { findings, checked: checked.objects.saturating_add(count) })
 }
 
 /// What builds have left and could not remove; with `repair` it is tried again.

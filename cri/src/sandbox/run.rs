@@ -86,6 +86,7 @@ async fn bring_up(node: &Arc<Node>, draft: Draft, request: cri::RunPodSandboxReq
             addresses: status.addresses,
             phase: Phase::Live,
             request: Encoded(request),
+            damage: None,
         };
         node.pod_records.write(record.id.as_str(), &record)?;
         Ok::<_, Error>(Pod::new(record))

@@ -114,7 +114,7 @@ struct SkeletonReader {
 
 impl SkeletonReader {
     fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { input: zstd::Decoder::new(File::open(path)?)? })
+        Ok(Self { input: zstd::Decoder::new(slipway_disk::atomic::open_regular(path)?)? })
     }
 
     fn next(&mut self) -> io::Result<Option<Record>> {

@@ -10,6 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
 
+use crate::atomic;
+
 /// The files that this process has locked, by device and inode: its locks don't exclude one another in the kernel.
 static TAKEN: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
 
@@ -35,10 +37,10 @@ impl Lock {
     /// When the file can't be opened or locked.
     pub fn take(path: &Path) -> io::Result<Option<Self>> {
         let mut taken = taken();
-        if fs::metadata(path).is_ok_and(|known| taken.contains(&(known.dev(), known.ino()))) {
+        if fs::symlink_metadata(path).is_ok_and(|known| taken.contains(&(known.dev(), known.ino()))) {
             return Ok(None);
         }
-        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        let file = atomic::open_lock(path).map_err(|error| error.source)?;
         match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::AGAIN | Errno::ACCESS) => return Ok(None),

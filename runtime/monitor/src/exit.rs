@@ -100,7 +100,7 @@ impl Server {
         container.log = crate::log::Log::default();
         container.cgroup.close();
         container.phase = Phase::Exited(exit.clone());
-        container.unfiled = Some((0, exit_file::format(&exit, dropped)));
+        container.unfiled = Some((0, exit_file::format(id, &exit, dropped)));
         self.file_exit(id);
         let told = Reply::Exited { container: id.into(), exit };
         for connection in self.connections.values_mut() {

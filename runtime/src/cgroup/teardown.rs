@@ -188,6 +188,12 @@ fn tree(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// A directory of this name at or below a place.
+pub(super) fn find(top: &Path, name: &str) -> Option<PathBuf> {
+    let tree = tree(top).ok()?;
+    tree.into_iter().find(|directory| directory.file_name().is_some_and(|found| found == name))
+}
+
 /// Remove a directory with all below; it may be gone.
 pub(super) fn remove(path: &Path) -> Result<()> {
     let mut pauses = Pauses::until(Instant::now() + REMOVE_LIMIT);

@@ -5,7 +5,10 @@ use crate::capabilities::{Capabilities, CapabilitySet};
 use crate::link::Contact;
 use crate::pod::{Container, ContainerRecord, EndRecord, Pod, Stage, lock, now};
 use crate::runtime::Shared;
-use crate::{ContainerEvent, ContainerId, Error, Result, SandboxConfig, SandboxId, cgroup, launch, state};
+use crate::state::Place;
+use crate::{
+    ContainerEvent, ContainerId, Error, Result, SandboxConfig, SandboxId, cgroup, launch, recovery, state,
+};
 use rustix::process::Signal;
 use slipway_monitor::exit_file;
 use slipway_monitor::protocol::Request;
@@ -35,10 +38,10 @@ impl Shared {
         }
         check_capabilities(&pod.record().config, &request)?;
         let id = request.id.clone();
-        let directory = self.config.root.join("containers").join(id.as_str());
-        let record = ContainerRecord { request, created_at: now() };
+        let place = Place::container(&self.config, id.as_str());
+        let record = ContainerRecord { request, created_at: now(), damage: None };
         let created = ContainerState::Created { at: record.created_at };
-        let container = Arc::new(Container::new(directory, record, created));
+        let container = Arc::new(Container::new(place, record, created));
         {
             let mut containers = lock(&self.containers);
             if containers.contains_key(&id) {
@@ -47,9 +50,9 @@ impl Shared {
             containers.insert(id.clone(), Arc::clone(&container));
         }
         let written = state::make_directory(&container.directory)
-            .and_then(|()| state::write(&container.directory.join("record"), &container.record));
+            .and_then(|()| Ok(container.place.record().write(&container.record)?));
         if written.is_err() {
-            let _ = state::remove_directory(&container.directory);
+            let _ = container.place.remove();
             lock(&self.containers).remove(&id);
         }
         written
@@ -60,7 +63,9 @@ impl Shared {
         if !matches!(container.state(), ContainerState::Running { .. }) {
             return Ok(());
         }
-        let pod = self.pod(&container.record.request.sandbox)?;
+        let Some(pod) = self.find_pod(&container.record.request.sandbox) else {
+            return self.stop_without_pod(&container);
+        };
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let request = Request::Stop { container: id.to_string(), signal, grace_ms };
         // One that is known not to answer is not waited for again: there is another way.
@@ -75,7 +80,7 @@ impl Shared {
             Err(_) if !matches!(container.state(), ContainerState::Running { .. }) => return Ok(()),
             Err(error) => {
                 tracing::warn!(container = %id, %error, "it is stopped without its monitor");
-                unmonitored::signal(&pod, &container, signal, grace)?;
+                unmonitored::signal(self, &pod, &container, signal, grace)?;
             }
         }
         self.kill_container(&pod, &container)?;
@@ -87,6 +92,15 @@ impl Shared {
             sandbox: container.record.request.sandbox.to_string(),
             why: format!("container {id} is killed, and only its monitor knows how it has ended"),
         })
+    }
+
+    /// A stand-in that no monitor has told of: its cgroup, found by its id, is all that is known.
+    fn stop_without_pod(&self, container: &Container) -> Result<()> {
+        if let Some(started) = self.start_record(container) {
+            started.cgroup.kill(&self.features)?;
+        }
+        recovery::settle(self, container);
+        Ok(())
     }
 
     pub(crate) fn signal_container(&self, id: &ContainerId, signal: i32) -> Result<()> {
@@ -109,10 +123,8 @@ impl Shared {
             if matches!(container.state(), ContainerState::Exited { .. }) {
                 continue;
             }
-            match container.start_record() {
-                Ok(Some(started)) => doomed.push((container, unmonitored::first(pod, container), started)),
-                Ok(None) => {}
-                Err(error) => outcome = outcome.and(Err(error)),
+            if let Some(started) = self.start_record(container) {
+                doomed.push((container, unmonitored::first(self, pod, container), started));
             }
         }
         let end = Instant::now() + KILL;
@@ -145,8 +157,7 @@ impl Shared {
         if let Some(pod) = self.find_pod(&container.record.request.sandbox) {
             self.kill_container(&pod, &container)?;
         }
-        let started = container.start_record()?;
-        if let Some(started) = &started {
+        if let Some(started) = self.start_record(&container) {
             started.cgroup.kill(&self.features)?;
             started.cgroup.remove()?;
         }
@@ -160,8 +171,7 @@ impl Shared {
             }
         }
         // Without its record a directory is garbage, whatever happens next.
-        let _ = fs::remove_file(container.directory.join("record"));
-        state::remove_directory(&container.directory)?;
+        container.place.remove()?;
         lock(&self.containers).remove(id);
         Ok(())
     }
@@ -192,12 +202,12 @@ impl Shared {
         if matches!(container.state(), ContainerState::Exited { .. }) {
             return;
         }
-        if let Err(error) = state::write(&container.directory.join("ended"), end)
+        if let Err(error) = container.place.write_end(end)
             && container.directory.exists()
         {
             tracing::warn!(container = %container.record.request.id, %error, "the end of a container can't be recorded");
         }
-        if let Ok(Some(started)) = container.start_record()
+        if let Some(started) = self.start_record(container)
             && let Err(error) = started.cgroup.remove()
         {
             tracing::debug!(container = %container.record.request.id, %error, "its cgroup stays until it is removed");
@@ -216,10 +226,9 @@ impl Shared {
     /// Keeps what the exit file says of the log: the file goes with the container, who follows the container may not.
     fn count_log_writes_dropped(&self, container: &Container) {
         let request = &container.record.request;
-        let file = exit_file::name(request.id.as_str());
-        let text =
-            self.find_pod(&request.sandbox).and_then(|pod| fs::read_to_string(pod.state.join(file)).ok());
-        if let Some(dropped) = text.as_deref().and_then(exit_file::log_writes_dropped) {
+        let dropped = recovery::exit_text(self, request)
+            .and_then(|text| exit_file::log_writes_dropped(request.id.as_str(), &text));
+        if let Some(dropped) = dropped {
             // One that is known stays.
             let _ = container.log_writes_dropped.set(dropped);
         }

@@ -3,6 +3,7 @@
 
 use crate::pod::{Container, EndRecord, Pod, StartRecord, lock, now};
 use crate::process::Process;
+use crate::runtime::Shared;
 use crate::{ContainerState, Error, Result};
 use rustix::process::Signal;
 use slipway_monitor::protocol::Exit;
@@ -11,20 +12,20 @@ use std::time::Duration;
 /// A container's first process: the one that is known, or the eldest child of the monitor in the container's cgroup, for a
 /// process of an exec comes later. None when it can't be found any more. Once found it is kept: a cgroup does not list what
 /// has ended.
-pub(crate) fn first(pod: &Pod, container: &Container) -> Option<Process> {
+pub(crate) fn first(shared: &Shared, pod: &Pod, container: &Container) -> Option<Process> {
     let mut known = lock(&container.first);
     if known.is_none() {
-        *known = find(pod, container);
+        *known = find(shared, pod, container);
     }
     *known
 }
 
-fn find(pod: &Pod, container: &Container) -> Option<Process> {
+fn find(shared: &Shared, pod: &Pod, container: &Container) -> Option<Process> {
     let monitor = pod.record().monitor?;
     match container.state() {
         ContainerState::Running { pid, .. } if pid > 0 => Process::first_child(monitor, &[pid]),
         ContainerState::Running { .. } | ContainerState::Created { .. } => {
-            let started = container.start_record().ok()??;
+            let started = shared.start_record(container)?;
             Process::first_child(monitor, &started.cgroup.procs().ok()?)
         }
         ContainerState::Exited { .. } => None,
@@ -32,8 +33,14 @@ fn find(pod: &Pod, container: &Container) -> Option<Process> {
 }
 
 /// Sends a container's first process a signal and waits for its end, at most for the grace.
-pub(crate) fn signal(pod: &Pod, container: &Container, signal: i32, grace: Duration) -> Result<()> {
-    let Some(first) = first(pod, container) else { return Ok(()) };
+pub(crate) fn signal(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    signal: i32,
+    grace: Duration,
+) -> Result<()> {
+    let Some(first) = first(shared, pod, container) else { return Ok(()) };
     let signal = Signal::from_named_raw(signal)
         .ok_or_else(|| Error::Unsupported(format!("signal {signal} while the monitor does not answer")))?;
     first.signal(signal).map_err(|source| Error::Kernel {

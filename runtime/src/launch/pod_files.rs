@@ -42,6 +42,9 @@ pub(super) fn add(
     bind(&shm, "/dev/shm", BindOptions::plain(), (mounts, descriptors))
 }
 
+/// The longest of the pod's files, in bytes.
+const LONGEST: u64 = 16 << 20;
+
 /// Copies a file of the pod's for one container, whose root owns it. A start that was interrupted has left one, which is
 /// written anew.
 fn make_copy(from: &Path, to: &Path, map: Option<&IdMap>) -> Result<()> {
@@ -50,9 +53,9 @@ fn make_copy(from: &Path, to: &Path, map: Option<&IdMap>) -> Result<()> {
         path: to.into(),
         source: slipway_disk::explained(to, source),
     };
-    let (uid, gid) = map.map_or(Ok((0, 0)), |map| Ok::<_, Error>((map.root_uid()?, map.root_gid()?)))?;
-    let contents = std::fs::read(from).map_err(failed)?;
-    std::fs::write(to, contents).map_err(failed)?;
+    let (uid, gid) = map.map_or(Ok::<_, Error>((0, 0)), |map| Ok((map.root_uid()?, map.root_gid()?)))?;
+    let contents = slipway_disk::atomic::read_regular(from, LONGEST).map_err(failed)?;
+    state::replace(to, &contents)?;
     chown(to, Some(uid), Some(gid)).map_err(failed)?;
     std::fs::set_permissions(to, PermissionsExt::from_mode(0o644)).map_err(failed)
 }

@@ -1,25 +1,34 @@
-//! Who has which address: one file an address, written before the address is used and removed when nothing uses it
+//! Who has which address: one record an address, written before the address is used and removed when nothing uses it
 //! any more.
 //!
 //! ```text
 //! <root>/addresses/10.88.0.5   {"pod":"…","addresses":["10.88.0.5/16"],"ports":[…]}
 //! <root>/addresses/.last       the address given last in each subnet, so that none is given again soon
 //! ```
+//! Each of a pod's records says all that it holds, and so does the record of the pod itself: a damaged one is written
+//! again from another.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use slipway_disk::atomic::{self, Durability};
+use slipway_disk::record::Kind;
 
 use super::cidr::{self, Cidr};
 use super::hostport::PortMapping;
-use crate::{Error, Result};
+use crate::{Damaged, Error, Result};
 
 const LAST: &str = ".last";
-const RECORD_LIMIT: u64 = 1 << 20;
+const LEASE: Kind = kind("address");
+const GIVEN_LAST: Kind = kind("addresses-given-last");
+
+const fn kind(name: &'static str) -> Kind {
+    Kind { name, most: 1 << 20, durability: Durability::DaemonDeath, once_plain: true }
+}
 
 /// What one pod holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,20 +50,99 @@ pub(super) struct Addresses {
 struct Table {
     leases: BTreeMap<String, Lease>,
     taken: BTreeSet<IpAddr>,
+    /// Records that nobody understands; their addresses are not given to anyone until it is known whose they were.
     torn: Vec<(IpAddr, PathBuf)>,
+    /// What was wrong with records when they were read.
+    noted: Vec<(PathBuf, String)>,
     last: BTreeMap<IpAddr, IpAddr>,
 }
 
 impl Addresses {
     /// Reads the leases of earlier runs.
     pub(super) fn open(directory: PathBuf, subnets: Vec<Cidr>) -> Result<Self> {
-        std::fs::create_dir_all(&directory).map_err(|source| Error::Io {
-            action: "create directory",
-            path: directory.clone(),
-            source: slipway_disk::explained(&directory, source),
-        })?;
+        if let Some(aside) = atomic::make_directory(&directory, 0o755)? {
+            tracing::error!(aside = %aside.display(), "it stood where the addresses belong and was renamed");
+        }
         let table = Mutex::new(read(&directory, &subnets)?);
         Ok(Self { directory, subnets, table })
+    }
+
+    /// A pod that lives holds these: where a record of that is damaged or absent, it is written again.
+    pub(super) fn restore(&self, pod: &str, addresses: &[IpAddr], ports: &[PortMapping]) -> Result<()> {
+        let mut table = self.lock();
+        let known = table.leases.get(pod).cloned();
+        let lease = known.unwrap_or_else(|| Lease {
+            pod: pod.to_owned(),
+            addresses: addresses.iter().map(|address| self.in_subnet(*address)).collect(),
+            ports: ports.to_vec(),
+        });
+        // Another pod's record of the same address stands: that one can be read.
+        let others = |address: &Cidr| {
+            let mut leases = table.leases.values();
+            leases.any(|other| {
+                other.pod != pod && other.addresses.iter().any(|one| one.address == address.address)
+            })
+        };
+        if lease.addresses.iter().any(others) {
+            return Ok(());
+        }
+        let whole = |address: &Cidr| {
+            record(&self.directory.join(address.address.to_string()), address.address).is_ok()
+        };
+        if !lease.addresses.iter().all(whole) {
+            tracing::warn!(pod, "the record of its addresses is written again");
+            for address in &lease.addresses {
+                let path = self.directory.join(address.address.to_string());
+                if path.symlink_metadata().is_err() {
+                    table
+                        .noted
+                        .push((path, "it was absent while its pod lived; it was written again".to_owned()));
+                }
+            }
+            self.write(&lease)?;
+        }
+        table.torn.retain(|(address, _)| !lease.addresses.iter().any(|held| held.address == *address));
+        table.taken.extend(lease.addresses.iter().map(|held| held.address));
+        table.leases.insert(pod.to_owned(), lease);
+        Ok(())
+    }
+
+    fn in_subnet(&self, address: IpAddr) -> Cidr {
+        let subnet = self.subnets.iter().find(|subnet| subnet.contains(address));
+        let alone = if address.is_ipv4() { 32 } else { 128 };
+        Cidr { address, prefix: subnet.map_or(alone, |subnet| subnet.prefix) }
+    }
+
+    /// Records that were damaged when they were read.
+    pub(super) fn damaged(&self) -> Vec<Damaged> {
+        let table = self.lock();
+        let view = |(path, reason): &(PathBuf, String)| {
+            let mended = !table.torn.iter().any(|(_, torn)| torn == path);
+            let problem = if mended {
+                reason.clone()
+            } else {
+                format!("{reason}: remove it when no pod has the address")
+            };
+            Damaged { path: path.clone(), problem, mended }
+        };
+        table.noted.iter().map(view).collect()
+    }
+
+    /// Verifies the records on disk; with `repair` a damaged one is written again.
+    pub(super) fn check(&self, repair: bool) -> Vec<Damaged> {
+        let table = self.lock();
+        let mut found = Vec::new();
+        for lease in table.leases.values() {
+            for held in &lease.addresses {
+                let path = self.directory.join(held.address.to_string());
+                let Err(reason) = record(&path, held.address) else { continue };
+                let mended = repair && self.write(lease).is_ok();
+                let problem =
+                    if mended { reason } else { format!("{reason}: check --repair writes it again") };
+                found.push(Damaged { path, problem, mended });
+            }
+        }
+        found
     }
 
     /// Gives the pod an address in each subnet; the records are on disk when this returns.
@@ -133,9 +221,9 @@ impl Addresses {
     }
 
     fn write(&self, lease: &Lease) -> Result<()> {
-        let record = serde_json::to_vec(lease).map_err(|error| invalid(lease, &error))?;
         for address in &lease.addresses {
-            replace(&self.directory.join(address.address.to_string()), &record)?;
+            let name = address.address.to_string();
+            LEASE.write(&self.directory.join(&name), &name, lease)?;
         }
         Ok(())
     }
@@ -146,8 +234,7 @@ impl Addresses {
             last.insert(subnet_of(&self.subnets, address.address), address.address);
         }
         let last: Vec<IpAddr> = last.into_values().collect();
-        let record = serde_json::to_vec(&last).map_err(|error| invalid(lease, &error))?;
-        replace(&self.directory.join(LAST), &record)
+        Ok(GIVEN_LAST.write(&self.directory.join(LAST), LAST, &last)?)
     }
 
     fn erase(&self, lease: &Lease) -> Result<()> {
@@ -178,10 +265,6 @@ impl Table {
     }
 }
 
-fn invalid(lease: &Lease, error: &serde_json::Error) -> Error {
-    Error::Invalid(format!("address record of {}: {error}", lease.pod))
-}
-
 fn subnet_of(subnets: &[Cidr], address: IpAddr) -> IpAddr {
     subnets.iter().find(|subnet| subnet.contains(address)).map_or(address, |subnet| subnet.network())
 }
@@ -194,10 +277,11 @@ fn read(directory: &Path, subnets: &[Cidr]) -> Result<Table> {
         let (name, path) = (entry.file_name(), entry.path());
         let Some(name) = name.to_str() else { continue };
         if name == LAST {
-            let last: Vec<IpAddr> = std::fs::read(&path)
-                .ok()
-                .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-                .unwrap_or_default();
+            let last = given_last(&path).unwrap_or_else(|reason| {
+                tracing::warn!(path = %path.display(), reason, "damaged; addresses begin at the first again");
+                table.noted.push((path.clone(), reason));
+                Vec::new()
+            });
             table.last = last.into_iter().map(|address| (subnet_of(subnets, address), address)).collect();
             continue;
         }
@@ -214,9 +298,10 @@ fn read(directory: &Path, subnets: &[Cidr]) -> Result<Table> {
         };
         table.taken.insert(address);
         match record(&path, address) {
-            Some(lease) => drop(table.leases.insert(lease.pod.clone(), lease)),
-            None => {
-                tracing::warn!(path = %path.display(), "torn address record; removed by the next recovery");
+            Ok(lease) => drop(table.leases.insert(lease.pod.clone(), lease)),
+            Err(reason) => {
+                tracing::warn!(path = %path.display(), reason, "damaged address record; its pod, or recovery, replaces it");
+                table.noted.push((path.clone(), reason));
                 table.torn.push((address, path));
             }
         }
@@ -224,28 +309,28 @@ fn read(directory: &Path, subnets: &[Cidr]) -> Result<Table> {
     Ok(table)
 }
 
-fn record(path: &Path, address: IpAddr) -> Option<Lease> {
-    let length = std::fs::metadata(path).ok()?.len();
-    let bytes = (length <= RECORD_LIMIT).then(|| std::fs::read(path).ok()).flatten()?;
-    let lease: Lease = serde_json::from_slice(&bytes).ok()?;
-    lease.addresses.iter().any(|held| held.address == address).then_some(lease)
+fn given_last(path: &Path) -> std::result::Result<Vec<IpAddr>, String> {
+    let found = GIVEN_LAST.read(path, LAST).map_err(|damage| damage.reason)?;
+    Ok(found.map_or_else(Vec::new, |loaded| loaded.value))
 }
 
-/// Writes under another name and renames: a reader sees the old record or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // An earlier one that can't be removed is not in the way.
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{name}.{}.new", since.as_nanos()));
-    std::fs::write(&temporary, bytes)
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .map_err(|source| slipway_disk::explained(path, source))
-        .map_err(|source| Error::Io { action: "write address record", path: path.to_owned(), source })
+fn record(path: &Path, address: IpAddr) -> std::result::Result<Lease, String> {
+    let found = LEASE.read::<Lease>(path, &address.to_string()).map_err(|damage| damage.reason)?;
+    let lease = found.ok_or("it is absent")?.value;
+    if lease.addresses.iter().any(|held| held.address == address) {
+        Ok(lease)
+    } else {
+        Err("it is the record of other addresses, under this name".to_owned())
+    }
 }
 
 fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+    let removed = match std::fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::IsADirectory => std::fs::remove_dir_all(path),
+        outcome => outcome,
+    };
+    match removed {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
             Err(Error::Io { action: "remove address record", path: path.to_owned(), source })
         }
         _ => Ok(()),
@@ -321,5 +406,38 @@ mod tests {
         addresses.sweep().unwrap();
         assert!(!directory.path().join("10.88.0.2").exists());
         assert_eq!(addresses.all().len(), 1);
+    }
+
+    /// The address of a pod that lived was given to the next one when its record was damaged.
+    #[test]
+    fn a_damaged_record_of_a_living_pod_is_written_again_from_the_other_family_s_or_from_the_pod() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let lease = open(directory.path()).lease("one", &[]).unwrap();
+        let held: Vec<IpAddr> = lease.addresses.iter().map(|held| held.address).collect();
+        for damaged in [&["10.88.0.2"][..], &["fd00::2"], &["10.88.0.2", "fd00::2"]] {
+            for name in damaged {
+                std::fs::write(path(name), b"{\"po").unwrap();
+            }
+            let addresses = open(directory.path());
+            assert_eq!(addresses.damaged().iter().filter(|one| !one.mended).count(), damaged.len());
+            addresses.restore("one", &held, &[]).unwrap();
+            addresses.sweep().unwrap();
+            assert_eq!(addresses.find("one").unwrap(), lease);
+            assert!(addresses.damaged().iter().all(|one| one.mended));
+            assert_eq!(open(directory.path()).damaged(), []);
+        }
+    }
+
+    #[test]
+    fn what_can_be_no_record_is_never_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in [LAST, "10.88.0.2", ".10.88.0.3.new"] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let addresses = open(directory.path());
+        assert_eq!(first(&addresses.lease("one", &[]).unwrap()), "10.88.0.3/29");
+        addresses.sweep().unwrap();
+        assert!(!directory.path().join("10.88.0.2").exists());
     }
 }

@@ -9,6 +9,7 @@ use crate::network::{self, NetnsSource};
 use crate::pod::{Pod, PodRecord, Stage, lock};
 use crate::process::Process;
 use crate::runtime::Shared;
+use crate::state::Place;
 use crate::{Error, Result, SandboxId, SandboxStatus, launch, namespace, recovery, state};
 use rustix::mount::MountAttrFlags;
 use rustix::process::Signal;
@@ -61,12 +62,9 @@ impl Shared {
 
     fn claim(&self, config: &SandboxConfig) -> Result<Arc<Pod>> {
         let id = config.id.as_str();
-        let pod = Pod::new(
-            self.config.root.join("pods").join(id),
-            self.config.state.join("pods").join(id),
-            PodRecord::new(config),
-            Contact::Answering,
-        );
+        let place = Place::pod(&self.config, id);
+        let own = self.config.state.join("pods").join(id);
+        let pod = Pod::new(place, own, PodRecord::new(config), Contact::Answering);
         let pod = Arc::new(pod);
         let mut pods = lock(&self.pods);
         if pods.contains_key(&config.id) {
@@ -221,7 +219,7 @@ impl Shared {
 
     fn forget_sandbox(&self, pod: &Pod) -> Result<()> {
         state::remove_directory(&pod.state)?;
-        state::remove_directory(&pod.root)?;
+        pod.place.remove()?;
         lock(&self.pods).remove(&pod.record().config.id);
         Ok(())
     }
@@ -241,7 +239,7 @@ impl Shared {
         outcome = outcome.and(self.network.detach(record.config.id.as_str()));
         let ended = self.end_monitor(pod);
         if ended.is_ok() {
-            containers.iter().for_each(|container| recovery::settle(self, pod, container));
+            containers.iter().for_each(|container| recovery::settle(self, container));
         }
         outcome = outcome.and(ended);
         for (name, _) in KEPT {
@@ -264,7 +262,8 @@ impl Shared {
         let id = record.config.id.as_str();
         let mut process = record.monitor;
         let mut refusal = None;
-        if namespace::exists(&pod.state) && !pod.link.is_silent() {
+        // One that a damaged record does not name is known by its answer alone, and is not left behind.
+        if namespace::exists(&pod.state) && (process.is_none() || !pod.link.is_silent()) {
             match Connection::open(id, &pod.state) {
                 Ok((connection, pid)) => {
                     // The answer on its own socket is what says that this process is the monitor.

@@ -29,7 +29,7 @@ fn a_monitor_is_born_in_the_cgroup_that_is_its_standard_output_and_has_the_same_
     // It is a whole monitor: parent of its containers, and told of their end.
     let reply = pod.start(&daemon, "one", &shell("exit 3"));
     let Reply::Started { .. } = reply else { panic!("not started: {reply:?}") };
-    let exit = exit_file::parse(&pod.wait_for_file("one.exit")).unwrap();
+    let exit = exit_file::parse("one", &pod.wait_for_file("one.exit")).unwrap();
     assert_eq!(exit.wait_status >> 8, 3);
     drop((daemon, pod));
     std::fs::remove_dir(cgroup).unwrap();

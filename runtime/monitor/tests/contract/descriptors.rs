@@ -88,7 +88,7 @@ fn a_child_has_closed_everything_but_its_streams_and_its_channel_before_it_execu
             matches!(reply, Reply::Started { pid: started, .. } if (started != pid) == shared),
             "{reply:?}"
         );
-        let exit = exit_file::parse(&pod.wait_for_file("one.exit")).unwrap();
+        let exit = exit_file::parse("one", &pod.wait_for_file("one.exit")).unwrap();
         assert_eq!(exit.wait_status >> 8, 5, "{variant}");
     }
 }

@@ -46,7 +46,7 @@ mod proofs {
             &shell("sleep 0.2; echo out; echo error >&2; printf tail; exit 7"),
         ));
         drop(daemon);
-        let exit = exit_file::parse(&pod.wait_for_file("one.exit")).unwrap();
+        let exit = exit_file::parse("one", &pod.wait_for_file("one.exit")).unwrap();
         assert_eq!((exit.wait_status >> 8, exit.oom_kills, exit.timed_out), (7, 0, false));
         let log = pod.file("one.log");
         let ends: Vec<_> = log.lines().map(|line| line.split_once(' ').unwrap().1).collect();
@@ -67,7 +67,7 @@ mod proofs {
         assert_eq!(daemon.ask(&stop), Reply::Done {});
         assert!(pod.file("one.stop").contains("deadline="));
         drop(daemon);
-        let exit = exit_file::parse(&pod.wait_for_file("one.exit")).unwrap();
+        let exit = exit_file::parse("one", &pod.wait_for_file("one.exit")).unwrap();
         assert!(begun.elapsed() >= Duration::from_millis(400));
         assert_eq!((exit.wait_status & 0x7f, exit.timed_out), (9, true));
     }
@@ -194,7 +194,7 @@ mod proofs {
             let script = "set -e; echo x > /made; hostname; echo 1 > /proc/sys/net/ipv4/ip_forward; \
                           cat /proc/sys/net/ipv4/ip_forward; ls /sys/class/net; id -u; echo again > /dev/stdout";
             started(&start_in_user_namespace(&pod, script));
-            let exit = exit_file::parse(&pod.wait_for_file("one.exit")).unwrap();
+            let exit = exit_file::parse("one", &pod.wait_for_file("one.exit")).unwrap();
             let log = pod.file("one.log");
             assert_eq!(exit.wait_status, 0, "{log}");
             for line in ["F inside", "F 1", "F lo", "F 0", "F again"] {
@@ -224,7 +224,7 @@ mod proofs {
         let Reply::Exited { exit, .. } = daemon.next() else { panic!() };
         assert_eq!((exit.wait_status >> 8, pod.file("one.exit").as_str()), (5, ""));
         pod.give_way("one.exit");
-        assert_eq!(exit_file::parse(&pod.wait_for_file("one.exit")), Some(exit));
+        assert_eq!(exit_file::parse("one", &pod.wait_for_file("one.exit")), Some(exit));
     }
 
     #[test]
@@ -234,11 +234,11 @@ mod proofs {
         let daemon = pod.connect();
         let options = Options { cgroup: Some(cgroup), ..shell("exec tail -c 1000000000 /dev/zero") };
         started(&pod.start(&daemon, "one", &options));
-        let exit = exit_file::parse(&pod.wait_for_file("one.exit")).unwrap();
+        let exit = exit_file::parse("one", &pod.wait_for_file("one.exit")).unwrap();
         pod.remove_cgroups();
         assert_eq!(exit.wait_status & 0x7f, 9);
         assert!(exit.oom_kills > 0);
-        assert_eq!(exit_file::parse(&pod.file("one.exit")), Some(exit));
+        assert_eq!(exit_file::parse("one", &pod.file("one.exit")), Some(exit));
     }
 
     #[test]

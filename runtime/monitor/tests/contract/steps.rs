@@ -119,7 +119,7 @@ fn a_terminal_is_the_containers_own_and_takes_size_and_input() {
     let resize = Request::Resize { container: "one".into(), width: 100, height: 40 };
     assert_eq!(daemon.ask(&resize), Reply::Done {});
     client.send(&Request::Input { bytes: b"hello\n".to_vec() });
-    let exit = exit_file::parse(&pod.wait_for_file("one.exit")).unwrap();
+    let exit = exit_file::parse("one", &pod.wait_for_file("one.exit")).unwrap();
     let log = pod.file("one.log");
     assert_eq!(exit.wait_status, 0, "{log}");
     for line in ["F 40 100\r", "F /dev/pts/0\r", "F got hello\r", "F bye\r"] {
@@ -185,7 +185,7 @@ fn is_killed_by_its_cgroup(hierarchy: Hierarchy) {
     pod.wait_for_text("one.log", "slipway-monitor-");
     let stop = Request::Stop { container: "one".into(), signal: 15, grace_ms: 0 };
     assert_eq!(daemon.ask(&stop), Reply::Done {});
-    let exit = exit_file::parse(&pod.wait_for_file("one.exit")).unwrap();
+    let exit = exit_file::parse("one", &pod.wait_for_file("one.exit")).unwrap();
     assert_eq!(exit.wait_status & 0x7f, 9);
     pod.remove_cgroups();
 }

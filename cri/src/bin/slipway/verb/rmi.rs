@@ -16,6 +16,9 @@ pub(crate) struct Args {
     /// Remove all images
     #[arg(short, long)]
     all: bool,
+    /// Also what is left of damaged images; one that is not here is no error
+    #[arg(short, long)]
+    force: bool,
     /// Remove all images that no container uses
     #[arg(short = 'q', long)]
     prune: bool,
@@ -42,6 +45,9 @@ pub(crate) async fn perform(args: Args, session: &Session) -> Result<()> {
         return Ok(());
     }
     let names: Vec<String> = names.into_iter().collect();
+    if args.force {
+        return each(&names, async |name| force(name, client.clone()).await, session).await;
+    }
     each(&names, async |name| remove(name, client.clone(), args.prune).await, session).await
 }
 
@@ -83,6 +89,13 @@ async fn remove(name: &str, mut client: ImageClient, racing: bool) -> Result<()>
     }
     let names = if image.repo_tags.is_empty() { &image.repo_digests } else { &image.repo_tags };
     names.iter().try_for_each(|name| output::line(format_args!("Deleted: {name}")))
+}
+
+/// Removes an image without a look at it first, for of a damaged one nothing can be said.
+async fn force(name: &str, mut client: ImageClient) -> Result<()> {
+    let removed = client.remove_image(RemoveImageRequest { image: Some(spec(name)) }).await;
+    removed.map_err(Error::call(format!("remove image {name}")))?;
+    output::line(format_args!("Deleted: {name}"))
 }
 
 fn spec(image: &str) -> ImageSpec {
