@@ -101,9 +101,12 @@ impl Place {
         Ok(ENDED.write(&self.directory.join("ended"), &self.id, end)?)
     }
 
-    /// Removes every record, copies first, with the directory and all in it.
+    /// Removes every record, with the directory and all in it. Copies go first, which would bring a record back, and what
+    /// it was started with goes before the record proper: the next start takes a directory without that for the rest of a
+    /// removal, unless it says that something was started.
     pub(crate) fn remove(&self) -> Result<()> {
         self.copies.forget(self.group, &self.id)?;
+        self.started().remove()?;
         self.record().remove()?;
         remove_directory(&self.directory)
     }
