@@ -65,6 +65,9 @@ pub enum Error {
     /// The runtime failed.
     #[error(transparent)]
     Runtime(#[from] slipway_runtime::Error),
+    /// The log of a RUN can't be read.
+    #[error(transparent)]
+    Log(#[from] slipway_log::Error),
     /// A system call on a file.
     #[error("{action} {}", path.display())]
     Io {
@@ -112,6 +115,12 @@ impl Error {
             Self::Dockerfile { .. } | Self::Step { .. } | Self::Cancelled => self,
             source => Self::Step { line, step: step.to_owned(), source: Box::new(source) },
         }
+    }
+}
+
+impl From<slipway_reference::Error> for Error {
+    fn from(error: slipway_reference::Error) -> Self {
+        Self::Image(error.into())
     }
 }
 

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use oci_spec::runtime::Mount;
+use slipway_log::{LogReader, Streams, Waker};
 use slipway_runtime::capabilities::CapabilitySet;
-use slipway_runtime::log::{LogReader, Streams, Waker};
 use slipway_runtime::spec::{Privilege, default_spec, mount_points};
 use slipway_runtime::{
     ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IpcMode, Network, PidMode, RootFs,

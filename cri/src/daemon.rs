@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use slipway_disk::Lock;
 use slipway_image::Store;
+use slipway_proto::http2;
 use slipway_proto::runtime::v1::image_service_server::ImageServiceServer;
 use slipway_proto::runtime::v1::runtime_service_server::RuntimeServiceServer;
 use slipway_proto::slipway::v1::slipway_server::SlipwayServer;
@@ -23,7 +24,6 @@ use tokio_stream::{Stream, StreamExt as _};
 use crate::config::Config;
 use crate::deadline::Deadlines;
 use crate::error::{Error, Result};
-use crate::http2;
 use crate::node::{Node, locked};
 use crate::own::run;
 use crate::recovery::{self, Strangers};

@@ -5,14 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use slipway_proto::PROGRAM_STATUS;
 use tonic::{Code, Status};
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// The metadata of a gRPC status that tells of a program which did not become a process: the exit status that a shell has
-/// for that, 126 or 127.
-pub const PROGRAM_STATUS: &str = "slipway-program-status";
 
 /// A failure of the daemon.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +23,9 @@ pub enum Error {
     /// The builder's.
     #[error(transparent)]
     Build(#[from] slipway_builder::Error),
+    /// A container's log can't be read.
+    #[error(transparent)]
+    Log(#[from] slipway_log::Error),
     /// A field of a request that is not honoured yet and has a wish behind it.
     #[error("field {field} is not supported yet: leave it out")]
     Unsupported {
@@ -213,6 +213,7 @@ impl Error {
             Self::Image(error) => image_code(error),
             Self::Runtime(error) => runtime_code(error),
             Self::Build(error) => build_code(error),
+            Self::Log(error) => io_code(error.io()),
             Self::Unsupported { .. } | Self::Unserved { .. } => Code::Unimplemented,
             Self::Invalid { .. } | Self::Ambiguous { .. } => Code::InvalidArgument,
             Self::NotFound { .. } => Code::NotFound,
@@ -258,6 +259,12 @@ impl Error {
     }
 }
 
+impl From<slipway_reference::Error> for Error {
+    fn from(error: slipway_reference::Error) -> Self {
+        Self::Image(error.into())
+    }
+}
+
 impl From<slipway_disk::Error> for Error {
     fn from(error: slipway_disk::Error) -> Self {
         Self::Io { action: error.action, path: error.path, source: error.source }
@@ -268,9 +275,7 @@ fn image_code(error: &slipway_image::Error) -> Code {
     use slipway_image::Error as Image;
     match error.cause() {
         Image::Of { .. } => Code::Internal,
-        Image::InvalidReference { .. } | Image::InvalidDigest { .. } | Image::AmbiguousId { .. } => {
-            Code::InvalidArgument
-        }
+        Image::Name(_) | Image::AmbiguousId { .. } => Code::InvalidArgument,
         Image::InvalidHosts { .. } | Image::ImageInUse { .. } | Image::StoreBusy { .. } => {
             Code::FailedPrecondition
         }
@@ -312,6 +317,7 @@ fn build_code(error: &slipway_builder::Error) -> Code {
         Build::Cancelled => Code::Cancelled,
         Build::Image(error) => image_code(error),
         Build::Runtime(error) => runtime_code(error),
+        Build::Log(error) => io_code(error.io()),
         Build::Io { source, .. } => io_code(source),
     }
 }

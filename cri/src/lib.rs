@@ -3,7 +3,7 @@
 //!
 //! - `daemon`: the wiring, config -> build -> serve -> drain; `config`, `error`
 //! - `service`: one line an RPC; `images`, `sandbox`, `container`: what each one does
-//! - `http2`: what both ends of a connection set, for the command line too; `deadline`: the end of a call's time
+//! - `deadline`: the end of a call's time
 //! - `spec`: a CRI request and an image's configuration become an OCI document; `lsm`: the node's security modules
 //! - `node`: what the services share; `records`: what is kept on disk; `names`: who may create what; `recovery`;
 //!   `damage`: what stands in for a damaged record, and how it is reported
@@ -15,7 +15,6 @@ mod damage;
 mod deadline;
 mod disk;
 mod error;
-pub mod http2;
 mod images;
 mod lsm;
 mod names;
@@ -28,4 +27,4 @@ mod service;
 mod spec;
 mod status;
 
-pub use error::{Error, PROGRAM_STATUS, Result};
+pub use error::{Error, Result};

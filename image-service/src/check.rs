@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use slipway_disk::atomic;
+use slipway_reference::Reference;
 
 use crate::digest::{Digest, ImageId};
 use crate::durable;
@@ -13,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::image::{Checked, Finding};
 use crate::index::{Damaged, Hides, Index, entries};
 use crate::records::{CacheRecord, ImageRecord, LayerFile, LayerKey, TagRecord};
-use crate::reference::Reference;
 use crate::store::Shared;
 
 mod mend;

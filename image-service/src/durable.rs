@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use crate::digest::{Digest, ImageId};
     use crate::records::{TagRecord, VERSION};
-    use crate::reference::Reference;
+    use slipway_reference::Reference;
 
     fn tag(folder: &Path, name: &str) -> (std::path::PathBuf, TagRecord) {
         let name: Reference = name.parse().unwrap();

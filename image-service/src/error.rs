@@ -4,8 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use slipway_reference::Reference;
+
 use crate::digest::Digest;
-use crate::reference::Reference;
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -21,20 +22,9 @@ pub enum Error {
         /// The error, which does not name it again.
         source: Box<Self>,
     },
-    /// The text is no image reference.
-    #[error("invalid image reference {reference:?}: {reason}")]
-    InvalidReference {
-        /// The text.
-        reference: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// The text is no sha256 digest.
-    #[error("invalid digest {digest:?}: expected sha256: and 64 lower-case hexadecimal digits")]
-    InvalidDigest {
-        /// The text.
-        digest: String,
-    },
+    /// The text is no image reference or digest, or not one that is of use there.
+    #[error(transparent)]
+    Name(#[from] slipway_reference::Error),
     /// A hosts.toml can't be used.
     #[error("invalid registry configuration {path}: {reason}")]
     InvalidHosts {

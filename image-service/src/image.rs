@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use oci_spec::image::ImageConfiguration;
+use slipway_reference::Reference;
 
 use crate::digest::{DiffId, ImageId};
 use crate::lease::Lease;
-use crate::reference::Reference;
 
 /// An image that is complete in the store.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
+use slipway_reference::Reference;
 
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::durable;
@@ -16,7 +17,6 @@ use crate::image::{Image, PruneOptions, Pruned, Removed};
 use crate::index::{Held, Index, IndexedImage};
 use crate::lease::Lease;
 use crate::records::{CacheRecord, ImageRecord, ManifestRecord, TagRecord, VERSION};
-use crate::reference::Reference;
 use crate::store::Shared;
 use crate::{gc, layers};
 
@@ -108,7 +108,7 @@ pub(crate) fn put(shared: &Shared, mut record: ImageRecord) -> Result<()> {
 pub(crate) fn tag(shared: &Shared, image: &ImageId, name: &Reference) -> Result<()> {
     if name.tag().is_none() || name.digest().is_some() {
         let reason = "a name that is given to an image needs a tag and no digest";
-        return Err(Error::InvalidReference { reference: name.to_string(), reason });
+        return Err(slipway_reference::Error::InvalidReference { reference: name.to_string(), reason }.into());
     }
     let _naming = shared.naming();
     if !shared.index().images.contains_key(image) {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::image::ImageConfiguration;
 use serde::de::DeserializeOwned;
+use slipway_reference::Reference;
 
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
 use crate::durable;
@@ -14,7 +15,6 @@ use crate::image::{Finding, Image};
 use crate::records::{
     CacheRecord, ImageRecord, LayerFile, LayerKey, ManifestRecord, Stored, TagRecord, VERSION,
 };
-use crate::reference::Reference;
 use crate::registry::Document;
 
 /// What a lease holds.
@@ -354,7 +354,7 @@ impl Index {
                 return Ok(found);
             }
         } else if !name.starts_with("sha256:") {
-            return Err(Reference::parse(name).err().unwrap_or_else(missing));
+            return Err(Reference::parse(name).err().map_or_else(missing, Error::from));
         }
         if prefix.is_empty() || !prefix.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(missing());

@@ -5,7 +5,7 @@
 //! caller stacks them.
 //!
 //! ```text
-//! reference, digest        what things are called
+//! digest                   typed digests; references are the leaf package slipway-reference
 //! registry/                hosts and mirrors, auth, requests, uploads
 //! layer/, layers           tar -> directory (apply), directory -> tar (diff), and the exact tar again (skeleton)
 //! durable, records, index  the files under the root, and what they say, in memory
@@ -29,7 +29,6 @@ mod once;
 mod pull;
 mod push;
 mod records;
-mod reference;
 mod registry;
 mod store;
 
@@ -42,5 +41,5 @@ pub use image::{
 };
 pub use layer::compression::is_tar;
 pub use lease::Lease;
-pub use reference::Reference;
+pub use slipway_reference::Reference;
 pub use store::{Limits, Store, StoreConfig};

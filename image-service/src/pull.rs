@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use slipway_reference::Reference;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -15,7 +16,6 @@ use crate::layers::{self, Placed};
 use crate::lease::Lease;
 use crate::once::Once;
 use crate::records::{Compressed, ImageRecord, LayerKey, ManifestRecord, VERSION};
-use crate::reference::Reference;
 use crate::registry::{Access, Descriptor, Manifest, Session};
 use crate::store::Shared;
 use crate::{gc, images};

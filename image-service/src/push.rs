@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+use slipway_reference::Reference;
 
 use crate::credentials::Credentials;
 use crate::digest::{DiffId, Digest};
@@ -23,7 +24,6 @@ use crate::layers::Draft;
 use crate::lease::Lease;
 use crate::pull::blocking;
 use crate::records::{Compressed, ImageRecord, LayerFile, LayerKey, ManifestRecord, VERSION};
-use crate::reference::Reference;
 use crate::registry::client::Content;
 use crate::registry::manifest::{OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST};
 use crate::registry::{Access, Descriptor, Document, Manifest, Session, manifest};
@@ -83,7 +83,9 @@ async fn push_image(
 fn find(shared: &Arc<Shared>, reference: &Reference) -> Result<Leased> {
     if reference.tag().is_none() || reference.digest().is_some() {
         let reason = "a push needs a tag and no digest";
-        return Err(Error::InvalidReference { reference: reference.to_string(), reason });
+        return Err(
+            slipway_reference::Error::InvalidReference { reference: reference.to_string(), reason }.into()
+        );
     }
     let missing = || Error::ImageMissing { name: reference.to_string() };
     let mut index = shared.index();

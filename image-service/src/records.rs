@@ -7,10 +7,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use slipway_disk::atomic::Durability;
 use slipway_disk::record::Kind;
+use slipway_reference::Reference;
 
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
 use crate::error::Error;
-use crate::reference::Reference;
 
 /// The version that this program writes and reads.
 pub(crate) const VERSION: u32 = 1;
@@ -163,9 +163,9 @@ impl FromStr for LayerKey {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        match text.strip_prefix("chain-") {
-            Some(hex) => Digest::from_hex(hex).map(|digest| Self::Chain(ChainId(digest))),
-            None => Digest::from_hex(text).map(|digest| Self::Diff(DiffId(digest))),
-        }
+        Ok(match text.strip_prefix("chain-") {
+            Some(hex) => Self::Chain(ChainId(Digest::from_hex(hex)?)),
+            None => Self::Diff(DiffId(Digest::from_hex(text)?)),
+        })
     }
 }

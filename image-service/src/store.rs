@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use slipway_disk::walker::{Remnants, Stop};
 use slipway_disk::{Lock, atomic};
+use slipway_reference::Reference;
 
 use crate::credentials::Credentials;
 use crate::digest::{DiffId, Digest, ImageId};
@@ -24,7 +25,6 @@ use crate::layer::{compression, tar};
 use crate::lease::Lease;
 use crate::pull::Pulls;
 use crate::records::{CacheRecord, VERSION};
-use crate::reference::Reference;
 use crate::{check, gc, images, layers, pull, push};
 
 /// Where the store is and how it behaves.
@@ -491,7 +491,10 @@ mod tests {
             assert_eq!(store.resolve(name).unwrap().id, made.id, "{name}");
         }
         assert!(matches!(store.resolve("app"), Err(Error::ImageMissing { .. })));
-        assert!(matches!(store.resolve("A b"), Err(Error::InvalidReference { .. })));
+        assert!(matches!(
+            store.resolve("A b"),
+            Err(Error::Name(slipway_reference::Error::InvalidReference { .. }))
+        ));
         store.untag(&"app:1".parse().unwrap()).unwrap();
         assert!(store.resolve(&made.id.to_string()).unwrap().pinned);
         store.untag(&"other/app:2".parse().unwrap()).unwrap();

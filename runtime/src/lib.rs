@@ -18,7 +18,6 @@ mod features;
 mod id;
 mod launch;
 mod link;
-pub mod log;
 mod monitor_client;
 mod monitor_process;
 mod namespace;

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_log::{LogReader, Streams, Waker};
 use slipway_proto::slipway::v1 as own;
 use slipway_proto::slipway::v1::attach_request::Message as Asked;
 use slipway_proto::slipway::v1::stream_output::Message;
-use slipway_runtime::log::{LogReader, Streams, Waker};
 use slipway_runtime::{AttachEnd, AttachEvent, AttachInput, AttachSession, ContainerState, ExitReason};
 use tokio::sync::OwnedRwLockReadGuard;
 use tokio::sync::mpsc::{Sender, WeakSender, channel};

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use slipway_log::{Listener, LogLine, LogReader, Waker};
 use slipway_proto::slipway::v1 as own;
-use slipway_runtime::log::{Listener, LogLine, LogReader, Waker};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Fault, Kind, Written, blob, is_needed, is_readable, layer, scan};
+use slipway_reference::Reference;
+
 use crate::credentials::Credentials;
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
 use crate::durable;
@@ -18,7 +20,6 @@ use crate::layers;
 use crate::lease::Lease;
 use crate::pull::{self, blocking};
 use crate::records::{ImageRecord, LayerKey, TagRecord, VERSION};
-use crate::reference::Reference;
 use crate::registry::{Access, Session};
 use crate::store::Shared;
 

@@ -8,6 +8,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderName};
 use hyper::{Method, Response};
 use serde::Deserialize;
+use slipway_reference::Reference;
 
 use super::auth::{self, Challenge};
 use super::client::{Call, Content, Transport};
@@ -16,7 +17,6 @@ use super::manifest::{ACCEPT, DOCUMENT_MAX, Descriptor};
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::reference::Reference;
 use crate::store::StoreConfig;
 
 mod fetch;

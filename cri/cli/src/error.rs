@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
-use slipway_cri::PROGRAM_STATUS;
+use slipway_proto::PROGRAM_STATUS;
 
 use crate::args::Dialect;
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use slipway_runtime::log::{LogLine, LogWatch};
+use slipway_log::{LogLine, LogWatch};
 
 use crate::error::{Error, Result};
 use crate::log_sink::Sink;

@@ -1,14 +1,17 @@
 //! Reading a log file from its beginning, and on until its container has ended, over the rotations of the file.
 
-use super::{LogLine, LogWatch};
-use crate::{Error, Result};
-use rustix::event::{EventfdFlags, eventfd};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::error::{Error, Result};
+use crate::line::LogLine;
+use crate::watch::LogWatch;
 
 /// After this long a reader looks again even if nothing has woken it.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -66,10 +69,8 @@ impl Waker {
     /// When this process has no descriptors left.
     pub fn new() -> Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let made = eventfd(0, flags);
-        let failed =
-            |errno: rustix::io::Errno| Error::Kernel { call: "eventfd".into(), source: errno.into() };
-        Ok(Self(Arc::new(made.map_err(failed)?)))
+        let made = eventfd(0, flags).map_err(|errno| Error::Waker(errno.into()))?;
+        Ok(Self(Arc::new(made)))
     }
 
     /// Has the reader look again.

@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use slipway_image::Reference;
 use slipway_proto::slipway::v1::Credentials;
+use slipway_reference::Reference;
 
 use super::{decoded, divided};
 use crate::error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use slipway_runtime::log::time::parse as parse_rfc3339;
+use slipway_log::time::parse as parse_rfc3339;
 
 pub(crate) const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400;

@@ -1,7 +1,7 @@
 //! A line of a log in the CRI's format, `<RFC 3339 time> <stdout|stderr> <tags> <bytes>`: the first tag is `P` where the
 //! line goes on in the next one of its stream, and `F` where it ends.
 
-use super::time;
+use crate::time;
 
 /// What one line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

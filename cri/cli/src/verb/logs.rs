@@ -4,11 +4,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use slipway_log::LogWatch;
 use slipway_proto::runtime::v1::{
     Container, ContainerState, ContainerStatus, ContainerStatusRequest, ReopenContainerLogRequest,
 };
 use slipway_proto::slipway::v1::{LogsRequest, OutputStream};
-use slipway_runtime::log::LogWatch;
 
 use super::ps;
 use crate::connection::Session;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use slipway_cri::http2;
+use slipway_proto::http2;
 use slipway_proto::runtime::v1::image_service_client::ImageServiceClient;
 use slipway_proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use slipway_proto::slipway::v1::slipway_client::SlipwayClient;

@@ -73,8 +73,8 @@ impl Reference {
         Self { digest: Some(digest), tag: None, ..self.clone() }
     }
 
-    /// What a registry's manifest URL ends with.
-    pub(crate) fn selector(&self) -> String {
+    /// The last part of a manifest's URL at a registry: the digest, or else the tag.
+    pub fn selector(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
             (None, Some(tag)) => tag.clone(),
