@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::rand::GetRandomFlags;
 use slipway_disk::walker::{self, Remnants};
 use slipway_image::{Image, Leased, Reference, Store};
-use slipway_runtime::Runtime;
+use slipway_runtime::{Owner, Runtime};
 
 use crate::cancel::Cancellation;
 use crate::context::{Context, OpenContext};
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::flight::{Flights, Telling};
 use crate::graph::{self, Graph, Source};
 use crate::progress::Progress;
-use crate::run::{OWNER, Sandbox};
+use crate::run::Sandbox;
 use crate::stage::{self, State};
 
 /// Where a builder keeps what is not finished.
@@ -86,7 +86,7 @@ impl Builder {
     pub fn new(store: Store, runtime: Runtime, config: BuilderConfig) -> Result<Self> {
         for sandbox in runtime.sandboxes() {
             let id = &sandbox.config.id;
-            if id.as_str().starts_with(OWNER)
+            if sandbox.config.owner == Owner::Build
                 && let Err(error) = runtime.remove_sandbox(id)
             {
                 tracing::warn!(sandbox = %id, %error, "remove an unfinished build's sandbox");

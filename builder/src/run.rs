@@ -10,8 +10,8 @@ use slipway_log::{LogReader, Streams, Waker};
 use slipway_runtime::capabilities::CapabilitySet;
 use slipway_runtime::spec::{Privilege, default_spec, mount_points};
 use slipway_runtime::{
-    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IpcMode, Network, PidMode, RootFs,
-    Runtime, SandboxConfig, SandboxId, Seccomp, User,
+    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IpcMode, Network, Owner, PidMode,
+    RootFs, Runtime, SandboxConfig, SandboxId, Seccomp, User,
 };
 
 use crate::cancel::Cancellation;
@@ -21,9 +21,6 @@ use crate::progress::Stream;
 
 /// How long one look for a command's end takes.
 const WAIT: Duration = Duration::from_secs(60);
-
-/// The prefix of all sandboxes of builds.
-pub(crate) const OWNER: &str = "build-";
 
 /// Where a command finds the heredoc that it is.
 pub(crate) const SCRIPTS: &str = "/dev/pipes";
@@ -60,10 +57,11 @@ pub(crate) struct Process {
 impl Sandbox {
     /// Makes the sandbox, on the bridge like a pod: a build never gets the host's network for want of one.
     pub(crate) fn create(runtime: &Runtime, build: &str) -> Result<Self> {
-        let id = SandboxId::new(format!("{OWNER}{build}"))?;
+        let id = SandboxId::new(format!("build-{build}"))?;
         let sandbox = Self { runtime: runtime.clone(), id: id.clone(), containers: 0, last: None };
         runtime.create_sandbox(&SandboxConfig {
             id,
+            owner: Owner::Build,
             hostname: "build".to_owned(),
             network: Network::Pod { ports: Vec::new() },
             cgroup_parent: None,
@@ -156,6 +154,7 @@ impl Sandbox {
         Ok(ContainerRequest {
             id: id.clone(),
             sandbox: self.id.clone(),
+            owner: Owner::Build,
             spec,
             rootfs: RootFs { lowers: process.lowers.clone(), readonly: false, volatile: true },
             log_path: Some(self.log(id)),

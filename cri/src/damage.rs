@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use slipway_disk::atomic;
 use slipway_image::{Finding, ImageId, Lease};
 use slipway_proto::runtime::v1 as cri;
-use slipway_runtime::{ContainerId, SandboxId, SandboxStatus};
+use slipway_runtime::{ContainerId, Owner, SandboxId, SandboxStatus};
 
 use crate::error::{Error, Result};
 use crate::node::{Node, locked, now};
-use crate::records::{ContainerRecord, Encoded, Loaded, Owner, Phase, PodRecord};
+use crate::records::{ContainerRecord, Encoded, Loaded, Phase, PodRecord};
 
 /// The namespace of pods that have lost theirs.
 const NAMESPACE: &str = "damaged";

@@ -8,14 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use slipway_builder::{Builder, BuilderConfig};
 use slipway_image::{Lease, Store};
-use slipway_runtime::{Damaged, Runtime};
+use slipway_runtime::{Damaged, Owner, Runtime};
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::disk::LastWalk;
 use crate::error::{Error, Result};
 use crate::names::Names;
-use crate::records::{ContainerRecord, Owner, Phase, PodRecord, Records, hex};
+use crate::records::{ContainerRecord, Phase, PodRecord, Records, hex};
 
 /// The node.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use slipway_disk::atomic::{self, Durability};
 use slipway_disk::record::{Copies, Damage, Kind, Slot};
 use slipway_image::ImageId;
 use slipway_proto::runtime::v1::{CreateContainerRequest, RunPodSandboxRequest};
-use slipway_runtime::{ContainerId, Damaged, SandboxId};
+use slipway_runtime::{ContainerId, Damaged, Owner, SandboxId};
 
 use crate::error::{Error, Result};
 
@@ -54,16 +54,6 @@ impl Recorded for ContainerRecord {
     fn kind() -> &'static Kind {
         &CONTAINER
     }
-}
-
-/// Who a pod or container belongs to.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Owner {
-    /// The CRI's client.
-    Cri,
-    /// `slipway run`.
-    Run,
 }
 
 /// How far the life of a pod or container has gone; each is written before its work begins.

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 
-use slipway_runtime::{ContainerId, ContainerState, SandboxId};
+use slipway_runtime::{ContainerId, ContainerState, Owner, SandboxId};
 
 use crate::error::{Error, Result};
 use crate::names::Leaving;
 use crate::node::{Container, Node, Pod, locked};
-use crate::records::{Owner, Phase, PodRecord};
+use crate::records::{Phase, PodRecord};
 use crate::{container, damage, sandbox};
 
 /// What the runtime has and no record tells of.

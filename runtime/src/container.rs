@@ -5,6 +5,7 @@ mod unmonitored;
 
 pub(crate) use lifecycle::check_signal;
 
+use crate::Owner;
 use crate::id::{ContainerId, SandboxId};
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,8 @@ pub struct ContainerRequest {
     pub id: ContainerId,
     /// The sandbox it runs in.
     pub sandbox: SandboxId,
+    /// Whose it is: its sandbox's owner.
+    pub owner: Owner,
     /// What to run.
     pub spec: Spec,
     /// Its root.

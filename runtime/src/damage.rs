@@ -10,8 +10,8 @@ use crate::pod::{Container, ContainerRecord, EndRecord, Pod, PodRecord, Stage, S
 use crate::runtime::Shared;
 use crate::state::Place;
 use crate::{
-    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IpcMode, Network, PidMode, Result,
-    RootFs, SandboxConfig, SandboxId, Seccomp, User, state,
+    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IpcMode, Network, Owner, PidMode,
+    Result, RootFs, SandboxConfig, SandboxId, Seccomp, User, state,
 };
 use oci_spec::runtime::Spec;
 use slipway_disk::record::{Damage, Slot};
@@ -274,6 +274,7 @@ fn changed_at(directory: &Path) -> i64 {
 fn unknown_config(id: &SandboxId) -> SandboxConfig {
     SandboxConfig {
         id: id.clone(),
+        owner: Owner::of_unnamed(id.as_str()),
         hostname: String::new(),
         network: Network::Pod { ports: Vec::new() },
         cgroup_parent: None,
@@ -290,6 +291,7 @@ fn unknown_config(id: &SandboxId) -> SandboxConfig {
 fn unknown_request(id: &ContainerId, sandbox: SandboxId) -> ContainerRequest {
     ContainerRequest {
         id: id.clone(),
+        owner: Owner::of_unnamed(sandbox.as_str()),
         sandbox,
         spec: Spec::default(),
         rootfs: RootFs::default(),

@@ -23,6 +23,7 @@ mod monitor_process;
 mod namespace;
 pub mod network;
 mod opener;
+mod owner;
 mod patience;
 mod plan;
 mod pod;
@@ -53,6 +54,7 @@ pub use features::Features;
 pub use id::{ContainerId, SandboxId};
 pub use network::{PortMapping, Protocol};
 pub use opener::begin as begin_opener;
+pub use owner::Owner;
 pub use rootfs::users::Identity;
 pub use runtime::{NetworkStatus, Runtime};
 pub use sandbox::{

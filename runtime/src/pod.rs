@@ -5,6 +5,7 @@ use crate::error::chain;
 use crate::link::{Contact, Link};
 use crate::monitor_process::Started;
 use crate::network::Attachment;
+use crate::owner::read_owned;
 use crate::process::Process;
 use crate::rootfs::users::Identity;
 use crate::state::Place;
@@ -12,7 +13,7 @@ use crate::{
     ContainerEvent, ContainerRequest, ContainerState, Error, ExitReason, Result, SandboxConfig, SandboxId,
     SandboxState, SandboxStatus,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use slipway_monitor::protocol::{Exit, NEVER_RAN};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ pub(crate) enum Stage {
 /// A sandbox's record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PodRecord {
+    #[serde(deserialize_with = "read_config")]
     pub(crate) config: SandboxConfig,
     pub(crate) stage: Stage,
     pub(crate) created_at: i64,
@@ -48,6 +50,16 @@ pub(crate) struct PodRecord {
     /// What was wrong with the record that this one stands for, of which only the id is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) damage: Option<String>,
+}
+
+fn read_config<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<SandboxConfig, D::Error> {
+    read_owned(deserializer, "id")
+}
+
+fn read_request<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<ContainerRequest, D::Error> {
+    read_owned(deserializer, "sandbox")
 }
 
 impl PodRecord {
@@ -147,6 +159,7 @@ impl Pod {
 /// A container's record; it never changes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ContainerRecord {
+    #[serde(deserialize_with = "read_request")]
     pub(crate) request: ContainerRequest,
     pub(crate) created_at: i64,
     /// As [`PodRecord::damage`].

@@ -9,7 +9,7 @@ pub(crate) use lifecycle::{KEPT, PROC, host_name, pause_program};
 use crate::capabilities::CapabilitySet;
 use crate::id::SandboxId;
 use crate::network::PortMapping;
-use crate::{Error, Result};
+use crate::{Error, Owner, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,6 +20,8 @@ use std::path::PathBuf;
 pub struct SandboxConfig {
     /// Its name, unique on the node.
     pub id: SandboxId,
+    /// Whose it is.
+    pub owner: Owner,
     /// The name of its uts namespace; empty takes the host's.
     pub hostname: String,
     /// Its network.

@@ -4,8 +4,8 @@
 use crate::{busybox, node, probe};
 use slipway_runtime::{
     ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, Exec, ExecOutput, IdMap, IdRange,
-    IpcMode, Network, NetworkConfig, PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig, SandboxId,
-    Seccomp, User, spec,
+    IpcMode, Network, NetworkConfig, Owner, PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig,
+    SandboxId, Seccomp, User, spec,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -73,6 +73,7 @@ impl Embedded {
         let map = || vec![IdRange { inside: 0, outside: OUTSIDE, count: 65_536 }];
         let config = SandboxConfig {
             id: id.clone(),
+            owner: Owner::Cri,
             hostname: name.into(),
             network: Network::Host,
             cgroup_parent: None,
@@ -120,6 +121,7 @@ impl Embedded {
         ContainerRequest {
             id: ContainerId::new(name).expect("an id"),
             sandbox: pod.clone(),
+            owner: Owner::Cri,
             spec: wanted,
             rootfs: RootFs { lowers: vec![self.image()], readonly: false, volatile: true },
             log_path: Some(self.log_path(name)),

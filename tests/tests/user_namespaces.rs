@@ -3,7 +3,8 @@
 
 use slipway_runtime::{
     ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IdMap, IdRange, IpcMode, Network,
-    NetworkConfig, PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig, SandboxId, Seccomp, User, spec,
+    NetworkConfig, Owner, PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig, SandboxId, Seccomp, User,
+    spec,
 };
 use slipway_tests::{busybox, node};
 use std::os::unix::fs::MetadataExt as _;
@@ -75,6 +76,7 @@ fn sandbox(id: &SandboxId) -> SandboxConfig {
     let map = vec![IdRange { inside: 0, outside: OUTSIDE, count: 65_536 }];
     SandboxConfig {
         id: id.clone(),
+        owner: Owner::Cri,
         hostname: "mapped".into(),
         network: Network::Host,
         cgroup_parent: None,
@@ -99,6 +101,7 @@ fn container(id: &ContainerId, pod: &SandboxId, lowers: &[PathBuf], log: &Path) 
     ContainerRequest {
         id: id.clone(),
         sandbox: pod.clone(),
+        owner: Owner::Cri,
         spec: request_spec,
         rootfs: RootFs { lowers: lowers.to_vec(), readonly: false, volatile: true },
         log_path: Some(log.into()),

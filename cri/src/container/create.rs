@@ -6,14 +6,14 @@ use std::sync::Arc;
 use slipway_image::{Image, Lease, Leased, Lower, Snapshot};
 use slipway_proto::runtime::v1 as cri;
 use slipway_proto::slipway::v1 as own;
-use slipway_runtime::{ContainerId, ContainerRequest, RootFs};
+use slipway_runtime::{ContainerId, ContainerRequest, Owner, RootFs};
 
 use crate::container::{remove, validate};
 use crate::error::{Error, Result};
 use crate::images;
 use crate::names::Fingerprint;
 use crate::node::{Container, Node, Pod, fresh_id, now};
-use crate::records::{ContainerRecord, Encoded, Owner, Phase};
+use crate::records::{ContainerRecord, Encoded, Phase};
 use crate::sandbox;
 use crate::spec;
 
@@ -72,7 +72,9 @@ fn name(config: &cri::ContainerConfig, pod: &Pod) -> Result<String> {
         return Err(Error::invalid("config.metadata.name", "it is empty"));
     }
     Ok(match pod.record.owner {
-        Owner::Cri => format!("{}_{}_{}", metadata.name, pod.record.id, metadata.attempt),
+        Owner::Cri | Owner::Build | Owner::Cluster => {
+            format!("{}_{}_{}", metadata.name, pod.record.id, metadata.attempt)
+        }
         Owner::Run => metadata.name.clone(),
     })
 }
@@ -147,6 +149,7 @@ fn bring_up(node: &Node, draft: &Draft, request: cri::CreateContainerRequest) ->
     node.runtime.create_container(ContainerRequest {
         id: draft.id.clone(),
         sandbox: draft.pod.record.id.clone(),
+        owner: draft.pod.record.owner,
         spec: compiled.spec,
         rootfs: RootFs {
             lowers: snapshot.lowers.into_iter().map(directory).collect::<Result<_>>()?,

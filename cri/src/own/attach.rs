@@ -11,7 +11,9 @@ use slipway_log::{LogReader, Streams, Waker};
 use slipway_proto::slipway::v1 as own;
 use slipway_proto::slipway::v1::attach_request::Message as Asked;
 use slipway_proto::slipway::v1::stream_output::Message;
-use slipway_runtime::{AttachEnd, AttachEvent, AttachInput, AttachSession, ContainerState, ExitReason};
+use slipway_runtime::{
+    AttachEnd, AttachEvent, AttachInput, AttachSession, ContainerState, ExitReason, Owner,
+};
 use tokio::sync::OwnedRwLockReadGuard;
 use tokio::sync::mpsc::{Sender, WeakSender, channel};
 use tokio::task::JoinHandle;
@@ -24,7 +26,6 @@ use crate::node::{Container, Node};
 use crate::own::logs::wake_at_end;
 use crate::own::streams::{BUFFER, Output, cells, message, spawn};
 use crate::own::transfer::Events;
-use crate::records::Owner;
 
 /// How long the daemon's watch of a monitor may lag behind a session's.
 const WATCH_DELAY: Duration = Duration::from_secs(5);

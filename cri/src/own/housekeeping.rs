@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use slipway_image::{PruneOptions, Reference};
 use slipway_proto::slipway::v1 as own;
+use slipway_runtime::Owner;
 
 use crate::container;
 use crate::damage;
@@ -12,7 +13,6 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::node::Node;
 use crate::own::run;
-use crate::records::Owner;
 
 pub(crate) fn version(node: &Node) -> own::VersionResponse {
     let features = node.runtime.features();

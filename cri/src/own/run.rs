@@ -6,14 +6,14 @@ use std::time::Duration;
 use slipway_proto::runtime::v1 as cri;
 use slipway_proto::slipway::v1 as own;
 use slipway_runtime::spec::{Privilege, default_spec};
-use slipway_runtime::{ContainerEvent, ContainerState};
+use slipway_runtime::{ContainerEvent, ContainerState, Owner};
 use tokio::sync::oneshot;
 
 use crate::container::create::{self, Extra};
 use crate::error::{Error, Result};
 use crate::node::{Container, Node, fresh_id};
 use crate::own::ports;
-use crate::records::{Owner, Phase};
+use crate::records::Phase;
 use crate::{container, sandbox};
 
 const GRACE: u32 = 10;
@@ -242,7 +242,7 @@ pub(crate) async fn remove_both(node: &Arc<Node>, row: Arc<Container>) -> Result
     container::remove::carry_out(node, row).await?;
     match (owner, node.pods.find(pod.as_str())) {
         (Owner::Run, Ok(pod)) => sandbox::remove::carry_out(node, pod).await,
-        (Owner::Run, Err(_)) | (Owner::Cri, _) => Ok(()),
+        (Owner::Run, Err(_)) | (Owner::Cri | Owner::Build | Owner::Cluster, _) => Ok(()),
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use slipway_proto::runtime::v1 as cri;
 use slipway_proto::slipway::v1 as own;
+use slipway_runtime::Owner;
 
 use crate::container::view::{config, life};
 use crate::error::{Error, Result};
 use crate::images;
 use crate::node::{Container, Node};
-use crate::records::Owner;
 use crate::sandbox::view::{addresses, config as pod_config, matches};
 
 pub(crate) async fn list(
@@ -105,6 +105,8 @@ fn owner(owner: Owner) -> own::ContainerOwner {
     match owner {
         Owner::Cri => own::ContainerOwner::Cri,
         Owner::Run => own::ContainerOwner::Run,
+        Owner::Build => own::ContainerOwner::Build,
+        Owner::Cluster => own::ContainerOwner::Cluster,
     }
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::capabilities::CapabilitySet;
-use slipway_runtime::{SandboxConfig, SandboxId};
+use slipway_runtime::{Owner, SandboxConfig, SandboxId};
 
 use crate::error::{Error, Result};
 use crate::names::Fingerprint;
 use crate::node::{Node, Pod, fresh_id};
-use crate::records::{Encoded, Owner, Phase, PodRecord};
+use crate::records::{Encoded, Phase, PodRecord};
 use crate::sandbox::{remove, validate};
 
 /// Makes a pod, or joins the equal request that is making it.
@@ -28,12 +28,12 @@ pub(crate) async fn make(
     owner: Owner,
 ) -> Result<String> {
     let name = validate::name(request.config.as_ref().and_then(|config| config.metadata.as_ref()))?;
-    let mut config = validate::config(SandboxId::new(fresh_id()?)?, &request)?;
+    let mut config = validate::config(SandboxId::new(fresh_id()?)?, owner, &request)?;
     if owner == Owner::Run {
         config.capabilities = of_run(&request);
     }
     let fingerprint = match owner {
-        Owner::Cri => Fingerprint::of(&request),
+        Owner::Cri | Owner::Build | Owner::Cluster => Fingerprint::of(&request),
         // The pod is one container's: who joined its making would take it away when that container is another's.
         Owner::Run => Fingerprint::of_fresh(config.id.as_str()),
     };

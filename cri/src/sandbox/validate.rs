@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use slipway_proto::runtime::v1 as cri;
-use slipway_runtime::{Dns, IpcMode, Network, PidMode, PortMapping, Protocol, SandboxConfig, SandboxId};
+use slipway_runtime::{
+    Dns, IpcMode, Network, Owner, PidMode, PortMapping, Protocol, SandboxConfig, SandboxId,
+};
 
 use crate::error::{Error, Result};
 use crate::lsm;
@@ -20,7 +22,11 @@ pub(crate) fn name(metadata: Option<&cri::PodSandboxMetadata>) -> Result<String>
 }
 
 /// Makes the runtime's configuration of a request, or refuses the request.
-pub(crate) fn config(id: SandboxId, request: &cri::RunPodSandboxRequest) -> Result<SandboxConfig> {
+pub(crate) fn config(
+    id: SandboxId,
+    owner: Owner,
+    request: &cri::RunPodSandboxRequest,
+) -> Result<SandboxConfig> {
     if !request.runtime_handler.is_empty() {
         let reason =
             format!("there is no handler {:?}: Status lists those that are", request.runtime_handler);
@@ -38,6 +44,7 @@ pub(crate) fn config(id: SandboxId, request: &cri::RunPodSandboxRequest) -> Resu
     log_directory(&config.log_directory)?;
     Ok(SandboxConfig {
         id,
+        owner,
         network: if host_network {
             Network::Host
         } else {
@@ -255,7 +262,7 @@ mod tests {
                 ..Default::default()
             });
         });
-        let config = config(id(), &request).unwrap();
+        let config = config(id(), Owner::Cri, &request).unwrap();
         assert_eq!(config.network, Network::Pod { ports: Vec::new() });
         assert_eq!(config.pid, PidMode::Container);
         assert_eq!(config.cgroup_parent.as_deref(), Some("/kubepods/burstable/podx"));
@@ -275,7 +282,7 @@ mod tests {
                 let sysctls = BTreeMap::from([(key.to_owned(), "1".to_owned())]);
                 config.linux = Some(cri::LinuxPodSandboxConfig { sysctls, ..Default::default() });
             });
-            assert_eq!(config(id(), &request).is_ok(), fine, "{key}");
+            assert_eq!(config(id(), Owner::Cri, &request).is_ok(), fine, "{key}");
         }
     }
 
@@ -285,13 +292,13 @@ mod tests {
             let mapping = cri::PortMapping { container_port: 80, host_port: 70000, ..Default::default() };
             config.port_mappings = vec![mapping];
         });
-        let error = config(id(), &request).unwrap_err().to_string();
+        let error = config(id(), Owner::Cri, &request).unwrap_err().to_string();
         assert!(error.contains("config.port_mappings[0].host_port"), "{error}");
     }
 
     #[test]
     fn an_unknown_handler_is_refused() {
         let request = cri::RunPodSandboxRequest { runtime_handler: "kata".into(), ..request(|_| {}) };
-        assert!(config(id(), &request).is_err());
+        assert!(config(id(), Owner::Cri, &request).is_err());
     }
 }

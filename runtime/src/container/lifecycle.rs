@@ -33,6 +33,12 @@ impl Shared {
             let (kind, id) = ("sandbox", request.sandbox.to_string());
             return Err(Error::WrongState { kind, id, state: "not ready", action: "create a container in" });
         }
+        if request.owner != pod.record().config.owner {
+            let (id, sandbox) = (&request.id, &request.sandbox);
+            return Err(Error::Invalid(format!(
+                "container {id} has another owner than its sandbox {sandbox}"
+            )));
+        }
         if let Some(resources) = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
             cgroup::check(resources, self.cgroups.unified())?;
         }

@@ -373,6 +373,7 @@ mod tests {
     fn config(name: &str, network: Network) -> SandboxConfig {
         SandboxConfig {
             id: SandboxId::new("pod").unwrap(),
+            owner: crate::Owner::Cri,
             hostname: "pod".into(),
             network,
             cgroup_parent: None,
