@@ -1,29 +1,36 @@
-//! crictl's configuration file: the few keys of `/etc/crictl.yaml` that say where the runtime is. The file is one flat
-//! mapping, so that its lines can be read one by one.
+//! crictl's configuration file: the keys of `/etc/crictl.yaml` that name the sockets. The file is one flat mapping, so that
+//! its lines can be read one by one.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::args::Dialect;
 use crate::error::{Error, Result};
 
-const DEFAULT_PATH: &str = "/etc/crictl.yaml";
+/// A place to look for the file when no flag names one.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// The variable of the environment that names it.
+    pub(crate) variable: &'static str,
+    /// Its path when the variable is not set; it need not exist.
+    pub(crate) path: &'static str,
+}
 
-/// What the file says.
+/// The values of the file by their keys.
 #[derive(Debug, Default)]
 pub(crate) struct Config {
     values: BTreeMap<String, String>,
 }
 
 impl Config {
-    /// The named file; or, when called crictl, the usual one if it exists.
-    pub(crate) fn load(named: Option<&Path>, dialect: Dialect) -> Result<Self> {
-        let from_environment = std::env::var_os("CRI_CONFIG_FILE").map(PathBuf::from);
-        let path = match (named, dialect) {
+    /// Reads the named file, which must exist, or else the one at the usual place if there is one.
+    pub(crate) fn load(named: Option<&Path>, usual: Option<&Place>) -> Result<Self> {
+        let path = match (named, usual) {
             (Some(path), _) => path.to_owned(),
-            (None, Dialect::Crictl) => from_environment.unwrap_or_else(|| DEFAULT_PATH.into()),
-            (None, Dialect::Slipway) => return Ok(Self::default()),
+            (None, Some(place)) => {
+                std::env::var_os(place.variable).map_or_else(|| place.path.into(), PathBuf::from)
+            }
+            (None, None) => return Ok(Self::default()),
         };
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::parse(&text).map_err(|reason| Error::Parse { path, reason }),

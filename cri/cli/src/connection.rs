@@ -1,4 +1,4 @@
-//! Where the daemon is, and the clients that speak to it. The sockets are opened when a verb asks for them.
+//! The sockets of the runtime, and clients of the services on them. A socket is opened when a verb asks for a client.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Uri};
 use tower::service_fn;
 
-use crate::args::{Dialect, Global};
-use crate::config::Config;
+use crate::config::{Config, Place};
 use crate::error::{Error, Result};
+use crate::style::Style;
 use crate::{output, time};
 
 const DEFAULT_ENDPOINT: &str = "unix:///run/slipway/slipway.sock";
@@ -23,12 +23,42 @@ const MESSAGE_LIMIT: usize = 16 << 20;
 
 pub(crate) type RuntimeClient = RuntimeServiceClient<Channel>;
 pub(crate) type ImageClient = ImageServiceClient<Channel>;
-pub(crate) type OwnClient = SlipwayClient<Channel>;
 
-/// What holds for the whole command line.
+/// The sources of the sockets' addresses when no flag names them.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    /// Variables of the environment with the runtime's address: the first that is set counts.
+    pub(crate) runtime_variables: &'static [&'static str],
+    /// The same for the image service's.
+    pub(crate) image_variables: &'static [&'static str],
+    /// The usual place of a configuration file, if the dialect has one.
+    pub(crate) config: Option<Place>,
+}
+
+/// The flags before the verb.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Flags {
+    /// Socket of the daemon (default unix:///run/slipway/slipway.sock)
+    #[arg(short = 'r', long, visible_alias = "address", value_name = "ENDPOINT")]
+    runtime_endpoint: Option<String>,
+    /// Socket of the image service (default: the same)
+    #[arg(short = 'i', long, value_name = "ENDPOINT")]
+    image_endpoint: Option<String>,
+    /// How long to wait for a connection, such as 2s
+    #[arg(short = 't', long, value_name = "DURATION")]
+    timeout: Option<String>,
+    /// crictl's configuration file (default: /etc/crictl.yaml when called crictl)
+    #[arg(short = 'c', long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Say on standard error what is being done
+    #[arg(short = 'D', long)]
+    debug: bool,
+}
+
+/// The sockets that the verbs of one command line use, and the style of their output.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) dialect: Dialect,
+    pub(crate) style: &'static Style,
     runtime_endpoint: String,
     image_endpoint: String,
     timeout: Duration,
@@ -37,46 +67,41 @@ pub(crate) struct Session {
 
 impl Session {
     /// Flags go before the environment, the environment before the configuration file.
-    pub(crate) fn new(dialect: Dialect, global: Global) -> Result<Self> {
-        let config = Config::load(global.config.as_deref(), dialect)?;
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let own = if dialect == Dialect::Slipway { variable("SLIPWAY_ADDRESS") } else { None };
-        let runtime_endpoint = global
+    pub(crate) fn new(style: &'static Style, sources: &Sources, flags: Flags) -> Result<Self> {
+        let config = Config::load(flags.config.as_deref(), sources.config.as_ref())?;
+        let runtime_endpoint = flags
             .runtime_endpoint
-            .or(own)
-            .or_else(|| variable("CONTAINER_RUNTIME_ENDPOINT"))
+            .or_else(|| first_set(sources.runtime_variables))
             .or_else(|| config.value("runtime-endpoint"))
             .unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
-        let image_endpoint = global
+        let image_endpoint = flags
             .image_endpoint
-            .or_else(|| variable("IMAGE_SERVICE_ENDPOINT"))
+            .or_else(|| first_set(sources.image_variables))
             .or_else(|| config.value("image-endpoint"))
             .unwrap_or_else(|| runtime_endpoint.clone());
-        let timeout = match global.timeout.or_else(|| config.value("timeout")) {
+        let timeout = match flags.timeout.or_else(|| config.value("timeout")) {
             Some(text) => time::parse_duration(&text)
                 .ok_or_else(|| Error::Usage(format!("timeout {text} is not a duration such as 2s")))?,
             None => DEFAULT_TIMEOUT,
         };
         let timeout = if timeout.is_zero() { DEFAULT_TIMEOUT } else { timeout };
-        Ok(Self { dialect, runtime_endpoint, image_endpoint, timeout, debug: global.debug })
+        Ok(Self { style, runtime_endpoint, image_endpoint, timeout, debug: flags.debug })
     }
 
-    /// Whether slipway.v1 goes before the CRI.
-    pub(crate) fn speaks_own(&self) -> bool {
-        self.dialect == Dialect::Slipway
-    }
-
+    /// A client of the CRI's runtime service.
     pub(crate) async fn runtime(&self) -> Result<RuntimeClient> {
         let channel = self.channel(&self.runtime_endpoint).await?;
         Ok(RuntimeServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
     }
 
+    /// A client of the CRI's image service.
     pub(crate) async fn images(&self) -> Result<ImageClient> {
         let channel = self.channel(&self.image_endpoint).await?;
         Ok(ImageServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
     }
 
-    pub(crate) async fn own(&self) -> Result<OwnClient> {
+    /// A client of slipway.v1.
+    pub(crate) async fn slipway(&self) -> Result<SlipwayClient<Channel>> {
         let channel = self.channel(&self.runtime_endpoint).await?;
         Ok(SlipwayClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
     }
@@ -105,6 +130,10 @@ impl Session {
             .await
             .map_err(|source| Error::Handshake { endpoint: endpoint.to_owned(), source })
     }
+}
+
+fn first_set(variables: &[&str]) -> Option<String> {
+    variables.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
 fn socket_path(endpoint: &str) -> Result<PathBuf> {

@@ -1,4 +1,4 @@
-//! What can go wrong on the client's side, and how it is told in one line.
+//! The errors of the command line, and their form on one line of standard error.
 
 use std::error::Error as _;
 use std::io;
@@ -6,11 +6,13 @@ use std::path::PathBuf;
 
 use slipway_proto::PROGRAM_STATUS;
 
-use crate::args::Dialect;
+use crate::style::{RefusedCall, Style};
 
-/// The exit status for what was typed wrong.
+/// The exit status of a verb that failed.
+pub(crate) const FAILED: u8 = 1;
+/// The exit status for a command line that makes no sense.
 pub(crate) const USAGE: u8 = 1;
-/// The exit status of a `run` for which there is no better.
+/// The exit status of a `run` that failed before its program ran.
 const RUN_FAILED: u8 = 125;
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -18,7 +20,7 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 /// Why a verb ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// What was typed makes no sense.
+    /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
     #[error("start")]
@@ -39,7 +41,7 @@ pub(crate) enum Error {
     /// The thing is not as the verb needs it.
     #[error("{0}")]
     Refused(String),
-    /// Some of several things went wrong; each has been told.
+    /// Some of several operations failed; each error has been printed.
     #[error("{failed} of {total} failed")]
     Several { failed: usize, total: usize },
     #[error("set the modes of the terminal")]
@@ -49,10 +51,16 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// For `map_err`: a refused call, with what was wanted.
+    /// A function for `map_err`: the call was refused; `action` says what was attempted.
     pub(crate) fn call(action: impl Into<String>) -> impl FnOnce(tonic::Status) -> Self {
         let action = action.into();
         move |status| Self::Call { action, status: Box::new(status) }
+    }
+
+    /// Arguments that the parser let through and can't be taken: the first line of its error.
+    pub(crate) fn arguments(error: &clap::Error) -> Self {
+        let text = error.to_string();
+        Self::Usage(text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
     }
 
     /// The socket's server does not know the call.
@@ -60,13 +68,13 @@ impl Error {
         matches!(self, Self::Call { status, .. } if status.code() == tonic::Code::Unimplemented)
     }
 
-    /// Whoever read what is printed has gone, and needs no word about it.
+    /// The reader of standard output has closed it, so that there is nobody to report to.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(cause) if cause.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// The exit status of a `run` that failed by itself, apart from what its program may end with: 126 when the program
-    /// can't be executed, 127 when there is none, 125 for the rest, as docker and podman have it.
+    /// The exit status of a `run` that failed before its program ran: 126 when the program can't be executed, 127 when there
+    /// is none, 125 for the rest, as docker and podman have it. Programs may end with these, too.
     pub(crate) fn status_of_run(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
@@ -83,13 +91,13 @@ impl Error {
     }
 
     /// The error and its causes in one line.
-    pub(crate) fn describe(&self, dialect: Dialect) -> String {
-        if let (Dialect::Crictl, Self::Call { action, status }) = (dialect, self) {
+    pub(crate) fn describe(&self, style: &Style) -> String {
+        if let (RefusedCall::CodeAndMessage, Self::Call { action, status }) = (style.refused_call, self) {
             return format!("{action}: rpc error: code = {:?} desc = {}", status.code(), status.message());
         }
         let mut line = self.to_string();
         let mut cause = match self {
-            // What broke the connection, when it was that and not the daemon that answered.
+            // The transport's error, where the connection broke and the daemon did not answer.
             Self::Call { status, .. } => status.source(),
             _ => self.source(),
         };

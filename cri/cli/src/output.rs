@@ -3,10 +3,11 @@
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
+use prost::Name;
 use serde_json::Value;
 
-use crate::args::Format;
 use crate::error::{Error, Result};
+use crate::format::Format;
 use crate::protojson::Registry;
 use crate::yaml;
 
@@ -26,12 +27,12 @@ pub(crate) fn error_bytes(data: &[u8]) -> Result<()> {
     io::stderr().lock().write_all(data).map_err(Error::Output)
 }
 
-/// A list in a format other than a table. `name` is its message's full name.
-pub(crate) fn message(format: Format, name: &str, message: &impl prost::Message) -> Result<()> {
+/// A list in a format other than a table.
+pub(crate) fn message(format: Format, message: &impl Name) -> Result<()> {
     let registry = Registry::load()?;
     match format {
-        Format::Json | Format::Table => line(registry.to_text(name, message)?),
-        Format::Yaml => line(yaml::text(&registry.to_json(name, message)?)),
+        Format::Json | Format::Table => line(registry.to_text(message)?),
+        Format::Yaml => line(yaml::text(&registry.to_json(message)?)),
     }
 }
 

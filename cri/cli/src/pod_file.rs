@@ -1,9 +1,9 @@
-//! crictl's files: the configuration of a pod, and of a container.
+//! crictl's files: the configuration of a pod and of a container.
 
 use std::io::Read as _;
 use std::path::Path;
 
-use prost::Message;
+use prost::Name;
 use serde_json::Value;
 use slipway_proto::runtime::v1::{ContainerConfig, PodSandboxConfig};
 
@@ -17,7 +17,7 @@ const MAX_FILE: u64 = 4 << 20;
 
 /// A pod's file. A pod without a uid gets one.
 pub(crate) fn pod(path: &Path) -> Result<PodSandboxConfig> {
-    let mut config: PodSandboxConfig = load(path, "runtime.v1.PodSandboxConfig")?;
+    let mut config: PodSandboxConfig = load(path)?;
     let refuse = |reason: &str| Error::Parse { path: path.to_owned(), reason: reason.to_owned() };
     let metadata = config.metadata.as_mut().ok_or_else(|| refuse("metadata is not set"))?;
     if metadata.name.is_empty() || metadata.namespace.is_empty() {
@@ -34,7 +34,7 @@ pub(crate) fn pod(path: &Path) -> Result<PodSandboxConfig> {
 
 /// A container's file. Its image is the one that the user has named.
 pub(crate) fn container(path: &Path) -> Result<ContainerConfig> {
-    let mut config: ContainerConfig = load(path, "runtime.v1.ContainerConfig")?;
+    let mut config: ContainerConfig = load(path)?;
     let refuse = |reason: &str| Error::Parse { path: path.to_owned(), reason: reason.to_owned() };
     if config.metadata.as_ref().is_none_or(|metadata| metadata.name.is_empty()) {
         return Err(refuse("metadata needs a name"));
@@ -46,13 +46,13 @@ pub(crate) fn container(path: &Path) -> Result<ContainerConfig> {
     Ok(config)
 }
 
-fn load<M: Message + Default>(path: &Path, name: &str) -> Result<M> {
+fn load<M: Name + Default>(path: &Path) -> Result<M> {
     let fail = |source| Error::Read { path: path.into(), source };
     let file = std::fs::File::open(path).map_err(fail)?;
     let mut text = String::new();
     file.take(MAX_FILE).read_to_string(&mut text).map_err(fail)?;
     let value = parse(&text).map_err(|reason| Error::Parse { path: path.into(), reason })?;
-    let parsed = Registry::load()?.parse(name, &value, path)?;
+    let parsed = Registry::load()?.parse(&value, path)?;
     for key in parsed.unknown {
         output::note(format_args!("warning: {}: {key} is not known and has no effect", path.display()));
     }

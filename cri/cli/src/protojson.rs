@@ -1,28 +1,25 @@
-//! Any message of the wire to JSON and back, by its descriptor: protobuf's JSON with every default written out, as
-//! crictl prints it; and the JSON of crictl's pod and container files, with the names of the proto file.
+//! Messages of the wire as JSON and back, by their descriptors: protobuf's JSON with every default written out, as crictl
+//! prints it, and the JSON of crictl's pod and container files.
 
-mod print;
-mod read;
-mod write;
+mod json;
+mod parse;
+mod text;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use prost::Message;
-use prost_types::field_descriptor_proto::Label;
-use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
+use prost::Name;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// The descriptors of all messages and enums by their full names.
+/// The descriptors of all messages.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    messages: BTreeMap<String, DescriptorProto>,
-    enums: BTreeMap<String, EnumDescriptorProto>,
+    pool: DescriptorPool,
 }
 
-/// What became of a JSON text.
+/// A message that was read from a JSON text.
 #[derive(Debug)]
 pub(crate) struct Parsed<M> {
     pub(crate) message: M,
@@ -32,85 +29,59 @@ pub(crate) struct Parsed<M> {
 
 impl Registry {
     pub(crate) fn load() -> Result<Self> {
-        let set = FileDescriptorSet::decode(slipway_proto::DESCRIPTOR)
-            .map_err(|error| Error::Refused(format!("this program's own descriptors: {error}")))?;
-        let mut registry = Self { messages: BTreeMap::new(), enums: BTreeMap::new() };
-        for file in set.file {
-            let package = format!(".{}", file.package());
-            file.message_type.into_iter().for_each(|message| registry.add(&package, message));
-            for values in file.enum_type {
-                registry.enums.insert(format!("{package}.{}", values.name()), values);
-            }
-        }
-        Ok(registry)
+        let pool = DescriptorPool::decode(slipway_proto::DESCRIPTOR);
+        Ok(Self {
+            pool: pool.map_err(|error| Error::Refused(format!("this program's own descriptors: {error}")))?,
+        })
     }
 
-    fn add(&mut self, outer: &str, message: DescriptorProto) {
-        let name = format!("{outer}.{}", message.name());
-        for nested in &message.nested_type {
-            self.add(&name, nested.clone());
-        }
-        for values in &message.enum_type {
-            self.enums.insert(format!("{name}.{}", values.name()), values.clone());
-        }
-        self.messages.insert(name, message);
+    fn descriptor<M: Name>(&self) -> Result<MessageDescriptor> {
+        let name = M::full_name();
+        let found = self.pool.get_message_by_name(&name);
+        found.ok_or_else(|| Error::Refused(format!("this program has no descriptor of {name}")))
     }
 
-    /// A message as JSON. `name` is its full name.
-    pub(crate) fn to_json(&self, name: &str, message: &impl Message) -> Result<Value> {
-        let bytes = message.encode_to_vec();
-        read::message(self, &format!(".{name}"), &bytes)
-            .ok_or_else(|| Error::Refused(format!("{name} does not fit its descriptor")))
+    fn reflect<M: Name>(&self, message: &M) -> Result<DynamicMessage> {
+        let decoded = DynamicMessage::decode(self.descriptor::<M>()?, message.encode_to_vec().as_slice());
+        decoded.map_err(|error| {
+            Error::Refused(format!("{} does not fit its descriptor: {error}", M::full_name()))
+        })
     }
 
-    /// A message as crictl prints a list of things: its fields in the order of their definition.
-    pub(crate) fn to_text(&self, name: &str, message: &impl Message) -> Result<String> {
-        Ok(print::message(self, &format!(".{name}"), &self.to_json(name, message)?))
+    /// A message as JSON.
+    pub(crate) fn to_json<M: Name>(&self, message: &M) -> Result<Value> {
+        Ok(json::message(&self.reflect(message)?))
     }
 
-    /// A message's JSON with the names of the proto file, and without what is as it would be anyway.
-    pub(crate) fn compact(&self, name: &str, message: &impl Message) -> Result<Value> {
-        Ok(print::compact(self, &format!(".{name}"), self.to_json(name, message)?))
-    }
-
-    /// A message's own fields that are absent, written out as null.
-    pub(crate) fn with_nulls(&self, name: &str, mut value: Value) -> Value {
-        if let (Some(object), Some(descriptor)) =
-            (value.as_object_mut(), self.messages.get(&format!(".{name}")))
-        {
-            for field in &descriptor.field {
+    /// A message as JSON in which its own absent fields are null.
+    pub(crate) fn to_json_with_nulls<M: Name>(&self, message: &M) -> Result<Value> {
+        let mut value = self.to_json(message)?;
+        if let Some(object) = value.as_object_mut() {
+            for field in self.descriptor::<M>()?.fields() {
                 object.entry(field.json_name()).or_insert(Value::Null);
             }
         }
-        value
+        Ok(value)
     }
 
-    /// A message from the JSON of a file, which is named in what is refused.
-    pub(crate) fn parse<M: Message + Default>(
-        &self,
-        name: &str,
-        value: &Value,
-        path: &Path,
-    ) -> Result<Parsed<M>> {
+    /// A message as the text of a list: its fields in the order of their definition.
+    pub(crate) fn to_text<M: Name>(&self, message: &M) -> Result<String> {
+        Ok(text::message(&self.reflect(message)?))
+    }
+
+    /// A message as JSON with the names of the proto file, without the fields that have their defaults.
+    pub(crate) fn to_compact_json<M: Name>(&self, message: &M) -> Result<Value> {
+        Ok(json::compact(&self.reflect(message)?))
+    }
+
+    /// A message from the JSON of a file, which errors name.
+    pub(crate) fn parse<M: Name + Default>(&self, value: &Value, path: &Path) -> Result<Parsed<M>> {
         let refuse = |reason| Error::Parse { path: path.to_owned(), reason };
         let mut unknown = Vec::new();
-        let bytes = write::message(self, &format!(".{name}"), value, &mut unknown).map_err(refuse)?;
-        let message = M::decode(bytes.as_slice()).map_err(|error| refuse(error.to_string()))?;
+        let parsed = parse::message(&self.descriptor::<M>()?, value, &mut unknown).map_err(refuse)?;
+        let message = parsed.transcode_to().map_err(|error| refuse(error.to_string()))?;
         Ok(Parsed { message, unknown })
     }
-
-    /// The entry message of a map field.
-    fn map_entry(&self, field: &FieldDescriptorProto) -> Option<&DescriptorProto> {
-        let entry = self.messages.get(field.type_name())?;
-        let is_map = entry.options.as_ref().is_some_and(|options| options.map_entry());
-        (is_map && field.label() == Label::Repeated).then_some(entry)
-    }
-}
-
-/// The key and value fields of a map's entry.
-fn entry_fields(entry: &DescriptorProto) -> Option<(&FieldDescriptorProto, &FieldDescriptorProto)> {
-    let field = |number| entry.field.iter().find(|field| field.number() == number);
-    Some((field(1)?, field(2)?))
 }
 
 #[cfg(test)]
@@ -118,12 +89,12 @@ mod tests {
     use super::*;
     use serde_json::json;
     use slipway_proto::runtime::v1::{
-        ContainerConfig, Int64Value, LinuxContainerConfig, LinuxContainerSecurityContext, PodSandbox,
-        PodSandboxState,
+        ContainerConfig, Int64Value, LinuxContainerConfig, LinuxContainerSecurityContext,
+        ListPodSandboxResponse, PodSandbox, PodSandboxState, RuntimeHandler, RuntimeHandlerFeatures,
     };
 
     fn parse(value: &Value) -> Result<Parsed<ContainerConfig>> {
-        Registry::load().unwrap().parse("runtime.v1.ContainerConfig", value, Path::new("c.json"))
+        Registry::load().unwrap().parse(value, Path::new("c.json"))
     }
 
     #[test]
@@ -135,7 +106,7 @@ mod tests {
             labels: [("k".to_owned(), "v".to_owned())].into(),
             ..Default::default()
         };
-        let json = Registry::load().unwrap().to_json("runtime.v1.PodSandbox", &pod).unwrap();
+        let json = Registry::load().unwrap().to_json(&pod).unwrap();
         let expected = json!({"id": "a", "state": "SANDBOX_NOTREADY", "createdAt": "5", "labels": {"k": "v"},
             "annotations": {}, "runtimeHandler": ""});
         assert_eq!(json, expected);
@@ -173,7 +144,7 @@ mod tests {
         let first =
             parse(&json!({"command": ["a", ""], "annotations": {"": ""}, "stdin": true})).unwrap().message;
         let registry = Registry::load().unwrap();
-        let json = registry.to_json("runtime.v1.ContainerConfig", &first).unwrap();
+        let json = registry.to_json(&first).unwrap();
         assert_eq!(parse(&json).unwrap().message, first);
     }
 
@@ -185,5 +156,49 @@ mod tests {
         assert!(refused.contains("linux.resources.cpu_shares"), "{refused}");
         assert!(parse(&json!([])).is_err());
         assert!(parse(&json!({"metadata": {"attempt": -1}})).is_err());
+    }
+
+    #[test]
+    fn fields_stand_in_the_order_of_their_definition() {
+        let pod = PodSandbox {
+            id: "a".into(),
+            labels: [("k".to_owned(), "v".to_owned())].into(),
+            ..Default::default()
+        };
+        let list = ListPodSandboxResponse { items: vec![pod] };
+        let text = Registry::load().unwrap().to_text(&list).unwrap();
+        let expected = "{\n  \"items\": [\n    {\n      \"id\": \"a\",\n      \"state\": \"SANDBOX_READY\",\n      \"createdAt\": \"0\",\n      \"labels\": {\n        \"k\": \"v\"\n      },\n      \"annotations\": {},\n      \"runtimeHandler\": \"\"\n    }\n  ]\n}";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn compact_json_leaves_defaults_out() {
+        let features = Some(RuntimeHandlerFeatures { user_namespaces: true, ..Default::default() });
+        let handler = RuntimeHandler { name: String::new(), features };
+        let compact = Registry::load().unwrap().to_compact_json(&handler).unwrap();
+        assert_eq!(compact, serde_json::json!({"features": {"user_namespaces": true}}));
+    }
+
+    #[test]
+    fn maps_are_in_the_order_of_their_keys() {
+        let labels = ["d", "a", "c", "b", "e"].map(|key| (key.to_owned(), key.to_owned()));
+        let pod = PodSandbox { labels: labels.into(), ..Default::default() };
+        let text = Registry::load().unwrap().to_text(&pod).unwrap();
+        let order: Vec<usize> =
+            ["a", "b", "c", "d", "e"].iter().map(|key| text.find(&format!("\"{key}\":")).unwrap()).collect();
+        assert!(order.is_sorted(), "{text}");
+    }
+
+    #[test]
+    fn numbers_out_of_range_and_enums_without_a_name_are_refused() {
+        let attempt = |number: Value| parse(&json!({"metadata": {"attempt": number}}));
+        assert_eq!(attempt(json!(4_294_967_295_u32)).unwrap().message.metadata.unwrap().attempt, u32::MAX);
+        assert!(attempt(json!(4_294_967_296_u64)).is_err());
+        assert!(attempt(json!(1.5)).is_err());
+        let refused = parse(&json!({"linux": {"security_context": {"namespace_options": {"pid": "PODS"}}}}));
+        assert!(refused.unwrap_err().to_string().contains("linux.security_context.namespace_options.pid"));
+        let period = |number: Value| parse(&json!({"linux": {"resources": {"cpu_period": number}}}));
+        assert!(period(json!(u64::MAX)).is_err());
+        assert!(period(json!("-9223372036854775808")).is_ok());
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::args::Format;
 use crate::error::Result;
+use crate::format::Format;
 use crate::{output, time};
 
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -27,7 +27,7 @@ pub(crate) fn with_readable_times(mut status: Value, names: &[&str]) -> Value {
     for name in names {
         if let Some(value) = status.get_mut(*name) {
             let nanos = value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
-            // What has not happened has Go's zero time.
+            // An event that has not happened has Go's zero time.
             *value = if nanos == 0 { NEVER.into() } else { time::rfc3339(nanos).into() };
         }
     }

@@ -10,7 +10,7 @@ use tonic::Streaming;
 use crate::error::{Error, Result};
 use crate::output;
 
-/// What comes next from a session.
+/// The next message of a session.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// Something was written; it has been passed on.

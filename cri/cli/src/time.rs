@@ -1,4 +1,4 @@
-//! Nanoseconds since the epoch as RFC 3339 writes them, what `--since` means, and durations such as `1m30s`.
+//! Nanoseconds since the epoch as RFC 3339 writes them, the value of `--since`, and durations such as `1m30s`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -71,7 +71,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
-/// What `--since` means: a time, seconds since the epoch, or how long ago.
+/// The value of `--since`: a time, seconds since the epoch, or a duration before now.
 pub(crate) fn parse_since(text: &str) -> Option<i64> {
     if let Some(time) = parse_rfc3339(text) {
         return Some(time);

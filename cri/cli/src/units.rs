@@ -2,7 +2,7 @@
 
 use crate::time;
 
-/// How much of an id is shown.
+/// The length of a short id, in digits.
 const SHORT_ID: usize = 13;
 
 /// Three digits and a decimal unit: `12.3MB`.
@@ -69,6 +69,33 @@ fn duration(seconds: i64) -> String {
         _ if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
         _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
         _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// The form of ids in a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ids {
+    Short,
+    Whole,
+}
+
+impl Ids {
+    /// The form that `--no-trunc` asks for.
+    pub(crate) fn new(no_trunc: bool) -> Self {
+        if no_trunc { Self::Whole } else { Self::Short }
+    }
+
+    /// An id in this form.
+    pub(crate) fn show(self, id: &str) -> String {
+        match self {
+            Self::Short => short(id),
+            Self::Whole => id.to_owned(),
+        }
+    }
+
+    /// The name of a container's image, which may be the image's id.
+    pub(crate) fn show_image(self, name: &str) -> String {
+        if name.starts_with("sha256:") { self.show(name) } else { name.to_owned() }
     }
 }
 

@@ -8,9 +8,9 @@ use serde_json::{Map, Number, Value};
 
 /// Values may nest this deep.
 const MAX_DEPTH: usize = 100;
-/// What the values may weigh together, aliases counted each time.
+/// The greatest weight of all values together, each alias counted as its value.
 const MAX_WEIGHT: usize = 16 << 20;
-/// What one value weighs besides its text.
+/// The weight of a value besides its text.
 const NODE_WEIGHT: usize = 32;
 
 /// Parses a text; what is wrong is told with its line.
@@ -167,7 +167,7 @@ impl Builder {
     }
 }
 
-/// What a word without quotes means.
+/// The meaning of a word without quotes.
 pub(super) fn word(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,

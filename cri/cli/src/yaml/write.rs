@@ -191,7 +191,7 @@ mod tests {
         let written = text(&json!({"k": long, "l": [long]}));
         assert!(written.contains(" word\n  word"), "{written}");
         assert!(written.contains("end  and"), "{written}");
-        assert_eq!(super::super::parse(&written), Ok(json!({"k": long, "l": [long]})));
+        assert_eq!(read::parse(&written), Ok(json!({"k": long, "l": [long]})));
         let key = "key ".repeat(25) + "end";
         assert_eq!(text(&json!({ &key: 1 })), format!("{key}: 1\n"));
     }
@@ -236,7 +236,7 @@ mod tests {
         ] {
             let value = json!({"k": odd, "l": [odd, {"m": odd}], odd: 1});
             let written = text(&value);
-            assert_eq!(super::super::parse(&written).as_ref(), Ok(&value), "{odd:?}:\n{written}");
+            assert_eq!(read::parse(&written).as_ref(), Ok(&value), "{odd:?}:\n{written}");
         }
     }
 }
