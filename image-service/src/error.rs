@@ -4,9 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use slipway_reference::Reference;
-
-use crate::digest::Digest;
+use slipway_reference::{Digest, Reference};
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

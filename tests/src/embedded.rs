@@ -7,7 +7,7 @@ use slipway_runtime::{
     IpcMode, Network, NetworkConfig, Owner, PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig,
     SandboxId, Seccomp, User, spec,
 };
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -193,16 +193,4 @@ impl Drop for Embedded {
         }
         node::remove_cgroups(&self.cgroup_root);
     }
-}
-
-/// Compiles a C program, static so that it runs in any root.
-///
-/// # Panics
-/// When the compiler fails.
-pub fn compile(source: &str, target: &Path, flags: &[&str]) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("program.c");
-    std::fs::write(&file, source).expect("the source is written");
-    let compiled = std::process::Command::new("cc").args(flags).arg("-o").arg(target).arg(&file).status();
-    assert!(compiled.expect("cc runs").success(), "{} does not compile", target.display());
 }

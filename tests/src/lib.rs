@@ -11,6 +11,7 @@ pub mod build;
 pub mod buildkit;
 pub mod busybox;
 pub mod case;
+pub mod compiler;
 pub mod embedded;
 pub mod fault;
 pub mod frozen;

@@ -1,6 +1,6 @@
 //! An image with `probe`, which makes one system call and says what came of it; `data/probe.c` lists the calls.
 
-use crate::{Node, embedded};
+use crate::{Node, compiler};
 use std::path::Path;
 
 /// Builds the busybox image with `/bin/probe` in it, and more Dockerfile lines, under a name.
@@ -28,6 +28,6 @@ pub fn build_from(node: &Node, name: &str, fill: impl FnOnce(&Path)) {
 /// # Panics
 /// When the compiler fails.
 pub fn compile(directory: &Path) {
-    embedded::compile(include_str!("../data/probe.c"), &directory.join("probe"), &["-static"]);
-    embedded::compile(include_str!("../data/spy.c"), &directory.join("spy"), &["-static"]);
+    compiler::compile(include_str!("../data/probe.c"), &directory.join("probe"), &["-static"]);
+    compiler::compile(include_str!("../data/spy.c"), &directory.join("spy"), &["-static"]);
 }

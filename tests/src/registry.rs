@@ -2,6 +2,7 @@
 
 use crate::authority::Authority;
 use crate::tokens::{ISSUER, SERVICE, Tokens};
+pub use crate::tokens::{PASSWORD, USER};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,11 +15,6 @@ pub struct Registry {
     address: SocketAddr,
     directory: TempDir,
 }
-
-/// The one user of a registry with authentication.
-pub const USER: &str = "captain";
-/// That user's password.
-pub const PASSWORD: &str = "anchor-7";
 
 impl Registry {
     /// A registry that anyone may use.

@@ -1,7 +1,6 @@
 //! A token service as Docker's registry knows it: signed tokens for whoever proves to be [`USER`], and pulls for everyone.
 
 use crate::authority::Authority;
-use crate::registry::{PASSWORD, USER};
 use crate::scripted::{Seen, request};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -12,6 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The one user of a registry with authentication.
+pub const USER: &str = "captain";
+/// That user's password.
+pub const PASSWORD: &str = "anchor-7";
 /// The registry's name in tokens.
 pub const SERVICE: &str = "harbour of tests";
 /// The name of who signs.
@@ -57,7 +60,7 @@ impl Tokens {
         format!("http://{}/token?account=ship", self.address)
     }
 
-    /// Who signs them.
+    /// The authority that signs the tokens.
     #[must_use]
     pub fn authority(&self) -> &Authority {
         &self.authority

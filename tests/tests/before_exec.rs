@@ -3,7 +3,7 @@
 
 use slipway_runtime::spec::Privilege;
 use slipway_runtime::{ContainerId, ContainerPid, ContainerRequest, Exec, PidMode, SandboxId};
-use slipway_tests::{Embedded, Node, embedded};
+use slipway_tests::{Embedded, Node, compiler};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read as _;
@@ -23,7 +23,7 @@ impl Host {
     fn new(directory: PathBuf) -> Self {
         fs::create_dir_all(&directory).expect("a directory of the host");
         let source = format!("#include <stdio.h>\nint main(void) {{ puts(\"{RAN}\"); return 0; }}\n");
-        embedded::compile(&source, &directory.join("program"), &["-static"]);
+        compiler::compile(&source, &directory.join("program"), &["-static"]);
         let before = snapshot(&directory);
         Self { directory, before }
     }
@@ -48,7 +48,7 @@ impl Host {
         const ROOM: usize = 240;
         let binary = self.directory.with_file_name("interpreted");
         let hole = "/".repeat(ROOM);
-        embedded::compile(
+        compiler::compile(
             "int main(void) { return 0; }",
             &binary,
             &[&format!("-Wl,--dynamic-linker={hole}")],
