@@ -108,7 +108,7 @@ impl Artifact {
     }
 }
 
-/// What names some bytes.
+/// The OCI descriptor of some bytes.
 #[must_use]
 pub fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({"mediaType": media_type, "digest": digest(bytes), "size": bytes.len()})

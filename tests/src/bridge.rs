@@ -83,7 +83,7 @@ impl Node {
         let _ = self.crictl(&["rmp", id]).ok();
     }
 
-    /// What the daemon says of its network: whether it is ready, the reason in one word, and the message.
+    /// The daemon's NetworkReady condition: whether it is ready, the reason in one word, and the message.
     ///
     /// # Panics
     /// When it says nothing.

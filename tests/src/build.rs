@@ -81,7 +81,7 @@ pub fn failed(node: &Node, context: &Context, flags: &[&str]) -> String {
     said.to_owned()
 }
 
-/// What a command prints in a container of an image; without one, the image's own.
+/// The output of a command in a container of an image; without one, of the image's own.
 ///
 /// # Panics
 /// When it fails.

@@ -74,7 +74,7 @@ impl Buildkit {
     /// each a name and the folder that it was built into: what it says when it fails, else its text.
     ///
     /// # Errors
-    /// What BuildKit says when it fails.
+    /// BuildKit's message when it fails.
     ///
     /// # Panics
     /// When an image can't be read.

@@ -179,7 +179,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // One that has been killed meanwhile needs nothing.
+        // A process that has been killed meanwhile needs no SIGCONT.
         let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
     }
 }

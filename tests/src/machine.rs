@@ -1,9 +1,9 @@
-//! What a machine may lack, found out without the programs under test.
+//! Abilities that a machine may lack, found out without the programs under test.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What not every machine has.
+/// An ability that not every machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// nftables with address translation: host ports and egress.

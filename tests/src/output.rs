@@ -1,4 +1,4 @@
-//! What a command printed and how it ended, with assertions that show all of it.
+//! The output and exit status of a command, with assertions that show all of both.
 
 use std::process::Command;
 

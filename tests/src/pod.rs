@@ -45,7 +45,7 @@ impl<'a> Pod<'a> {
         id
     }
 
-    /// What a script says on standard output, both outputs joined, run to its end with code 0.
+    /// The output of a script, both streams joined, which is run to its end and has to exit with 0.
     ///
     /// # Panics
     /// When it does not start, or ends with another code.
@@ -76,7 +76,7 @@ impl<'a> Pod<'a> {
         error
     }
 
-    /// What a script says in a running container.
+    /// The output of a script in a running container.
     ///
     /// # Panics
     /// When it fails.

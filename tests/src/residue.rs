@@ -1,4 +1,4 @@
-//! What a node has on the machine, so that two moments can be compared: files, mounts, processes, cgroups, links, rules.
+//! All that a node has on the machine, so that two moments can be compared: files, mounts, processes, cgroups, links, rules.
 
 use crate::Node;
 use std::collections::BTreeSet;
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// What a node has.
+/// All that a node has on the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Residue(BTreeSet<String>);
 
 impl Residue {
-    /// What a node has now.
+    /// The present state of a node.
     #[must_use]
     pub fn of(node: &Node) -> Self {
         let mut found = BTreeSet::new();
@@ -30,7 +30,7 @@ impl Residue {
         Self(found)
     }
 
-    /// What is here and not in another.
+    /// The entries that another does not have.
     #[must_use]
     pub fn beyond(&self, other: &Self) -> Vec<String> {
         self.0.difference(&other.0).cloned().collect()
@@ -59,7 +59,7 @@ fn list(directory: &Path, name: &str, found: &mut BTreeSet<String>) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let path = format!("{name}/{}", entry.file_name().to_string_lossy());
-        // What an image holds needs no look; that it is there is enough.
+        // The files of an image are not compared, only their directory.
         let deep = path.starts_with("lib/layers/") && path.ends_with("/fs");
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !deep {
             list(&entry.path(), &path, found);

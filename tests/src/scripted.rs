@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What is answered for a path.
+/// An answer to a request for a path.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// All of it, or the rest from where the client wants to go on.
@@ -42,7 +42,7 @@ pub struct Seen {
     pub query: String,
     /// Where the client wanted to go on.
     pub range: Option<u64>,
-    /// What it proved itself by.
+    /// The credentials of the request.
     pub authorization: Option<String>,
     /// When.
     pub at: Instant,
@@ -101,7 +101,7 @@ impl Scripted {
         self.address
     }
 
-    /// What a path is answered, in this order; the last answer stays.
+    /// Sets the answers to requests for a path, in this order; the last one is repeated.
     pub fn answer(&self, path: &str, answers: Vec<Answer>) {
         let mut script = self.shared.script.lock().unwrap_or_else(PoisonError::into_inner);
         script.insert(path.to_owned(), answers);

@@ -78,7 +78,7 @@ impl Drop for Server {
     }
 }
 
-/// What a TCP server tells a client in this network namespace.
+/// The answer of a TCP server to a client in this network namespace.
 ///
 /// # Errors
 /// When there is no connection; one that nobody listens for is refused at once.
@@ -92,7 +92,7 @@ pub fn ask_tcp(netns: &Path, to: (&str, u16)) -> io::Result<String> {
     })
 }
 
-/// What a UDP server tells a client in this network namespace.
+/// The answer of a UDP server to a client in this network namespace.
 ///
 /// # Errors
 /// When nothing answers.

@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, Default)]
 pub struct Tarball(Vec<u8>);
 
-/// What an entry's header says; the rest of the block is plain.
+/// The fields of an entry's header that tests choose; the rest of the block has usual values.
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a> {
     /// The name, at most 100 bytes.

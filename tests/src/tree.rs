@@ -1,4 +1,4 @@
-//! What lies in a directory, to be compared before and after.
+//! The contents of a directory, to be compared before and after.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,7 +13,7 @@ pub fn tree(top: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut folders = vec![top.to_path_buf()];
     while let Some(folder) = folders.pop() {
-        // What goes while it is looked at is not there any more.
+        // A directory that is removed meanwhile counts as absent.
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
         for entry in entries.flatten() {
             let Ok(metadata) = entry.metadata() else { continue };

@@ -299,7 +299,7 @@ fn a_pod_uses_the_image_at_once() {
     assert_eq!(node.crictl(&["logs", &container]).ok(), "built");
 }
 
-/// What each layer of an image has, the lowest first.
+/// The paths in each layer of an image, the lowest layer first.
 fn layers(node: &Node, image: &str) -> Vec<(PathBuf, BTreeSet<String>)> {
     let id = node.crictl(&["inspecti", "-q", image]).json()["status"]["id"].clone();
     let blob = node.path("lib/blobs/sha256").join(&id.as_str().expect("an id")["sha256:".len()..]);

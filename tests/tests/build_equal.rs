@@ -38,7 +38,7 @@ fn a_hundred_equal_builds_at_once_are_one_image() {
     assert_eq!(made.len(), 1, "{made:?}");
     let id = made.first().expect("an image");
     assert!(run(&node, id, &[]).ends_with("once"));
-    // One that comes later is that image too, and one that is to run everything is not.
+    // A later build gives that image, too; a build without the cache does not.
     assert_eq!(images(&node, &context, 1), made);
     let other = node.slipway(&["build", "-q", "--no-cache", &context.path()]);
     assert_ne!(other.ok(), id);

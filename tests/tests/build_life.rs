@@ -9,7 +9,7 @@ use slipway_proto::slipway::v1::slipway_client::SlipwayClient;
 use slipway_tests::build::{Context, built, failed, run};
 use slipway_tests::{Node, Output, residue};
 
-/// What the builds of a node hold: children of its daemon, mounts, cgroups, files of builds under way.
+/// The resources that the builds of a node hold: children of its daemon, mounts, cgroups, files of builds under way.
 fn held(node: &Node) -> Vec<String> {
     let children = residue::children(node.pid());
     let mut found: Vec<String> = children.into_iter().map(|pid| format!("process {pid}")).collect();

@@ -216,7 +216,7 @@ fn a_monitor_that_its_cgroup_refuses_is_told_by_the_cgroups_name_and_nothing_is_
         node.relaunch_without(denied);
         let _ = node.crictl(&["version"]).ok();
         let base = Residue::of(&node);
-        // One that has limited children can't hold processes.
+        // A cgroup that has limited children can't hold processes.
         fs::write(directory.join("cgroup.subtree_control"), "+memory").expect("a controller is shared out");
         let busy = node.crictl(&["runp", &file]);
         assert!(busy.error().contains(&leaf) && busy.error().contains("busy"), "{denied:?}: {busy:#?}");

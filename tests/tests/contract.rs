@@ -1,4 +1,4 @@
-//! What outlives whom: the contract of daemon and monitor, kept by the whole product. The monitor's own tests prove it
+//! The contract of daemon and monitor, which outlives the daemon, kept by the whole product. The monitor's own tests prove it
 //! at the protocol; these kill daemons, monitors and clients.
 
 use serde_json::json;

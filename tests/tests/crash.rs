@@ -11,7 +11,7 @@ const QUICK: usize = 5;
 
 /// A verb under fire.
 struct Verb<'a, T> {
-    /// What has to be there before.
+    /// Makes the objects that have to exist before.
     prepare: &'a dyn Fn(&Node) -> T,
     /// The verb.
     act: &'a dyn Fn(&Node, &T) -> Output,

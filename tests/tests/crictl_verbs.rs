@@ -270,7 +270,7 @@ fn the_runtime_looks_the_same() {
     }
 }
 
-/// What is known of a pod and its container, without what differs from one to the next.
+/// The states of a pod and its container, without the fields that differ from one to the next.
 fn seen(node: &Node, pod: &str, container: &str) -> serde_json::Value {
     let mut status = node.status(container);
     for name in ["id", "createdAt", "startedAt", "finishedAt"] {

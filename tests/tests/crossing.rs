@@ -48,7 +48,7 @@ fn of_several_runs_of_one_name_at_once_one_runs_and_the_others_are_refused() {
     }
 }
 
-/// What was made for a client that had gone kept its name, and nothing but the daemon's restart gave that back.
+/// A container that was made for a client which had gone kept its name, and nothing but the daemon's restart freed that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_whose_client_goes_leaves_nothing() {
     let node = node();

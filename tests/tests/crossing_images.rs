@@ -1,5 +1,5 @@
-//! What makes or names images beside what removes them: all that was reported done, and not taken away by its own name,
-//! is there afterwards and runs.
+//! Builds, tags and pulls of images concurrent with their removal: every image that was reported done, and not removed by its
+//! own name, is there afterwards and runs.
 //!
 //! A prune chose the images without a name, and removed later whatever names they had by then: 252 of 813 builds beside a
 //! loop of prunes were lost, and each of 24 tags that were given while a prune ran.

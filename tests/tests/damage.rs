@@ -35,7 +35,7 @@ const WAYS: [Way; 8] = [
         let other = path.with_extension("elsewhere");
         std::fs::rename(path, &other).expect("it is moved");
         std::os::unix::fs::symlink(&other, path).expect("a link");
-        // What it leads to is not the node's.
+        // The link's target is not the node's.
         std::fs::remove_file(&other).expect("it is removed");
     }),
     ("a sparse gigabyte", |path| {
@@ -79,7 +79,7 @@ fn is_quiet(kind: &str) -> bool {
     QUIET.contains(&kind) || kind.starts_with("run/copies/") || kind.starts_with("run/pods/")
 }
 
-/// What is not missed: the container's monitor tells its end again, and a name that is nowhere can't be told from one that
+/// Records whose absence is not noticed: the container's monitor tells its end again, and a name that is nowhere can't be told from one that
 /// was taken away.
 const UNMISSED: [(&str, &str); 2] = [("lib/containers/*/ended", "no file"), ("lib/refs/*", "no file")];
 
@@ -88,7 +88,7 @@ fn is_of_an_image(kind: &str) -> bool {
     ["lib/images/", "lib/refs/", "lib/blobs/", "lib/layers/"].iter().any(|folder| kind.starts_with(folder))
 }
 
-/// What a file is, by its place: ids, digests and addresses are stars.
+/// The kind of a file, by its path: ids, digests and addresses are stars.
 fn kind(path: &str) -> String {
     let component = |part: &str| {
         if part.parse::<IpAddr>().is_ok() {

@@ -6,7 +6,7 @@ use slipway_tests::{Node, Pod, probe};
 use std::path::Path;
 use std::process::Stdio;
 
-/// What the daemon may take, in kilobytes: a walk needs a few megabytes, and a path of 100,000 long names 25.
+/// The daemon's memory limit, in kilobytes: a walk needs a few megabytes, and a path of 100,000 long names 25.
 const MEMORY: u64 = 400 << 10;
 const LEVELS: u64 = 100_000;
 
@@ -48,7 +48,7 @@ fn left_in(node: &Node, folder: &str) -> usize {
     std::fs::read_dir(node.path(folder)).map_or(0, Iterator::count)
 }
 
-/// What a daemon has to have removed some time after its start: the disk of a busy machine is slow.
+/// Waits for the removal of all that an earlier daemon has left: the disk of a busy machine is slow.
 #[track_caller]
 fn wait_for_nothing_left(node: &Node) {
     for folder in ["lib/drafts", "lib/trash", "lib/build"] {
@@ -173,8 +173,8 @@ fn a_build_with_a_hundred_thousand_levels_is_refused_by_the_path_and_leaves_noth
     wait_for_nothing_left(&node);
 }
 
-/// What the deepest path of a container reaches is an image's as well: it is committed, copied, checked, and begins a
-/// volume.
+/// The deepest path that a container can make is possible in an image as well: it is committed, copied, checked, and begins
+/// a volume.
 #[test]
 fn a_tree_as_deep_as_a_path_goes_through_every_step_of_an_image() {
     let node = Node::start();

@@ -1,4 +1,4 @@
-//! What a Dockerfile says and what the image is: instruction by instruction, from outside. What a step sees is asserted by
+//! The image that a Dockerfile makes: instruction by instruction, from outside. What a step sees is asserted by
 //! the step itself (a RUN that fails fails the build); what the image says, by its configuration and by running it.
 
 use serde_json::{Value, json};

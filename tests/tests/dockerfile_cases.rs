@@ -23,7 +23,7 @@ fn stored(node: &Node, name: &str) -> (Value, image::Files) {
     (config["config"].clone(), image::files(&layers))
 }
 
-/// What Slipway makes of a case, and what it says.
+/// Slipway's result for a case, and its output.
 fn made(node: &Node, case: &Case, base: &image::Files) -> (String, String) {
     let context = tempfile::tempdir_in("/var/tmp").expect("a directory for the context");
     case.make_context(context.path());

@@ -14,7 +14,7 @@ async fn status(node: &Node, container: &str) -> cri::ContainerStatus {
     answer.into_inner().status.expect("a status")
 }
 
-/// What a container fails to start by, and what its error names.
+/// Causes for which a container fails to start, each with the name in its error.
 fn failures(node: &Node) -> Vec<(&'static str, Value, &'static str)> {
     let absent = json!({"host_path": node.path("file/absent"), "container_path": "/x"});
     let onto = json!({"host_path": node.path("file"), "container_path": "/etc"});
@@ -148,7 +148,7 @@ fn a_start_in_a_stopped_pod_names_the_pod_as_such() {
     assert!(error.contains(&format!("sandbox {} is not ready", pod.id)), "{error}");
 }
 
-/// Who asks while another's start is under way is told that it failed, not that the container is there.
+/// A request for a start that another request has under way is told of its failure, and not that the container runs.
 #[test]
 fn of_two_starts_at_once_that_fail_neither_is_told_of_success() {
     let node = Node::start();

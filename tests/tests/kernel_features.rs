@@ -1,4 +1,4 @@
-//! What newer kernels offer is denied to the daemon, feature by feature: every fallback does the same work here.
+//! Features of newer kernels are denied to the daemon, one by one: every fallback does the same work here.
 
 use serde_json::json;
 use slipway_tests::{Node, Output, folder, machine};

@@ -121,7 +121,7 @@ fn a_dev_that_a_container_fills_uncovers_nothing_and_lets_nothing_be_written() {
     assert_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern").expect("the pattern"), pattern);
 }
 
-/// What kubelet sends of hidden and fixed paths.
+/// The masked and read-only paths that kubelet sends.
 fn lists() -> Value {
     json!({"security_context": {
         "masked_paths": ["/proc/keys", "/proc/timer_list", "/proc/kcore"],

@@ -1,4 +1,4 @@
-//! What kubelet reads in an answer beyond what the CRI's text says: codes, first words, sizes, digests, names.
+//! The parts of an answer that kubelet reads beyond what the CRI specifies: codes, first words, sizes, digests, names.
 
 use prost::Message as _;
 use serde_json::{Value, json};

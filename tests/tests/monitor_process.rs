@@ -5,7 +5,7 @@ use slipway_tests::{Node, Output, Pod, build::Context, monitor, residue, wait};
 use std::fs;
 use std::process::{Command, Stdio};
 
-/// What a monitor does its own work with: SYS_ADMIN among it, and nothing that changes the machine by itself.
+/// The capabilities that a monitor keeps for its own work: SYS_ADMIN among them, and none that changes the machine by itself.
 const OWN: u64 = bits(&[0, 1, 3, 4, 5, 6, 7, 8, 12, 18, 19, 21, 24, 27, 31]);
 /// The usual capabilities of a container.
 const DEFAULT: u64 = 0xa804_25fb;

@@ -151,7 +151,7 @@ fn a_missing_host_path_is_made_as_a_directory() {
     let bind = format!("{}:/x:ro", node.path("other/place").display());
     assert_eq!(node.slipway(&["run", "--rm", "-v", &bind, "busybox:1", "ls", "/x"]).ok(), "");
     assert!(node.path("other/place").is_dir());
-    // What can't be made is named.
+    // The error names the path that can't be made.
     fs::write(node.path("plain"), "").expect("a file");
     let wish = mounts(&[json!({"host_path": node.path("plain/below"), "container_path": "/x"})]);
     assert!(pod.refuses("below", "true", wish).contains("plain/below"));

@@ -1,4 +1,4 @@
-//! What the bridge's network is made of, from its beginning to its end: addresses, links, rules; what others do to them.
+//! The parts of the bridge's network, from its beginning to its end: addresses, links, rules; and interference by others.
 
 use slipway_tests::bridge::tcp;
 use slipway_tests::fault::{Moment, Strace};

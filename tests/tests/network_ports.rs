@@ -37,7 +37,7 @@ fn a_port_in_use_is_refused_by_its_number_and_its_holder_and_nothing_is_left() {
     node.await_addresses(2);
     assert_eq!(left(&world, &node), before);
     assert_eq!(node.crictl(&["pods", "-q"]).ok(), first.id);
-    // What the refused ones asked for beside it is free again, as is the same number of another protocol.
+    // The other ports of the refused pods are free again, as is the same number of another protocol.
     drop(listener);
     let _ = node.bridge_pod("fourth", &[udp(53, 53), tcp(8090, 80), tcp(8081, 81), udp(8080, 80)]);
 }

@@ -102,7 +102,7 @@ fn reach_a_host_port(bridged: &str) {
     let own = world.node.path();
     assert!(ask_tcp(own, ("127.0.0.1", 8080)).expect("127.0.0.1 by TCP").starts_with("web "));
     assert!(ask_udp(own, ("127.0.0.1", 5353)).expect("127.0.0.1 by UDP").starts_with("names "));
-    // Who comes from the outside is seen with the address that it has.
+    // A client from outside of the node is seen with its own address.
     assert_eq!(ask_tcp(world.outside.path(), (World::NODE[0], 8080)).expect("TCP"), "web 192.0.2.2");
     assert_eq!(ask_tcp(world.outside.path(), (World::NODE[1], 8080)).expect("TCP"), "web 2001:db8::2");
 }

@@ -1,4 +1,4 @@
-//! What stands in the way of pods' packets is said, with the command that mends it.
+//! An obstacle to pods' packets is reported with the command that removes it.
 
 use slipway_proto::runtime::v1 as cri;
 use slipway_proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
@@ -143,7 +143,7 @@ async fn a_pod_cidr_of_kubelets_is_accepted_when_it_is_the_bridges_and_refused_b
     assert_eq!(odd.code(), tonic::Code::InvalidArgument);
 }
 
-/// What a kernel without address translation says itself, where there is one.
+/// The answer of a kernel without address translation, where there is one.
 #[test]
 fn a_kernel_without_address_translation_is_named() {
     let world = World::new();

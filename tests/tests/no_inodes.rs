@@ -15,7 +15,7 @@ use std::path::PathBuf;
 struct Crowded {
     node: Node,
     taken: Vec<PathBuf>,
-    /// What was refused in words that don't say why.
+    /// Refusals whose words don't say why.
     unclear: Vec<String>,
 }
 
@@ -87,7 +87,7 @@ fn no_inode_left_is_said_as_such_by_every_request() {
     crowded.until_done("run", |node, _| {
         node.slipway(&["run", "--rm", "--network", "host", "busybox:1", "true"])
     });
-    // What a start needs beyond its creation: one that fails is for good.
+    // The inodes that a start needs beyond its creation: a start that fails is final.
     crowded.until_done("start", |node, left| {
         if left == 0 {
             return node.crictl(&["start", &id]);

@@ -1,5 +1,5 @@
-//! What a pod gets that asks for nothing, or for something that its node has not: as with the runtimes that Kubernetes
-//! users come from.
+//! The defaults of a pod that asks for nothing, or for something that its node has not: those of the runtimes that
+//! Kubernetes users come from.
 
 use serde_json::{Value, json};
 use slipway_tests::machine::unified;
@@ -179,7 +179,7 @@ fn a_memory_limit_without_a_limit_of_swap_allows_no_swap() {
     let expected = if there == "0" { String::new() } else { none.to_string() };
     assert_eq!(counted, expected);
     if unified() && there != "0" {
-        // What kubelet asks for a pod that may swap.
+        // The request of kubelet for a pod that may swap.
         let asked = json!({"memory_limit_in_bytes": limit, "unified": {"memory.swap.max": "8388608"}});
         let id = pod.run("swaps", "exec sleep 1000", resources(&asked));
         assert_eq!(pod.exec(&id, &format!("cat /sys/fs/cgroup/{file}")), "8388608");

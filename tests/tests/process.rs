@@ -128,7 +128,7 @@ fn hostile_user_files_are_refused_or_empty() {
             }
         }
     }
-    // Who it is was found at its start: what a container makes of these files later stops no exec.
+    // The user was resolved at the start: later changes to these files by the container stop no exec.
     pod.image = "busybox:1".into();
     let id = pod.run(
         "late",

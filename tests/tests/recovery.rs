@@ -1,5 +1,5 @@
-//! What a daemon finds that went badly: a reboot, records that nobody can read, a full disk, a file system that is
-//! silent, requests that cross each other.
+//! The start of a daemon after a failure: a reboot, records that can't be read, a full disk, a file system that hangs,
+//! concurrent requests.
 
 use serde_json::json;
 use slipway_tests::fault::{Strace, kill};

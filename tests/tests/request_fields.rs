@@ -198,7 +198,7 @@ fn container_wishes() -> Vec<(&'static [&'static str], ContainerWish)> {
     wishes
 }
 
-/// What the descriptor calls the field, or the message it is in, is what the refusal has to say.
+/// Whether a refusal has the descriptor's name of the field, or of the message that it is in.
 fn names(status: &tonic::Status, paths: &[&str]) -> bool {
     let refused = matches!(status.code(), tonic::Code::Unimplemented | tonic::Code::InvalidArgument);
     let path = paths[0];

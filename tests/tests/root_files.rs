@@ -57,7 +57,7 @@ fn a_write_to_a_file_of_etc_reaches_no_other_container() {
     assert_eq!(pod.exec(&first, "cat /etc/hostname").lines().next(), Some("quay"));
 }
 
-/// What takes the place of /etc/passwd, and what the error of a look-up says then.
+/// Replacements of /etc/passwd: a name, the script that makes it, and a part of the error of a look-up.
 const HOSTILE: [(&str, &str, &str); 8] = [
     ("a link to the kernel's log", "ln -s /proc/kmsg $f", "/etc/passwd"),
     ("a link into proc", "ln -s /proc/self/cmdline $f", "/etc/passwd"),
@@ -98,7 +98,7 @@ fn a_look_up_reads_regular_files_of_the_root_alone_while_the_container_runs() {
                 refused.error().contains(file) && refused.error().contains(&says),
                 "{file}, {what}: {refused:#?}"
             );
-            // Who the container runs as was found when it started.
+            // The container's own user was resolved when it started.
             assert_eq!(pod.exec(&id, "echo well"), "well", "{file}, {what}");
         }
         let _ = pod.exec(&id, &format!("rm -rf {file}; mv {file}.kept {file}"));
@@ -121,7 +121,7 @@ fn a_look_up_reads_regular_files_of_the_root_alone_before_the_start() {
         pod.image = format!("hostile:{number}");
         node.build(&pod.image, &format!("RUN f=/etc/passwd; rm $f; {make}\nUSER sailor\n"));
         let error = pod.refuses(&format!("c{number}"), "true", json!({}));
-        // What is a link into proc leads nowhere before there is a proc.
+        // A link into proc leads nowhere before there is a proc.
         assert!(error.contains(says) || error.contains("no such user"), "{what}: {error}");
     }
 }

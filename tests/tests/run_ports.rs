@@ -1,4 +1,4 @@
-//! What `slipway run` publishes and mounts.
+//! The ports that `slipway run` publishes, and its mounts.
 
 use slipway_tests::sockets::{Server, ask_tcp, ask_udp};
 use slipway_tests::{Need, Node, World, lacks};
@@ -60,7 +60,7 @@ fn published_ports_of_every_form_lead_to_the_container_and_ps_shows_them() {
     assert!(refused.status == 125 && refused.stderr.contains("8080/tcp"), "{refused:#?}");
     assert!(node.slipway(&["exec", "web", "sh", "-c", "echo x >/data/y"]).status != 0, "it is read-only");
     let _ = node.slipway(&["rm", "-f", "web"]).ok();
-    // What the container had published is free again.
+    // The port that the container had published is free again.
     let again = node.slipway(&["run", "--rm", "-p", "8080:80", "busybox:1", "echo", "ashore"]);
     assert_eq!(again.ok(), "ashore");
 }

@@ -1,4 +1,4 @@
-//! What a container may see and do: capabilities, filters, hidden paths, devices, namespaces, and hostile images.
+//! The confinement of containers: capabilities, filters, hidden paths, devices, namespaces, and hostile images.
 
 use serde_json::{Value, json};
 use slipway_tests::{Node, Output, Pod, probe};
@@ -15,7 +15,7 @@ fn context(more: &Value) -> Value {
     json!({"linux": {"security_context": more}})
 }
 
-/// What [`STATUS`] prints: inheritable, permitted and effective, bounding, ambient, `no_new_privs`, seccomp.
+/// The output of [`STATUS`]: inheritable, permitted and effective, bounding, ambient, `no_new_privs`, seccomp.
 fn privileges(sets: [&str; 4], deny: u8, seccomp: u8) -> String {
     let [inheritable, held, bounding, ambient] = sets;
     format!(
@@ -332,7 +332,7 @@ fn an_image_s_links_never_lead_to_the_host() {
     assert_eq!(listing(&host), before);
     assert_eq!(fs::read_to_string(host.join("etc/hosts")).expect("the file"), "host's own");
 
-    // What hides parts of /proc and /sys must not be led elsewhere.
+    // The mounts that hide parts of /proc and /sys must not be led elsewhere.
     for (number, name) in ["proc", "sys"].into_iter().enumerate() {
         let image = format!("linked:{number}");
         probe::build_from(&node, &image, |context| {

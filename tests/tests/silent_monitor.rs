@@ -160,7 +160,7 @@ fn a_daemon_that_finds_a_stopped_monitor_serves_all_others_and_loses_nothing_of_
     assert_eq!(node.crictl(&["exec", "-s", &staying, "echo", "afloat"]).ok(), "afloat");
 }
 
-/// What a process that is out of descriptors can't find out was taken for the death of its monitors. (No tool raises the
+/// A daemon that was out of descriptors took its failure to connect for the death of its monitors. (No tool raises the
 /// limit of a running daemon without CAP_SYS_RESOURCE, so that another daemon comes after it.)
 #[test]
 fn a_daemon_without_descriptors_left_kills_nothing() {
@@ -247,7 +247,7 @@ fn a_container_of_a_stopped_monitor_is_stopped_with_its_signal_its_grace_and_its
         assert_eq!(node.status(&polite)["exitCode"], 3, "restarted: {restarted}");
         let _ = node.crictl(&["stop", "-t", "1", &deaf]).ok();
         assert_eq!(node.status(&deaf)["exitCode"], 137, "restarted: {restarted}");
-        // One that was not started is neither started nor ended by a call that its monitor never heard.
+        // A created container is neither started nor ended by a call that its monitor never received.
         let refused = node.crictl(&["start", &created]);
         assert!(refused.error().contains("Unavailable") && refused.error().contains(&pod), "{refused:#?}");
         assert_eq!(state(&node, &created), "CONTAINER_CREATED");

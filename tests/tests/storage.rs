@@ -1,4 +1,4 @@
-//! What a container has for files: its root, host paths, volumes, the pod's shared memory and files of /etc.
+//! The file systems of a container: its root, host paths, volumes, the pod's shared memory and files of /etc.
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use serde_json::{Value, json};

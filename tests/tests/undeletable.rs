@@ -1,4 +1,4 @@
-//! What can't be deleted: it stays where it is and is told of, and everything else goes on.
+//! Files that can't be deleted: they stay where they are and are reported, and everything else goes on.
 
 use rustix::fs::IFlags;
 use serde_json::json;

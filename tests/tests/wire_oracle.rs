@@ -41,7 +41,7 @@ const NEWER_FIELDS: &[&str] = &[
     "RuntimeFeatures.user_namespaces_host_network",
 ];
 
-/// What one crate makes of the bytes of a message: decoded, and encoded again.
+/// A crate's codec: the bytes of a message are decoded, and encoded again.
 type Through = fn(&[u8]) -> Vec<u8>;
 
 fn through<M: Message + Default>(bytes: &[u8]) -> Vec<u8> {

@@ -11,7 +11,7 @@ pub enum Error {
     InvalidReference {
         /// The text.
         reference: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: &'static str,
     },
     /// The text is no sha256 digest.

@@ -3,7 +3,7 @@
 
 use crate::time;
 
-/// What one line says.
+/// The parts of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLine<'a> {
     /// When it was written, as the log has it.
@@ -12,7 +12,7 @@ pub struct LogLine<'a> {
     pub is_stderr: bool,
     /// No newline was written after its bytes.
     pub is_partial: bool,
-    /// What was written, without the newline.
+    /// The written bytes, without the newline.
     pub bytes: &'a [u8],
 }
 
@@ -39,7 +39,7 @@ impl<'a> LogLine<'a> {
         time::parse(self.time)
     }
 
-    /// What the container wrote, its newline included.
+    /// The bytes that the container wrote, the newline included.
     #[must_use]
     pub fn written(&self) -> Vec<u8> {
         let newline: &[u8] = if self.is_partial { b"" } else { b"\n" };

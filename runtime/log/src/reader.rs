@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// About how many bytes of a stream are passed on at once.
 const CHUNK: usize = 32 << 10;
 
-/// Who is told what a log says. Each answer is whether anybody still listens.
+/// The receiver of a log's lines. Each answer is whether it still listens.
 pub trait Listener {
     /// The next line.
     fn line(&mut self, line: &LogLine<'_>) -> bool;

@@ -1,4 +1,4 @@
-//! What tests ask of a node: the real crictl, Slipway's own command line, images, pods and containers.
+//! The verbs of a node that tests use: the real crictl, Slipway's own command line, images, pods and containers.
 
 use super::Node;
 use crate::output::Output;
@@ -124,7 +124,7 @@ impl Node {
         let info = self.crictl(&["inspect", container]).json()["info"].clone();
         let process = format!("/proc/{}/cmdline", info["pid"]);
         wait("the end of the container's script", || {
-            // What has ended already says more by itself.
+            // A process that has ended already fails the test's own assertions, which say more.
             std::fs::read(&process).map_or(true, |line| line.is_empty() || line.starts_with(b"sleep\0"))
         });
     }

@@ -13,7 +13,7 @@ use slipway_proto::runtime::v1::{
 use std::time::Instant;
 use tonic::transport::Channel;
 
-/// What the workload is started with: nothing else on the machine is.
+/// The workload's argument, by which its processes are found: no other process of the machine has it.
 pub(crate) const WORKLOAD: &str = "864001";
 
 /// A kind of network.

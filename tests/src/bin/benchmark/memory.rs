@@ -1,4 +1,4 @@
-//! What runtimes take of the machine's memory and time, as /proc tells.
+//! The memory and CPU time that runtimes take, from /proc.
 
 use crate::life::WORKLOAD;
 use crate::subject::Subject;

@@ -17,7 +17,7 @@ pub(crate) async fn measure(subjects: &mut [Subject], image: &str) -> Section {
     let mut section = Section::new(subjects, "pull of a large image into an empty store");
     for _ in 0..PULLS {
         for (place, subject) in subjects.iter_mut().enumerate() {
-            // What was written before is on the disk: no one pays for another's bytes.
+            // All dirty pages are written first, so that no pull is charged with the writeback of another.
             rustix::fs::sync();
             match pull(&mut subject.images, image).await {
                 Ok(time) => section.add(place, ("PullImage", "ms"), time),
