@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::rand::GetRandomFlags;
+use slipway_disk::atomic;
 use slipway_disk::walker::{self, Remnants};
 use slipway_image::{Image, Leased, Reference, Store};
 use slipway_runtime::{Owner, Runtime};
@@ -92,7 +93,11 @@ impl Builder {
                 tracing::warn!(sandbox = %id, %error, "remove an unfinished build's sandbox");
             }
         }
-        std::fs::create_dir_all(&config.scratch).map_err(Error::io("create", &config.scratch))?;
+        let made = atomic::make_directory(&config.scratch, 0o700);
+        let aside = made.map_err(|error| Error::io(error.action, &error.path)(error.source))?;
+        if let Some(aside) = aside {
+            tracing::error!(aside = %aside.display(), "it stood where a directory belongs and was renamed");
+        }
         let remnants = Remnants::default();
         clear(&config.scratch, &remnants);
         Ok(Self { store, runtime, config, flights: Flights::default(), remnants })

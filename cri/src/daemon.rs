@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use slipway_disk::Lock;
+use slipway_disk::{Lock, atomic};
 use slipway_image::Store;
 use slipway_proto::http2;
 use slipway_proto::runtime::v1::image_service_server::ImageServiceServer;
 use slipway_proto::runtime::v1::runtime_service_server::RuntimeServiceServer;
 use slipway_proto::slipway::v1::slipway_server::SlipwayServer;
-use slipway_runtime::Runtime;
+use slipway_runtime::{Opener, Runtime};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -66,19 +66,26 @@ pub fn lock(config: &Config) -> Result<Locks> {
         let path = directory.join(LOCK);
         let lock = Lock::take(&path).map_err(Error::io("lock", &path))?;
         files.push(lock.ok_or_else(|| Error::Busy { path: directory.clone() })?);
+        atomic::remove_unfinished(directory);
     }
     Ok(Locks { files: Mutex::new(files) })
 }
 
-/// Binds the socket: 0600, in a directory that is 0700 if it is made here. What a dead daemon left is replaced; call it
-/// with the locks held.
-pub fn bind(path: &Path) -> Result<UnixListener> {
+/// Binds the socket: 0600, in a directory that is 0700 if it is made here. The socket of a dead daemon is replaced, and
+/// anything else of that name in the state directory is set aside, for that is the daemon's own; call it with the locks held.
+pub fn bind(config: &Config) -> Result<UnixListener> {
+    let socket = config.socket();
+    let path = socket.as_path();
     if let Some(directory) = path.parent() {
         make_directory(directory)?;
     }
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
             fs::remove_file(path).map_err(Error::io("replace socket", path))?;
+        }
+        Ok(_) if path.parent() == Some(&config.state) => {
+            let aside = atomic::set_aside(path)?;
+            tracing::error!(aside = %aside.display(), "it stood in the place of the socket and was renamed");
         }
         Ok(_) => {
             let reason = format!("{} exists and is no socket", path.display());
@@ -95,13 +102,14 @@ pub fn bind(path: &Path) -> Result<UnixListener> {
 /// Serves on the listener until `shutdown` is done, then lets work under way end.
 pub async fn serve(
     config: Config,
+    opener: Opener,
     listener: UnixListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<()> {
     let socket = config.socket();
-    let (node, strangers) = build(config).await?;
+    let (node, strangers) = build(config, opener).await?;
     let node = Arc::new(node);
-    // Ends are heard of before it is decided what those that were not heard of ask for.
+    // Before recovery, so that no exit between the two is missed.
     watch_ends(&node)?;
     node.tasks.spawn(recovery::resume(node.clone(), strangers));
     let runtime = node.runtime.clone();
@@ -169,10 +177,10 @@ pub fn dismantle(config: &Config) -> Result<()> {
     Ok(())
 }
 
-async fn build(config: Config) -> Result<(Node, Strangers)> {
+async fn build(config: Config, opener: Opener) -> Result<(Node, Strangers)> {
     let done = tokio::task::spawn_blocking(move || {
         let store = Store::open(config.store())?;
-        let runtime = Runtime::open(config.runtime())?;
+        let runtime = Runtime::open(config.runtime(), opener)?;
         let node = Node::new(config, store, runtime)?;
         let strangers = recovery::load(&node)?;
         Ok((node, strangers))
@@ -266,13 +274,20 @@ mod tests {
     #[tokio::test]
     async fn the_socket_is_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("run/s.sock");
-        drop(bind(&path).unwrap());
-        let _listener = bind(&path).unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-        let file = folder.path().join("file");
-        fs::write(&file, "").unwrap();
-        assert!(bind(&file).is_err());
+        let config = |listen: &str| Config {
+            listen: Some(folder.path().join(listen).display().to_string()),
+            state: folder.path().join("run"),
+            ..Config::default()
+        };
+        let inside = config("run/s.sock");
+        drop(bind(&inside).unwrap());
+        drop(bind(&inside).unwrap());
+        let (path, mode) = (inside.socket(), |path: &Path| fs::metadata(path).unwrap().permissions().mode());
+        assert_eq!((mode(&path) & 0o777, mode(&inside.state) & 0o777), (0o600, 0o700));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        assert!(bind(&inside).is_ok(), "nothing there is anyone else's");
+        fs::write(folder.path().join("file"), "").unwrap();
+        assert!(bind(&config("file")).is_err(), "it may be anyone's");
     }
 }

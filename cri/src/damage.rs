@@ -1,4 +1,4 @@
-//! Damaged records: what stands in for one that is lost, and how all of the node's are verified and reported.
+//! Damaged records: the stand-in for one that is lost, and how all of the node's are verified and reported.
 //!
 //! A pod or container whose request is lost is listed under its id, with what the runtime knows of it: its state, its
 //! command, its log. It can be stopped and removed, and is never started again.
@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use slipway_disk::atomic;
+use slipway_disk::{atomic, walker};
 use slipway_image::{Finding, ImageId, Lease};
 use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::{ContainerId, Owner, SandboxId, SandboxStatus};
@@ -161,6 +161,7 @@ pub(crate) fn known(node: &Node) -> Vec<Finding> {
     found.extend(locked(&node.healed).iter().cloned().map(finding));
     found.extend(node.store.damaged());
     found.extend(lost(node));
+    found.extend(asides(node, false));
     once(found)
 }
 
@@ -213,17 +214,17 @@ fn lost(node: &Node) -> Vec<Finding> {
     found
 }
 
-/// Directories that stood where the node has a file; with `repair` they are removed.
+/// Entries that stood in the place of one of the node's and were set aside; with `repair` they are removed.
 fn asides(node: &Node, repair: bool) -> Vec<Finding> {
     let (root, state) = (&node.config.root, &node.config.state);
-    let folders =
-        [root.clone(), state.clone(), root.join("addresses"), root.join("blobs"), state.join("netns")];
+    let of_root = ["", "addresses", "blobs"].map(|name| root.join(name));
+    let of_state = ["", "copies", "netns"].map(|name| state.join(name));
+    let folders: Vec<_> = of_root.into_iter().chain(of_state).collect();
     let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
     let asides = entries.filter(|entry| atomic::is_aside(&entry.file_name().to_string_lossy()));
     let finding = |path: PathBuf| {
-        let mended =
-            repair && std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path)).is_ok();
-        let problem = "it stood in the place of a file of the node: remove it".to_owned();
+        let mended = repair && walker::remove(&path, &|| node.is_ending()).is_ok();
+        let problem = "it stood in the place of a file or directory of the node: remove it".to_owned();
         Finding { path, problem, mended }
     };
     asides.map(|entry| finding(entry.path())).collect()

@@ -1,8 +1,9 @@
-//! What the daemon says of itself: its version, and conditions that hold only when they do.
+//! The daemon's status: its version, and the conditions that kubelet reads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use slipway_disk::atomic;
 use slipway_image::Finding;
 use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::{NetworkStatus, Unreachable};
@@ -63,8 +64,9 @@ pub(crate) async fn status(node: &Arc<Node>, verbose: bool) -> Result<cri::Statu
 /// Damaged records are told of, and keep nobody from using what is whole.
 fn runtime_condition(node: &Node, damaged: &[Finding]) -> cri::RuntimeCondition {
     let broken = [&node.config.root, &node.config.state].into_iter().find_map(|directory| {
-        let probe = directory.join(".writable");
-        let outcome = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
+        // A name that nothing can have taken: what a crash leaves goes with the next start.
+        let probe = directory.join(atomic::temporary_name());
+        let outcome = std::fs::File::create_new(&probe).and_then(|_| std::fs::remove_file(&probe));
         outcome.err().map(|error| Error::io("write into", directory)(error).chain())
     });
     let damaged: Vec<_> = damaged.iter().filter(|found| !found.mended).collect();

@@ -162,10 +162,7 @@ impl Cgroups {
             return None;
         }
         let top = self.hierarchy.top();
-        let below = top.paths().into_iter().find_map(|top| {
-            let found = teardown::find(&top, name)?;
-            found.strip_prefix(&top).ok().map(Path::to_owned)
-        })?;
+        let below = top.paths().into_iter().find_map(|top| teardown::find(&top, name))?;
         Some(ContainerCgroup { location: top.join(&below) })
     }
 

@@ -117,7 +117,8 @@ impl Shared {
         }
     }
 
-    fn cgroup_of(&self, container: &Container) -> Option<ContainerCgroup> {
+    /// Where a container's cgroup is: as its pod has it, else found by its id.
+    pub(crate) fn cgroup_of(&self, container: &Container) -> Option<ContainerCgroup> {
         let request = &container.record.request;
         let pod = self.find_pod(&request.sandbox).and_then(|pod| pod.record().cgroup);
         let planned = pod.and_then(|cgroup| cgroup.plan(request.id.as_str()).ok());

@@ -4,9 +4,9 @@ use crate::launch::{self, Descriptors, bits, process_input};
 use crate::monitor_client::{Connection, PROMPT};
 use crate::monitor_process::{borrowed, sealed};
 use crate::plan::{self, ProcessInput};
-use crate::pod::EndRecord;
+use crate::pod::{Container, EndRecord};
 use crate::process::timespec;
-use crate::rootfs::users;
+use crate::rootfs::users::{self, Identity};
 use crate::runtime::Shared;
 use crate::sandbox::host_name;
 use crate::{AttachEnd, ContainerId, Error, Result, TerminalSize, User, namespace};
@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What is kept of each output of a collected process.
+/// The most that is kept of each output of a collected process, in bytes.
 const LARGEST_OUTPUT: usize = 16 * 1024 * 1024;
 /// Reads of an output whose process has ended: a pipe holds no more (1 MiB, `/proc/sys/fs/pipe-max-size`).
 const LAST_READS: usize = 17;
@@ -241,21 +241,7 @@ impl Shared {
         let pid = container.pid("run a process in")?;
         let mut descriptors = Descriptors::default();
         let joins = join_container(pid, &mut descriptors)?;
-        // Who the container runs as was found when it started: what it has made of its files since changes nothing.
-        let known = if exec.user.is_none() { container.identity() } else { None };
-        let identity = match known {
-            Some(identity) => identity,
-            None => {
-                let named = |name: &String| User { name: name.clone(), ..User::default() };
-                let user = exec.user.as_ref().map_or_else(|| request.user.clone(), named);
-                let root = users::Root {
-                    directory: namespace::open(Path::new(&format!("/proc/{pid}/root")))?,
-                    container: id.to_string(),
-                    mounts: request.mounted(),
-                };
-                users::resolve(root, &user)?
-            }
-        };
+        let identity = identity(&container, exec, pid)?;
         let hostname = host_name(&pod.record().config);
         let base = process_input(self, request, &identity, &hostname)?;
         let input = ProcessInput {
@@ -275,6 +261,8 @@ impl Shared {
             exec.timeout.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1));
         let order = Request::Exec { container: id.to_string(), terminal: exec.tty, deadline_ms };
         let connection = self.connect(&pod)?;
+        let cgroup = self.cgroup_of(&container);
+        let kills = cgroup.as_ref().and_then(|cgroup| cgroup.oom_kills().ok());
         let answer = connection.request(&order, &borrowed(&sent), START)?;
         let [stdin, stdout, stderr] = streams.ours;
         match answer.reply {
@@ -289,11 +277,32 @@ impl Shared {
                 connection,
             }),
             Reply::StepFailed { step, what, errno } => {
-                Err(launch::step_failed(id.as_str(), &plan, step, &what, errno))
+                let error = launch::step_failed(id.as_str(), &plan, step, &what, errno);
+                Err(match (cgroup, kills) {
+                    (Some(cgroup), Some(kills)) => launch::starved_command(error, id, &cgroup, kills),
+                    _ => error,
+                })
             }
             other => Err(connection.unexpected(&other)),
         }
     }
+}
+
+/// The user of a process: the container's own was found when it started, whatever it has made of its files since.
+fn identity(container: &Container, exec: &Exec, pid: i32) -> Result<Identity> {
+    let known = if exec.user.is_none() { container.identity() } else { None };
+    if let Some(identity) = known {
+        return Ok(identity);
+    }
+    let request = &container.record.request;
+    let named = |name: &String| User { name: name.clone(), ..User::default() };
+    let user = exec.user.as_ref().map_or_else(|| request.user.clone(), named);
+    let root = users::Root {
+        directory: namespace::open(Path::new(&format!("/proc/{pid}/root")))?,
+        container: request.id.to_string(),
+        mounts: request.mounted(),
+    };
+    users::resolve(root, &user)
 }
 
 /// Both ends of a process's standard streams.

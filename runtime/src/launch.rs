@@ -9,13 +9,14 @@ mod volumes;
 use crate::cgroup::{ContainerCgroup, Placement, PodCgroup};
 use crate::monitor_client::Connection;
 use crate::monitor_process::{borrowed, sealed};
+use crate::opener::Opener;
 use crate::pod::{Container, EndRecord, Pod, Stage, StartRecord, lock, now};
 use crate::rootfs::inside::again;
 use crate::runtime::Shared;
 use crate::sandbox::{PROC, pause_program};
 use crate::{
-    ContainerId, ContainerPid, ContainerRequest, ContainerState, Error, PidMode, Result, namespace, opener,
-    patience, state,
+    ContainerId, ContainerPid, ContainerRequest, ContainerState, Error, PidMode, Result, namespace, patience,
+    state,
 };
 pub(crate) use gather::{Descriptors, bits, process_input};
 use oci_spec::runtime::{LinuxMemory, LinuxResources, LinuxResourcesBuilder};
@@ -106,7 +107,7 @@ impl Shared {
         let request = &container.record.request;
         let pod = place.pod;
         let gathered = gather::container(self, pod, container, cgroup, found)?;
-        let log = request.log_path.as_deref().map(open_log_in_time).transpose()?;
+        let log = request.log_path.as_deref().map(|path| open_log_in_time(&self.opener, path)).transpose()?;
         let order = Order {
             container: request.id.as_str(),
             plan: &gathered.plan,
@@ -139,6 +140,25 @@ fn starved(error: Error, id: &ContainerId, cgroup: &ContainerCgroup, resources: 
             format!("its memory limit of {limit} bytes is too small to start its program: raise it")
         }
         None => "memory ran out before its program was started: raise the limit of its pod".to_owned(),
+    };
+    Error::Start { id: id.to_string(), what, source: no_memory }
+}
+
+/// As [`starved`], of a further process in a container that had so many kills for memory before.
+pub(crate) fn starved_command(error: Error, id: &ContainerId, cgroup: &ContainerCgroup, kills: u64) -> Error {
+    let no_memory = std::io::Error::from_raw_os_error(libc::ENOMEM);
+    let refused = matches!(&error, Error::Start { source, .. } | Error::Program { source, .. }
+        if source.kind() == no_memory.kind());
+    if !refused && !cgroup.oom_kills().is_ok_and(|now| now > kills) {
+        return error;
+    }
+    let limit = cgroup.stats().ok().and_then(|stats| stats.memory_limit);
+    let what = match limit {
+        Some(limit) => format!(
+            "the container is at its memory limit of {limit} bytes, which leaves none to start a command with: raise \
+             the limit"
+        ),
+        None => "memory ran out before the command was started: raise the limit of its pod".to_owned(),
     };
     Error::Start { id: id.to_string(), what, source: no_memory }
 }
@@ -242,9 +262,10 @@ fn describe(step: &Step) -> String {
 }
 
 /// As [`open_log`], of a file system that may not answer. The directory stands for all logs in it.
-pub(crate) fn open_log_in_time(path: &Path) -> Result<OwnedFd> {
-    let (log, directory) = (path.to_owned(), path.parent().unwrap_or(path).to_owned());
-    let opened = patience::in_time("log", &directory.display().to_string(), move || opener::log(log));
+pub(crate) fn open_log_in_time(opener: &Opener, path: &Path) -> Result<OwnedFd> {
+    let (opener, log) = (opener.clone(), path.to_owned());
+    let directory = path.parent().unwrap_or(path).display().to_string();
+    let opened = patience::in_time("log", &directory, move || opener.log(log));
     opened.map_err(|source| Error::Io { action: "open log", path: path.into(), source })?
 }
 

@@ -53,7 +53,7 @@ pub use exec::{Exec, ExecOutput, ExecSession};
 pub use features::Features;
 pub use id::{ContainerId, SandboxId};
 pub use network::{PortMapping, Protocol};
-pub use opener::begin as begin_opener;
+pub use opener::Opener;
 pub use owner::Owner;
 pub use rootfs::users::Identity;
 pub use runtime::{NetworkStatus, Runtime};

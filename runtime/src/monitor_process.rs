@@ -6,15 +6,21 @@ pub(crate) use started::Started;
 
 use crate::cgroup::MonitorPlace;
 use crate::monitor_client::{self, Connection};
+use crate::process::Process;
 use crate::{Error, Result};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use slipway_disk::atomic;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// The beginning of the link to a monitor's program in /proc: that of a memfd of this name.
+const LINK: &str = "/memfd:slipway-monitor (deleted)";
+/// The beginning of a command line that is looked at, in bytes: a name and an id.
+const LONGEST_COMMAND: u64 = 4096;
 
 static PROGRAM: &[u8] = include_bytes!(env!("SLIPWAY_MONITOR"));
 
@@ -78,12 +84,40 @@ impl MonitorProgram {
         if path.is_dir() {
             atomic::set_aside(path)?;
         }
-        let fresh = path.with_extension("new");
-        std::fs::write(&fresh, PROGRAM).map_err(failed)?;
+        let fresh = path.with_file_name(atomic::temporary_name());
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o555);
-        std::fs::set_permissions(&fresh, executable).map_err(failed)?;
-        std::fs::rename(&fresh, path).map_err(failed)
+        let written = File::create_new(&fresh).and_then(|mut file| file.write_all(PROGRAM));
+        let renamed = written
+            .and_then(|()| std::fs::set_permissions(&fresh, executable))
+            .and_then(|()| std::fs::rename(&fresh, path));
+        renamed.inspect_err(|_| drop(std::fs::remove_file(&fresh))).map_err(failed)
     }
+}
+
+/// The monitors of a sandbox that run, found by their program and argument: for a sandbox whose record names no process, and
+/// a monitor that does not answer. Nothing else has the daemon's memfd as its program, unless it pretends to be a monitor.
+///
+/// # Errors
+/// When the processes can't be listed.
+pub(crate) fn running(sandbox: &str) -> std::io::Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // What ends meanwhile is none of them.
+        let Some(process) = Process::of(pid) else { continue };
+        if is_monitor(pid, sandbox) && Process::of(pid) == Some(process) && !process.is_dead() {
+            found.push(process);
+        }
+    }
+    Ok(found)
+}
+
+fn is_monitor(pid: i32, sandbox: &str) -> bool {
+    let mut arguments = Vec::new();
+    let read = File::open(format!("/proc/{pid}/cmdline"))
+        .and_then(|file| file.take(LONGEST_COMMAND).read_to_end(&mut arguments));
+    let named = read.is_ok() && arguments.split(|byte| *byte == 0).nth(1) == Some(sandbox.as_bytes());
+    named && std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.starts_with(LINK))
 }
 
 /// Why a monitor could not be born in its cgroup; none where that is not what ended its first process.
@@ -96,7 +130,7 @@ fn refused(sandbox: &str, place: &MonitorPlace, status: ExitStatus) -> Option<Er
     })
 }
 
-/// What is left to do once a monitor answers, for it to be where it belongs.
+/// Puts a monitor that answers where it belongs, and reaps its first process.
 fn settle(first: &mut Child, place: &MonitorPlace) -> Result<()> {
     match place {
         MonitorPlace::WithDaemon => Ok(()),

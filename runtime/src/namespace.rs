@@ -150,7 +150,10 @@ pub(crate) fn unmount_all(path: &Path) -> Result<()> {
     loop {
         match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) => {}
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => return Ok(()),
+            // A file in the place of a directory has no mount below it either.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {
+                return Ok(());
+            }
             Err(errno) => {
                 return Err(Error::Io { action: "unmount", path: path.into(), source: errno.into() });
             }

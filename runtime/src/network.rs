@@ -85,7 +85,9 @@ impl Network {
     pub fn open(config: NetworkConfig) -> Result<Self> {
         config.check()?;
         let directory = config.state.join("netns");
-        slipway_disk::atomic::make_directory(&directory, 0o700)?;
+        if let Some(aside) = slipway_disk::atomic::make_directory(&directory, 0o700)? {
+            tracing::error!(aside = %aside.display(), "it stood where a directory belongs and was renamed");
+        }
         std::fs::set_permissions(&directory, Permissions::from_mode(0o700)).map_err(|source| Error::Io {
             action: "create directory",
             path: directory,

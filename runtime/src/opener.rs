@@ -23,17 +23,21 @@ use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest message, in bytes: a path, or an error that names it.
 const LONGEST: usize = 64 * 1024;
 /// How long the opener may take to take a request.
 const PROMPT: Duration = Duration::from_secs(10);
-/// The daemon's end of the opener's socket.
-static OPENER: OnceLock<OwnedFd> = OnceLock::new();
 
-/// What is to be opened.
+/// The daemon's end of the opener's socket. The default one has no other end: it opens everything in this process.
+#[derive(Debug, Clone, Default)]
+pub struct Opener {
+    socket: Option<Arc<OwnedFd>>,
+}
+
+/// A file to be opened.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Task {
     /// A source of a bind.
@@ -42,11 +46,11 @@ pub(crate) enum Task {
     Log { path: PathBuf },
 }
 
-/// What is done to a path that an error names.
+/// The actions that an error of a task names.
 const ACTIONS: [&str; 5] =
     ["bind", "open log", "create directory", "make the host's directory", "find the mount of"];
 
-/// The operating system's answer, or what was made of it.
+/// The operating system's answer, as a number where it had one, else as text.
 #[derive(Debug, Serialize, Deserialize)]
 enum Cause {
     Errno(i32),
@@ -99,7 +103,7 @@ impl Failure {
     }
 }
 
-/// What was opened, and whether it is a directory.
+/// An opened file, and whether it is a directory.
 type Opened = (OwnedFd, bool);
 
 impl Task {
@@ -113,22 +117,55 @@ impl Task {
     }
 }
 
-/// Begins the opener, unless there is one. Call it while this process has one thread.
-///
-/// # Errors
-/// When there can be no further process.
-pub fn begin() -> Result<()> {
-    let failed = |source| Error::Kernel { call: "start the opener".into(), source };
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| failed(errno.into()))?;
-    if fork().map_err(failed)?.is_none() {
-        drop(ours);
-        serve(theirs);
+impl Opener {
+    /// Begins the process. Call it while this one has one thread.
+    ///
+    /// # Errors
+    /// When there can be no further process.
+    pub fn begin() -> Result<Self> {
+        let failed = |source| Error::Kernel { call: "start the opener".into(), source };
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|errno| failed(errno.into()))?;
+        if fork().map_err(failed)?.is_none() {
+            drop(ours);
+            serve(theirs);
+        }
+        set_socket_timeout(&ours, Timeout::Send, Some(PROMPT)).map_err(|errno| failed(errno.into()))?;
+        Ok(Self { socket: Some(Arc::new(ours)) })
     }
-    set_socket_timeout(&ours, Timeout::Send, Some(PROMPT)).map_err(|errno| failed(errno.into()))?;
-    // A second one ends with its socket.
-    let _ = OPENER.set(ours);
-    Ok(())
+
+    /// Opens a source of a bind, for as long as it takes.
+    pub(crate) fn bind(&self, source: PathBuf, options: BindOptions) -> Result<Bind> {
+        let opened = self.open(&Task::Bind { source, options });
+        opened.map(|(mount, is_directory)| Bind { mount, is_directory })
+    }
+
+    /// Opens a log, for as long as it takes.
+    pub(crate) fn log(&self, path: PathBuf) -> Result<OwnedFd> {
+        self.open(&Task::Log { path }).map(|(log, _)| log)
+    }
+
+    /// A runtime whose program has begun no opener, or whose opener was killed, does it here.
+    fn open(&self, task: &Task) -> Result<Opened> {
+        let failed = |errno: Errno| Error::Kernel { call: "ask the opener".into(), source: errno.into() };
+        let Some(opener) = &self.socket else { return task.perform() };
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(failed)?;
+        match send(opener, task, Some(theirs.as_fd())) {
+            Ok(()) => drop(theirs),
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => return task.perform(),
+            Err(errno) => return Err(failed(errno)),
+        }
+        match receive::<std::result::Result<bool, Failure>>(&ours).map_err(failed)? {
+            Some((Ok(is_directory), Some(opened))) => Ok((opened, is_directory)),
+            Some((Err(failure), _)) => Err(failure.error()),
+            // There was no room for the descriptor.
+            Some((Ok(_), None)) => Err(failed(Errno::MFILE)),
+            None => Err(failed(Errno::PIPE)),
+        }
+    }
 }
 
 /// The opener: until the daemon's end of the socket is closed.
@@ -167,7 +204,7 @@ fn perform(task: &Task, answer: &OwnedFd) -> ! {
         Err(error) => Err(Failure::of(error)),
     };
     let descriptor = outcome.as_ref().ok().map(|(opened, _)| opened.as_fd());
-    // Whoever has waited too long is gone.
+    // The caller may have given up waiting.
     let _ = send(answer, &sent, descriptor);
     end()
 }
@@ -175,36 +212,6 @@ fn perform(task: &Task, answer: &OwnedFd) -> ! {
 #[expect(clippy::exit, reason = "a copy of the daemon must not become one")]
 fn end() -> ! {
     std::process::exit(0)
-}
-
-/// Opens a source of a bind, for as long as it takes.
-pub(crate) fn bind(source: PathBuf, options: BindOptions) -> Result<Bind> {
-    open(&Task::Bind { source, options }).map(|(mount, is_directory)| Bind { mount, is_directory })
-}
-
-/// Opens a log, for as long as it takes.
-pub(crate) fn log(path: PathBuf) -> Result<OwnedFd> {
-    open(&Task::Log { path }).map(|(log, _)| log)
-}
-
-/// A runtime whose program has begun no opener, or whose opener was killed, does it here.
-fn open(task: &Task) -> Result<Opened> {
-    let failed = |errno: Errno| Error::Kernel { call: "ask the opener".into(), source: errno.into() };
-    let Some(opener) = OPENER.get() else { return task.perform() };
-    let (ours, theirs) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(failed)?;
-    match send(opener, task, Some(theirs.as_fd())) {
-        Ok(()) => drop(theirs),
-        Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => return task.perform(),
-        Err(errno) => return Err(failed(errno)),
-    }
-    match receive::<std::result::Result<bool, Failure>>(&ours).map_err(failed)? {
-        Some((Ok(is_directory), Some(opened))) => Ok((opened, is_directory)),
-        Some((Err(failure), _)) => Err(failure.error()),
-        // There was no room for the descriptor.
-        Some((Ok(_), None)) => Err(failed(Errno::MFILE)),
-        None => Err(failed(Errno::PIPE)),
-    }
 }
 
 fn send<T: Serialize>(
@@ -268,8 +275,8 @@ mod tests {
     #[test]
     fn a_process_with_several_threads_has_no_opener() {
         // The test's own thread is beside the first one.
-        assert!(begin().is_err());
+        assert!(Opener::begin().is_err());
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(log(file.path().to_owned()).is_ok(), "it is done here");
+        assert!(Opener::default().log(file.path().to_owned()).is_ok(), "it is done here");
     }
 }

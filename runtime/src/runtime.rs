@@ -4,6 +4,7 @@ use crate::cgroup::{CgroupConfig, Cgroups};
 use crate::container::check_signal;
 use crate::damage::Damages;
 use crate::monitor_process::{MonitorProgram, Started};
+use crate::opener::Opener;
 use crate::pod::{Container, Pod, lock};
 use crate::{
     AttachSession, Bound, ContainerEvent, ContainerId, ContainerRequest, ContainerState, Damaged, Error,
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) cgroups: Cgroups,
     pub(crate) network: network::Network,
     pub(crate) program: MonitorProgram,
+    pub(crate) opener: Opener,
     /// The small mount namespace.
     pub(crate) small: OwnedFd,
     /// Default filters by the bounding set they are for.
@@ -86,11 +88,11 @@ pub(crate) fn network_config(config: &RuntimeConfig) -> Result<network::NetworkC
 }
 
 impl Runtime {
-    /// Takes up the directories: until [`Runtime::adopt`] all is as its record says.
+    /// Takes up the directories: until [`Runtime::adopt`] all is as its record says. The opener opens what clients name.
     ///
     /// # Errors
     /// When the directories, cgroups or network can't be used at all; one broken sandbox is logged and left.
-    pub fn open(config: RuntimeConfig) -> Result<Self> {
+    pub fn open(config: RuntimeConfig, opener: Opener) -> Result<Self> {
         Features::check(&config.disable_features)?;
         let state = ["pods", "copies/pods", "copies/containers"].map(|name| config.state.join(name));
         let root = ["pods", "containers"].map(|name| config.root.join(name));
@@ -107,6 +109,7 @@ impl Runtime {
             cgroups,
             network,
             program: MonitorProgram::load()?,
+            opener,
             small: namespace::small_mount_namespace(&config.state)?,
             filters: Mutex::default(),
             pods: Mutex::default(),

@@ -1,9 +1,8 @@
 //! What a sandbox is asked to be and what it is.
 
-mod files;
+pub(crate) mod files;
 mod lifecycle;
 
-pub(crate) use files::FILES;
 pub(crate) use lifecycle::{KEPT, PROC, host_name, pause_program};
 
 use crate::capabilities::CapabilitySet;

@@ -1,7 +1,7 @@
 //! The OCI specification that a container starts from: mounts, devices, masked paths; the caller fills in the rest.
 
 use crate::capabilities::{Capabilities, CapabilityRequest, CapabilitySet};
-use crate::sandbox::FILES;
+use crate::sandbox::files::FILES;
 use oci_spec::runtime::{
     Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources, Mount, Process, Spec,
 };

@@ -20,6 +20,17 @@ static long deep(long levels, long length) {
   return 0;
 }
 
+/* nest LEVELS: cgroups in one another with the longest names; it moves into the last one and stays there. */
+static long nest(long levels) {
+  if (deep(levels, 255) < 0) return -1;
+  int file = open("cgroup.procs", O_WRONLY);
+  /* A cpuset without processors takes none. */
+  if (file < 0 || (write(file, "0", 1) < 0 && errno != ENOSPC)) return -1;
+  puts("ok");
+  fflush(stdout);
+  for (;;) pause();
+}
+
 /* many COUNT LENGTH: so many empty files with names of so many bytes. */
 static long many(long count, long length) {
   char name[256];
@@ -48,6 +59,7 @@ int main(int count, char **arguments) {
   if (!strcmp(call, "userns")) result = unshare(CLONE_NEWUSER);
   if (!strcmp(call, "keyctl")) result = syscall(SYS_keyctl, 0, -3, 1);
   if (!strcmp(call, "deep")) result = deep(atol(arguments[2]), atol(arguments[3]));
+  if (!strcmp(call, "nest")) result = nest(atol(arguments[2]));
   if (!strcmp(call, "many")) result = many(atol(arguments[2]), atol(arguments[3]));
   if (!strcmp(call, "swap")) result = swap(arguments[2], arguments[3]);
   if (!strcmp(call, "write")) result = open(arguments[2], O_WRONLY);

@@ -4,7 +4,7 @@
 use crate::{busybox, node, probe};
 use slipway_runtime::{
     ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, Exec, ExecOutput, IdMap, IdRange,
-    IpcMode, Network, NetworkConfig, Owner, PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig,
+    IpcMode, Network, NetworkConfig, Opener, Owner, PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig,
     SandboxId, Seccomp, User, spec,
 };
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ impl Embedded {
             network: NetworkConfig { bridge: format!("slipe{number}"), ..NetworkConfig::default() },
             disable_features: Vec::new(),
         };
-        Self { runtime: Runtime::open(config).expect("a runtime"), directory, cgroup_root }
+        Self { runtime: Runtime::open(config, Opener::default()).expect("a runtime"), directory, cgroup_root }
     }
 
     /// A path of its directory.

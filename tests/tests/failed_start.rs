@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use slipway_proto::runtime::v1 as cri;
 use slipway_proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
-use slipway_tests::{Node, Pod, Residue, grpc, monitor, wait};
+use slipway_tests::{Node, Pod, Residue, grpc, machine, monitor, wait};
 use std::process::Stdio;
 
 async fn status(node: &Node, container: &str) -> cri::ContainerStatus {
@@ -97,6 +97,52 @@ async fn a_memory_limit_too_small_to_start_is_named() {
     let more = json!({"command": ["/no/such"], "linux": {"resources": {"memory_limit_in_bytes": 64 << 20}}});
     let error = pod.refuses("program", "", more);
     assert!(error.contains("/no/such") && !error.contains("memory"), "{error}");
+}
+
+/// A command in a container at its memory limit was killed by the kernel before it began, and kubelet's user was told "the
+/// child was killed before its exec", which names nothing to change.
+#[test]
+fn a_command_that_a_container_s_memory_limit_does_not_let_begin_is_told_of_the_limit() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let pod = Pod::start(&node, "web", json!({}));
+    // The kernel chooses whom it kills: most likely this monitor's children, until they have a value of their own.
+    let monitor = format!("/proc/{}/oom_score_adj", monitor(&node, &pod.id));
+    std::fs::write(monitor, "1000").expect("its monitor's children are the first to be killed");
+    let [usage, limit] = match machine::unified() {
+        true => ["memory.current", "memory.max"],
+        false => ["memory.usage_in_bytes", "memory.limit_in_bytes"],
+    };
+    let is_named = |number: &u32| {
+        let more = json!({"linux": {"resources": {"memory_limit_in_bytes": 64 << 20}}});
+        let id = pod.run(&format!("c{number}"), "exec sleep 1000", more);
+        let pid = node.crictl(&["inspect", &id]).json()["info"]["pid"].clone();
+        let cgroup = memory_cgroup(pid.as_u64().expect("a pid"));
+        // As much as it uses now, as long as the kernel can take something back.
+        for _ in 0..50 {
+            let used = std::fs::read_to_string(cgroup.join(usage)).expect("its usage");
+            let _ = std::fs::write(cgroup.join(limit), used.trim());
+        }
+        let limit = std::fs::read_to_string(cgroup.join(limit)).expect("its limit");
+        let refused = node.crictl(&["exec", "-s", &id, "true"]);
+        assert!(!refused.stderr.contains("before its exec"), "{refused:#?}");
+        refused.stderr.contains(&format!("memory limit of {} bytes", limit.trim()))
+    };
+    assert!((0..20).any(|number| is_named(&number)), "{}", node.log());
+}
+
+/// The directory in which a process's memory is counted.
+fn memory_cgroup(pid: u64) -> std::path::PathBuf {
+    let lines = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroups");
+    let (list, top) = match machine::unified() {
+        true => ("", "/sys/fs/cgroup"),
+        false => ("memory", "/sys/fs/cgroup/memory"),
+    };
+    let path = lines.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        rest.strip_prefix(list)?.strip_prefix(":/")
+    });
+    std::path::Path::new(top).join(path.expect("its memory's cgroup"))
 }
 
 #[test]

@@ -3,8 +3,8 @@
 
 use slipway_runtime::{
     ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IdMap, IdRange, IpcMode, Network,
-    NetworkConfig, Owner, PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig, SandboxId, Seccomp, User,
-    spec,
+    NetworkConfig, Opener, Owner, PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig, SandboxId, Seccomp,
+    User, spec,
 };
 use slipway_tests::{busybox, node};
 use std::os::unix::fs::MetadataExt as _;
@@ -22,7 +22,7 @@ fn the_root_is_writable_and_owned_by_the_pod_in_each_way_to_mount_it() {
     let fallbacks = [&[][..], &["lowerdir-descriptor"], &["lowerdir-append", "lowerdir-descriptor"]];
     for (number, denied) in fallbacks.iter().enumerate() {
         let home = directory.path().join(number.to_string());
-        let runtime = Runtime::open(configuration(&home, 0, denied)).expect("a runtime");
+        let runtime = Runtime::open(configuration(&home, 0, denied), Opener::default()).expect("a runtime");
         let pod = SandboxId::new("pod").expect("an id");
         let _ = runtime.create_sandbox(&sandbox(&pod)).expect("a sandbox");
         let id = ContainerId::new("main").expect("an id");
@@ -124,7 +124,7 @@ fn the_monitor_of_a_pod_with_a_user_namespace_keeps_what_its_own_work_needs() {
     busybox::context(&directory.path().join("context"), "");
     let lowers = layers(directory.path());
     let home = directory.path().join("home");
-    let runtime = Runtime::open(configuration(&home, 1, &[])).expect("a runtime");
+    let runtime = Runtime::open(configuration(&home, 1, &[]), Opener::default()).expect("a runtime");
     let pod = SandboxId::new("kept").expect("an id");
     let _ = runtime.create_sandbox(&sandbox(&pod)).expect("a sandbox");
     let id = ContainerId::new("main").expect("an id");

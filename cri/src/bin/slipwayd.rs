@@ -10,6 +10,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use slipway_cri::config::{Arguments, Config};
 use slipway_cri::daemon::{self, DRAIN, Locks};
 use slipway_cri::{Error, Result};
+use slipway_runtime::Opener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
@@ -46,10 +47,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     if arguments.dismantle {
         return daemon::dismantle(&config);
     }
-    // Of a process without threads and with nothing open.
-    if let Err(error) = slipway_runtime::begin_opener() {
+    // A copy of a process without threads and with nothing open.
+    let opener = Opener::begin().unwrap_or_else(|error| {
         tracing::warn!(%error, "host paths and logs are opened by the daemon itself: one that hangs may keep it from ending");
-    }
+        Opener::default()
+    });
     raise_open_files();
     let threads = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -59,10 +61,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     let locks = Arc::new(daemon::lock(&config)?);
     let shutdown = watch_signals(Arc::clone(&locks))?;
     let outcome = threads.block_on(async {
-        let listener = daemon::bind(&config.socket())?;
+        let listener = daemon::bind(&config)?;
         // One whose thread is lost would not hear of signals any more: it ends, too.
         let shutdown = async { drop(shutdown.await) };
-        Box::pin(daemon::serve(config, listener, shutdown)).await
+        Box::pin(daemon::serve(config, opener, listener, shutdown)).await
     });
     // A call that hangs does not keep the daemon from ending, nor the next one from beginning.
     threads.shutdown_timeout(Duration::from_secs(1));

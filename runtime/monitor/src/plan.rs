@@ -267,3 +267,43 @@ wire! {
         SendProc = 30 {},
     }
 }
+
+impl Step {
+    /// Whether the child still has to have the descriptors that came with the plan, or directories that it has opened:
+    /// such a step comes before the change of root, after which they are closed.
+    #[must_use]
+    pub fn needs_descriptors(&self) -> bool {
+        match self {
+            Self::Root { .. }
+            | Self::MakeDirectory { .. }
+            | Self::MakeFile { .. }
+            | Self::MakeLink { .. }
+            | Self::MakeDevice { .. }
+            | Self::Mount { .. }
+            | Self::Attach { .. }
+            | Self::Mask { .. }
+            | Self::ReadOnly { .. }
+            | Self::Sysctl { .. }
+            | Self::Propagation { .. }
+            | Self::Pivot {}
+            | Self::SendProc {} => true,
+            Self::Hostname { .. }
+            | Self::SyncPoint { .. }
+            | Self::ReadOnlyRoot {}
+            | Self::Limit { .. }
+            | Self::OomScore { .. }
+            | Self::Session { .. }
+            | Self::Umask { .. }
+            | Self::WorkingDirectory { .. }
+            | Self::Bounding { .. }
+            | Self::Identity { .. }
+            | Self::Capabilities { .. }
+            | Self::NoNewPrivileges {}
+            | Self::Seccomp { .. }
+            | Self::SeccompFlags { .. }
+            | Self::OwnStreams { .. }
+            | Self::TerminalSize { .. }
+            | Self::Loopback {} => false,
+        }
+    }
+}

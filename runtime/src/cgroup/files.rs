@@ -5,7 +5,7 @@ use crate::{Error, Result};
 use rustix::fs::{Mode, OFlags};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Control files are small; a tree of processes is the longest.
@@ -18,6 +18,15 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::
 pub(super) fn read_raw(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The contents of a file in an open directory.
+pub(super) fn read_at(directory: BorrowedFd<'_>, name: &str) -> std::io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    let mut text = String::new();
+    std::fs::File::from(file).take(LONGEST).read_to_string(&mut text)?;
     Ok(text)
 }
 

@@ -1,15 +1,24 @@
 //! Killing what is in a cgroup, and removing it.
+//!
+//! A privileged container nests cgroups as deep as it likes, beyond what a path may hold, so that trees are walked by
+//! descriptors ([`slipway_disk::walker`]).
 
 use super::files;
 use super::hierarchy::Location;
 use super::is_gone;
 use crate::{Error, Result};
+use rustix::fs::{AtFlags, unlinkat};
+use slipway_disk::walker::{self, Options, Step, Walker};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The kernel lets go of a cgroup some time after its last process.
 const REMOVE_LIMIT: Duration = Duration::from_secs(2);
 const FREEZE_LIMIT: Duration = Duration::from_millis(200);
+/// The longest path below the top of a hierarchy that is looked for, in bytes: `PATH_MAX` less that of the top.
+const LONGEST_PATH: usize = 3584;
 
 /// Growing pauses until a deadline.
 struct Pauses {
@@ -137,21 +146,24 @@ fn signal_all(location: &Location) -> Result<()> {
 pub(super) fn processes(location: &Location) -> Result<Vec<i32>> {
     let mut found = Vec::new();
     for path in location.paths() {
-        for directory in tree(&path)? {
-            let text = files::read_if_there(&directory.join("cgroup.procs"));
-            // A threaded cgroup has no list of processes; they are listed by the domain above.
-            let text = match text {
-                Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => None,
-                text => text?,
+        walk(&path, |step, walker| {
+            if step == Step::Left {
+                return Ok(());
+            }
+            let text = walker.directory().map_err(unwalked)?;
+            let text = match files::read_at(text, "cgroup.procs") {
+                Ok(text) => text,
+                // A threaded cgroup has no list of processes; they are listed by the domain above.
+                Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    return Ok(());
+                }
+                Err(error) => return Err(files::failed("read the processes of", &walker.shown())(error)),
             };
             // A process that this pid namespace does not see reads as 0.
-            found.extend(
-                text.iter()
-                    .flat_map(|text| text.lines())
-                    .filter_map(|line| line.parse().ok())
-                    .filter(|pid: &i32| *pid > 0),
-            );
-        }
+            let listed = text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0);
+            found.extend(listed);
+            Ok(())
+        })?;
     }
     found.sort_unstable();
     found.dedup();
@@ -171,27 +183,61 @@ pub(super) fn is_empty(location: &Location) -> Result<bool> {
     Ok(true)
 }
 
-/// A directory and all below it, each before what it contains.
-fn tree(path: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut pending = vec![path.to_owned()];
-    while let Some(directory) = pending.pop() {
-        let entries = match std::fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if is_gone(&error) => continue,
-            Err(error) => return Err(files::failed("read cgroup", &directory)(error)),
-        };
-        let below = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        pending.extend(below.map(|entry| entry.path()));
-        found.push(directory);
+/// Visits a cgroup and all below it: each is found before those that it contains, and left after them. One that goes
+/// meanwhile is passed over.
+fn walk(top: &Path, mut visit: impl FnMut(Step, &Walker<'_>) -> Result<()>) -> Result<()> {
+    let mut walker = match Walker::open(top, Options::default()) {
+        Ok(walker) => walker,
+        Err(error) => return unless_gone(error),
+    };
+    visit(Step::Found, &walker)?;
+    loop {
+        match walker.next() {
+            Ok(Some(Step::Left)) => visit(Step::Left, &walker)?,
+            Ok(Some(Step::Found)) => match enter(&mut walker) {
+                Ok(true) => visit(Step::Found, &walker)?,
+                Ok(false) => {}
+                Err(error) => unless_gone(error)?,
+            },
+            Ok(None) => return Ok(()),
+            Err(error) => unless_gone(error)?,
+        }
     }
-    Ok(found)
 }
 
-/// A directory of this name at or below a place.
+/// Goes into the entry that was found, if it is a directory.
+fn enter(walker: &mut Walker<'_>) -> std::result::Result<bool, walker::Error> {
+    let is_directory = walker.is_directory()?;
+    if is_directory {
+        walker.enter()?;
+    }
+    Ok(is_directory)
+}
+
+fn unless_gone(error: walker::Error) -> Result<()> {
+    match &error {
+        walker::Error::Io { source, .. } if is_gone(source) => Ok(()),
+        _ => Err(unwalked(error)),
+    }
+}
+
+fn unwalked(error: walker::Error) -> Error {
+    let (_, path, source) = error.into_parts();
+    Error::Io { action: "read cgroup", path, source }
+}
+
+/// The path, relative to `top`, of a directory of this name below it.
 pub(super) fn find(top: &Path, name: &str) -> Option<PathBuf> {
-    let tree = tree(top).ok()?;
-    tree.into_iter().find(|directory| directory.file_name().is_some_and(|found| found == name))
+    let mut found = None;
+    let outcome = walk(top, |step, walker| {
+        // No path leads to one that a container has nested deeper than that.
+        let is_it = step == Step::Found && walker.name() == name && walker.path().len() < LONGEST_PATH;
+        if is_it && found.is_none() {
+            found = Some(PathBuf::from(std::ffi::OsStr::from_bytes(walker.path())));
+        }
+        Ok(())
+    });
+    outcome.ok().and(found)
 }
 
 /// Remove a directory with all below; it may be gone.
@@ -207,18 +253,26 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 }
 
 fn remove_once(path: &Path) -> Result<()> {
-    if let Err(error) = std::fs::remove_dir(path) {
-        if is_gone(&error) {
-            return Ok(());
-        }
-    } else {
-        return Ok(());
+    match std::fs::remove_dir(path) {
+        Ok(()) => return Ok(()),
+        Err(error) if is_gone(&error) => return Ok(()),
+        Err(_) => {}
     }
-    for directory in tree(path)?.iter().rev() {
-        match std::fs::remove_dir(directory) {
-            Err(error) if !is_gone(&error) => return Err(files::failed("remove cgroup", directory)(error)),
-            _ => {}
+    walk(path, |step, walker| match step {
+        Step::Found => Ok(()),
+        Step::Left => {
+            let mut name = OsString::from("../");
+            name.push(walker.name());
+            let directory = walker.directory().map_err(unwalked)?;
+            removed(unlinkat(directory, &name, AtFlags::REMOVEDIR).map_err(Into::into), || walker.shown())
         }
+    })?;
+    removed(std::fs::remove_dir(path), || path.to_owned())
+}
+
+fn removed(outcome: std::io::Result<()>, path: impl FnOnce() -> PathBuf) -> Result<()> {
+    match outcome {
+        Err(error) if !is_gone(&error) => Err(files::failed("remove cgroup", &path())(error)),
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -192,7 +192,7 @@ impl Shared {
         container.pid("reopen the log of")?;
         let path = container.record.request.log_path.as_deref();
         let path = path.ok_or_else(|| Error::Invalid(format!("container {id} has no log")))?;
-        let log = launch::open_log_in_time(path)?;
+        let log = launch::open_log_in_time(&self.opener, path)?;
         self.connect(&pod)?.order(&Request::ReopenLog { container: id.to_string() }, &[log.as_fd()])
     }
 

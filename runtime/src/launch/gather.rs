@@ -87,7 +87,8 @@ pub(super) fn container(
     let Found { root, identity } = found;
     let mut descriptors = Descriptors::default();
     let shared_proc = shared_proc(shared, pod, request)?;
-    let place = mounts::Place { pod, container, cgroup, root: root.as_fd(), shared_proc };
+    let opener = &shared.opener;
+    let place = mounts::Place { opener, pod, container, cgroup, root: root.as_fd(), shared_proc };
     let mounts = mounts::gather(&place, &mut descriptors)?;
     let process = process_of(request)?;
     let cwd = follow(root.as_fd(), process.cwd(), &places::of(&mounts))?;

@@ -4,17 +4,19 @@
 use super::gather::Descriptors;
 use super::{places, pod_files, volumes};
 use crate::cgroup::ContainerCgroup;
+use crate::opener::Opener;
 use crate::plan::{PreparedMount, Source, filesystem};
 use crate::pod::{Container, Pod};
 use crate::rootfs::binds::{self, BindOptions};
 use crate::sys::mount::{MountChange, change_mount};
 use crate::{Error, Result};
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::Mount;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// What a container's mounts depend on.
+/// All that a container's mounts depend on.
 pub(super) struct Place<'a> {
+    pub(super) opener: &'a Opener,
     pub(super) pod: &'a Pod,
     pub(super) container: &'a Container,
     pub(super) cgroup: &'a ContainerCgroup,
@@ -27,7 +29,7 @@ pub(super) struct Place<'a> {
 /// Opens all mounts of a container, in the order in which they are made.
 pub(super) fn gather(place: &Place<'_>, descriptors: &mut Descriptors) -> Result<Vec<PreparedMount>> {
     let record = place.pod.record();
-    let mut mounts = prepare_mounts(&place.container.record.request.spec, place.cgroup, descriptors)?;
+    let mut mounts = prepare_mounts(place, descriptors)?;
     if let Some(proc) = &place.shared_proc {
         bind_shared_proc(&mut mounts, proc, descriptors)?;
     }
@@ -42,20 +44,16 @@ pub(super) fn gather(place: &Place<'_>, descriptors: &mut Descriptors) -> Result
     Ok(mounts)
 }
 
-fn prepare_mounts(
-    spec: &Spec,
-    cgroup: &ContainerCgroup,
-    descriptors: &mut Descriptors,
-) -> Result<Vec<PreparedMount>> {
+fn prepare_mounts(place: &Place<'_>, descriptors: &mut Descriptors) -> Result<Vec<PreparedMount>> {
     let mut prepared = Vec::new();
-    for mount in spec.mounts().iter().flatten() {
+    for mount in place.container.record.request.spec.mounts().iter().flatten() {
         let options = mount.options().as_deref().unwrap_or_default();
         let kind = mount.typ().as_deref().unwrap_or("bind");
         let destination = mount.destination().clone();
         if kind == "bind" || options.iter().any(|option| option == "bind" || option == "rbind") {
-            prepared.push(bind(mount, options, descriptors)?);
+            prepared.push(bind(place.opener, mount, options, descriptors)?);
         } else if kind == "cgroup" || kind == "cgroup2" {
-            cgroup_mounts(&destination, options, cgroup, &mut prepared, descriptors)?;
+            cgroup_mounts(&destination, options, place.cgroup, &mut prepared, descriptors)?;
         } else {
             prepared.push(PreparedMount::new(destination, filesystem(kind, options)));
         }
@@ -63,12 +61,17 @@ fn prepare_mounts(
     Ok(prepared)
 }
 
-fn bind(mount: &Mount, options: &[String], descriptors: &mut Descriptors) -> Result<PreparedMount> {
+fn bind(
+    opener: &Opener,
+    mount: &Mount,
+    options: &[String],
+    descriptors: &mut Descriptors,
+) -> Result<PreparedMount> {
     let destination = mount.destination().clone();
     let source = mount.source().as_deref();
     let source = source
         .ok_or_else(|| Error::Invalid(format!("mount {}: a bind needs a source", destination.display())))?;
-    let bind = binds::open_in_time(source, BindOptions::parse(&destination, options)?)?;
+    let bind = binds::open_in_time(opener, source, BindOptions::parse(&destination, options)?)?;
     let descriptor = descriptors.add(bind.mount)?;
     Ok(PreparedMount::new(destination, Source::Detached { descriptor, is_directory: bind.is_directory }))
 }

@@ -1,11 +1,11 @@
-//! What a container has of its pod: a copy of its own of each file of /etc, and the pod's /dev/shm.
+//! A container's part of its pod: a copy of its own of each file of /etc, and the pod's /dev/shm.
 
 use super::gather::Descriptors;
 use super::mounts::{Place, taken};
 use crate::plan::{PreparedMount, Source};
 use crate::pod::PodRecord;
 use crate::rootfs::binds::{self, BindOptions};
-use crate::sandbox::FILES;
+use crate::sandbox::files::{self, FILES};
 use crate::{Error, IdMap, IpcMode, Result, state};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -24,12 +24,14 @@ pub(super) fn add(
     state::make_directory(&directory)?;
     let readonly = place.container.record.request.rootfs.readonly;
     let access = if readonly { BindOptions::read_only() } else { BindOptions::plain() };
+    let contents = files::write(&place.pod.root, &record.config, &record.addresses)?;
     for (name, destination) in FILES {
         if taken(mounts, Path::new(destination)) {
             continue;
         }
         let copy = directory.join(name);
-        make_copy(&place.pod.root.join(name), &copy, record.config.userns.as_ref())?;
+        let contents = contents.get(name).map(Vec::as_slice).unwrap_or_default();
+        make_copy(contents, &copy, record.config.userns.as_ref())?;
         bind(&copy, destination, access, (mounts, descriptors))?;
     }
     let shm: PathBuf = match record.config.ipc {
@@ -42,20 +44,16 @@ pub(super) fn add(
     bind(&shm, "/dev/shm", BindOptions::plain(), (mounts, descriptors))
 }
 
-/// The longest of the pod's files, in bytes.
-const LONGEST: u64 = 16 << 20;
-
-/// Copies a file of the pod's for one container, whose root owns it. A start that was interrupted has left one, which is
-/// written anew.
-fn make_copy(from: &Path, to: &Path, map: Option<&IdMap>) -> Result<()> {
+/// Writes one container's copy of a file of the pod's; the container's root owns it. A start that was interrupted has left
+/// one, which is written anew.
+fn make_copy(contents: &[u8], to: &Path, map: Option<&IdMap>) -> Result<()> {
     let failed = |source| Error::Io {
         action: "copy the pod's file to",
         path: to.into(),
         source: slipway_disk::explained(to, source),
     };
     let (uid, gid) = map.map_or(Ok::<_, Error>((0, 0)), |map| Ok((map.root_uid()?, map.root_gid()?)))?;
-    let contents = slipway_disk::atomic::read_regular(from, LONGEST).map_err(failed)?;
-    state::replace(to, &contents)?;
+    state::replace(to, contents)?;
     chown(to, Some(uid), Some(gid)).map_err(failed)?;
     std::fs::set_permissions(to, PermissionsExt::from_mode(0o644)).map_err(failed)
 }

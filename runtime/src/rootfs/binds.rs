@@ -1,7 +1,8 @@
 //! Host paths bound into a container: opened as detached mounts with their attributes set.
 
+use crate::opener::Opener;
 use crate::sys::mount::{MountChange, change_mount};
-use crate::{Error, Result, opener, patience};
+use crate::{Error, Result, patience};
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, fstat, statx};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use serde::{Deserialize, Serialize};
@@ -68,9 +69,9 @@ impl BindOptions {
 
 /// Opens a source of a client's, which is made as a directory where it is absent, as kubelet's users expect. Its file
 /// system may belong to a server that is gone, and not answer in the life of this daemon.
-pub(crate) fn open_in_time(source: &Path, options: BindOptions) -> Result<Bind> {
-    let path = source.to_owned();
-    let work = move || opener::bind(path, options);
+pub(crate) fn open_in_time(opener: &Opener, source: &Path, options: BindOptions) -> Result<Bind> {
+    let (opener, path) = (opener.clone(), source.to_owned());
+    let work = move || opener.bind(path, options);
     let opened = patience::in_time("bind", &source.display().to_string(), work);
     opened.map_err(|error| Error::Io { action: "bind", path: source.into(), source: error })?
 }

@@ -2,6 +2,8 @@
 
 use super::{Dns, Network, SandboxConfig};
 use crate::{Error, Result, state};
+use slipway_disk::atomic;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -11,27 +13,59 @@ use std::path::Path;
 pub(crate) const FILES: [(&str, &str); 3] =
     [("resolv.conf", "/etc/resolv.conf"), ("hosts", "/etc/hosts"), ("hostname", "/etc/hostname")];
 
-/// Writes a pod's files.
-pub(super) fn write(directory: &Path, config: &SandboxConfig, addresses: &[IpAddr]) -> Result<()> {
-    let host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+/// The longest of the files, in bytes.
+const LONGEST: u64 = 16 << 20;
+
+/// The contents of one of the files.
+enum Contents {
+    /// They follow from the pod's configuration and addresses.
+    OfPod(String),
+    /// A copy of this file of the host, from when the pod was made.
+    OfHost(&'static str),
+}
+
+/// Writes those of a pod's files that are absent or damaged: they are written once, and nothing else changes them. Gives the
+/// contents of each by its name.
+pub(crate) fn write(
+    directory: &Path,
+    config: &SandboxConfig,
+    addresses: &[IpAddr],
+) -> Result<BTreeMap<&'static str, Vec<u8>>> {
     let hosts = match config.network {
-        Network::Host => host("/etc/hosts"),
-        Network::Pod { .. } => hosts(&config.hostname, addresses),
+        Network::Host => Contents::OfHost("/etc/hosts"),
+        Network::Pod { .. } => Contents::OfPod(hosts(&config.hostname, addresses)),
     };
-    let resolv =
-        if config.dns == Dns::default() { host("/etc/resolv.conf") } else { resolv_conf(&config.dns)? };
-    let hostname =
-        if config.hostname.is_empty() { host("/etc/hostname") } else { format!("{}\n", config.hostname) };
-    for (name, contents) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", hostname)] {
-        let path = directory.join(name);
-        state::replace(&path, contents.as_bytes())?;
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).map_err(|source| Error::Io {
-            action: "set mode of",
-            path,
-            source,
-        })?;
+    let resolv = match config.dns == Dns::default() {
+        true => Contents::OfHost("/etc/resolv.conf"),
+        false => Contents::OfPod(resolv_conf(&config.dns)?),
+    };
+    let hostname = match config.hostname.is_empty() {
+        true => Contents::OfHost("/etc/hostname"),
+        false => Contents::OfPod(format!("{}\n", config.hostname)),
+    };
+    [("hosts", hosts), ("resolv.conf", resolv), ("hostname", hostname)]
+        .into_iter()
+        .map(|(name, contents)| Ok((name, write_one(&directory.join(name), contents)?)))
+        .collect()
+}
+
+fn write_one(path: &Path, contents: Contents) -> Result<Vec<u8>> {
+    let found = atomic::read_regular(path, LONGEST).ok();
+    let wanted = match contents {
+        Contents::OfPod(text) => text.into_bytes(),
+        Contents::OfHost(host) => match &found {
+            Some(copy) if !copy.is_empty() => copy.clone(),
+            _ => std::fs::read_to_string(host).unwrap_or_default().into_bytes(),
+        },
+    };
+    if found.as_ref() == Some(&wanted) {
+        return Ok(wanted);
     }
-    Ok(())
+    state::replace(path, &wanted)?;
+    let mode = PermissionsExt::from_mode(0o644);
+    let set = std::fs::set_permissions(path, mode);
+    set.map_err(|source| Error::Io { action: "set mode of", path: path.to_owned(), source })?;
+    Ok(wanted)
 }
 
 fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {

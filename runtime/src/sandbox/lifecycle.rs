@@ -4,7 +4,7 @@ use super::{IpcMode, Network, PidMode, SandboxConfig, files};
 use crate::capabilities::CapabilitySet;
 use crate::link::Contact;
 use crate::monitor_client::{Connection, Failure, PROMPT};
-use crate::monitor_process::{MonitorProgram, borrowed};
+use crate::monitor_process::{self, MonitorProgram, borrowed};
 use crate::network::{self, NetnsSource};
 use crate::pod::{Pod, PodRecord, Stage, lock};
 use crate::process::Process;
@@ -280,8 +280,7 @@ impl Shared {
         match (process, &*lock(&pod.monitor), refusal) {
             (Some(process), ..) => end_process(id, process)?,
             (None, Some(started), _) => started.kill(),
-            // Which process it is can't be said.
-            (None, None, Some(refusal)) => return Err(refusal),
+            (None, None, Some(refusal)) => end_unnamed(id, refusal)?,
             (None, None, None) => {}
         }
         if let Some(started) = lock(&pod.monitor).take() {
@@ -295,6 +294,16 @@ impl Shared {
     pub(crate) fn reap(&self) {
         lock(&self.unreaped).retain(|monitor| !monitor.has_ended());
     }
+}
+
+/// Ends a monitor that does not answer and that no record names; where it can't be looked for, gives back why it could not
+/// be asked.
+fn end_unnamed(sandbox: &str, refusal: Error) -> Result<()> {
+    let found = monitor_process::running(sandbox).map_err(|error| {
+        tracing::warn!(sandbox, %error, "its monitor can't be looked for");
+        refusal
+    })?;
+    found.into_iter().try_for_each(|process| end_process(sandbox, process))
 }
 
 /// Waits a little for the end of a monitor, and kills it.

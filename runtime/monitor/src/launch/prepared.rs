@@ -112,44 +112,9 @@ fn check_order(plan: &Plan) -> Result<(), String> {
         (true, None) => return Err("the plan attaches a root and does not change to it".into()),
         (false, _) => 0,
     };
-    match steps.iter().skip(first).position(needs_descriptors) {
+    match steps.iter().skip(first).position(Step::needs_descriptors) {
         Some(at) => Err(format!("step {} of the plan comes too late: after the change of root", first + at)),
         None => Ok(()),
-    }
-}
-
-fn needs_descriptors(step: &Step) -> bool {
-    match step {
-        Step::Root { .. }
-        | Step::MakeDirectory { .. }
-        | Step::MakeFile { .. }
-        | Step::MakeLink { .. }
-        | Step::MakeDevice { .. }
-        | Step::Mount { .. }
-        | Step::Attach { .. }
-        | Step::Mask { .. }
-        | Step::ReadOnly { .. }
-        | Step::Sysctl { .. }
-        | Step::Propagation { .. }
-        | Step::Pivot {}
-        | Step::SendProc {} => true,
-        Step::Hostname { .. }
-        | Step::SyncPoint { .. }
-        | Step::ReadOnlyRoot {}
-        | Step::Limit { .. }
-        | Step::OomScore { .. }
-        | Step::Session { .. }
-        | Step::Umask { .. }
-        | Step::WorkingDirectory { .. }
-        | Step::Bounding { .. }
-        | Step::Identity { .. }
-        | Step::Capabilities { .. }
-        | Step::NoNewPrivileges {}
-        | Step::Seccomp { .. }
-        | Step::SeccompFlags { .. }
-        | Step::OwnStreams { .. }
-        | Step::TerminalSize { .. }
-        | Step::Loopback {} => false,
     }
 }
 
