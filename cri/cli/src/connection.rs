@@ -50,7 +50,7 @@ pub(crate) struct Flags {
     /// crictl's configuration file (default: /etc/crictl.yaml when called crictl)
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Say on standard error what is being done
+    /// Print each connection on standard error
     #[arg(short = 'D', long)]
     debug: bool,
 }

@@ -56,7 +56,7 @@ impl Args {
     }
 }
 
-/// One line of standard input, which a terminal does not show.
+/// Reads one line of standard input, with the terminal's echo off.
 fn password() -> Result<String> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     let fail = |source| Error::Read { path: "standard input".into(), source };

@@ -1,4 +1,4 @@
-//! Flags that say how long a call may take.
+//! Deadlines of calls, as flags.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::time;
 
-/// A duration as typed; 0 is for ever.
+/// The longest time that a call may take; 0 is no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Deadline(Duration);
 
@@ -19,7 +19,7 @@ impl std::str::FromStr for Deadline {
 }
 
 impl Deadline {
-    /// That of a pull: what was typed, else what the environment says.
+    /// The deadline of a pull: from the flag, else from the environment.
     pub(crate) fn for_pull(typed: Option<Self>) -> Result<Self> {
         match (typed, std::env::var("CRICTL_PULL_TIMEOUT")) {
             (Some(typed), _) => Ok(typed),
@@ -30,7 +30,7 @@ impl Deadline {
         }
     }
 
-    /// Does a call; when the time is over it is called off, which the daemon sees.
+    /// Waits for a call until the deadline, and cancels it then, which the daemon notices.
     pub(crate) fn hold<'a, T: 'a>(
         self,
         action: &'a str,

@@ -17,7 +17,7 @@ const RUN_FAILED: u8 = 125;
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// Why a verb ended early.
+/// A failure of a verb.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The command line makes no sense.
@@ -38,7 +38,7 @@ pub(crate) enum Error {
     Read { path: PathBuf, source: io::Error },
     #[error("{path}: {reason}")]
     Parse { path: PathBuf, reason: String },
-    /// The thing is not as the verb needs it.
+    /// The object is not in a state in which the verb can act on it.
     #[error("{0}")]
     Refused(String),
     /// Some of several operations failed; each error has been printed.

@@ -6,7 +6,7 @@ use regex_lite::Regex;
 
 use crate::error::{Error, Result};
 
-/// `key=value` words as a map.
+/// A map of words of the form `key=value`; `what` names them in an error.
 pub(crate) fn pairs(words: &[String], what: &str) -> Result<BTreeMap<String, String>> {
     let pair = |word: &String| {
         let (key, value) = word.split_once('=').filter(|(key, _)| !key.is_empty())?;
@@ -20,7 +20,7 @@ pub(crate) fn pairs(words: &[String], what: &str) -> Result<BTreeMap<String, Str
         .collect()
 }
 
-/// A regular expression, or anything at all.
+/// A regular expression; none fits every text.
 #[derive(Debug)]
 pub(crate) struct Pattern(Option<Regex>);
 
@@ -37,7 +37,7 @@ impl Pattern {
     }
 }
 
-/// The newest first, and only so many; 0 is all.
+/// The items from the newest to the oldest, limited to `count`; 0 is no limit.
 pub(crate) fn newest<T>(mut items: Vec<T>, created: impl Fn(&T) -> i64, count: usize) -> Vec<T> {
     items.sort_by_key(|item| std::cmp::Reverse(created(item)));
     if count > 0 {
@@ -46,7 +46,7 @@ pub(crate) fn newest<T>(mut items: Vec<T>, created: impl Fn(&T) -> i64, count: u
     items
 }
 
-/// How many of the newest `--latest` and `--last` ask for.
+/// The limit that `--latest` and `--last` set; 0 is none.
 pub(crate) fn count(latest: bool, last: Option<usize>) -> usize {
     last.unwrap_or(usize::from(latest))
 }

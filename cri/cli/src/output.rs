@@ -1,4 +1,4 @@
-//! Data to standard output, talk to standard error.
+//! Standard output for data, standard error for messages.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -16,13 +16,13 @@ pub(crate) fn line(text: impl Display) -> Result<()> {
     writeln!(io::stdout().lock(), "{text}").map_err(Error::Output)
 }
 
-/// Data as it is, at once.
+/// Bytes of data, flushed at once.
 pub(crate) fn bytes(data: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(data).and_then(|()| stdout.flush()).map_err(Error::Output)
 }
 
-/// Another program's errors, as they are.
+/// Bytes that another program has written to its standard error.
 pub(crate) fn error_bytes(data: &[u8]) -> Result<()> {
     io::stderr().lock().write_all(data).map_err(Error::Output)
 }
@@ -48,7 +48,7 @@ pub(crate) fn value(format: Format, value: &Value) -> Result<()> {
     }
 }
 
-/// One line of talk. There is nobody to tell when it can't be written.
+/// One line of a message. An error in writing it can't be reported anywhere, and is ignored.
 pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

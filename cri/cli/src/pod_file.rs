@@ -12,7 +12,7 @@ use crate::output;
 use crate::protojson::Registry;
 use crate::yaml;
 
-/// A file that is longer is no configuration.
+/// The greatest length of a configuration, in bytes.
 const MAX_FILE: u64 = 4 << 20;
 
 /// A pod's file. A pod without a uid gets one.
@@ -59,7 +59,7 @@ fn load<M: Name + Default>(path: &Path) -> Result<M> {
     Ok(parsed.message)
 }
 
-/// JSON, or else YAML, of which JSON is nearly a part.
+/// The value of a text in JSON, or else in YAML, which has almost all of JSON's syntax.
 fn parse(text: &str) -> std::result::Result<Value, String> {
     let as_json = match serde_json::from_str(text) {
         Ok(value) => return Ok(value),

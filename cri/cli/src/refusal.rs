@@ -78,7 +78,7 @@ fn help(mut command: clap::Command, verb: &str) -> String {
     command.find_subcommand_mut(verb).map(|verb| verb.render_help().to_string()).unwrap_or_default()
 }
 
-/// The error without its usage: what it says, and the list that may follow, on one line.
+/// The parser's message without its usage, and the list that may follow, on one line.
 fn line(error: &clap::Error) -> String {
     let text = error.to_string();
     let mut lines = text.lines();

@@ -1,5 +1,5 @@
-//! How `inspect`, `inspectp`, `inspecti` and `info` show a state: one object for one thing, an array for several, with
-//! the runtime's verbose texts beside the state.
+//! The form of states for `inspect`, `inspectp`, `inspecti` and `info`: an object for one, an array for several, with the
+//! runtime's verbose texts beside the state.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(crate) fn with_info(status: Value, info: &BTreeMap<String, String>) -> Value
     Value::Object(object)
 }
 
-/// Times are for people here, not nanoseconds.
+/// A state with these times in RFC 3339 in place of nanoseconds.
 pub(crate) fn with_readable_times(mut status: Value, names: &[&str]) -> Value {
     for name in names {
         if let Some(value) = status.get_mut(*name) {
@@ -34,7 +34,7 @@ pub(crate) fn with_readable_times(mut status: Value, names: &[&str]) -> Value {
     status
 }
 
-/// How states are to be shown, as typed.
+/// The flags for the form of states.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct How {
@@ -46,7 +46,7 @@ pub(crate) struct How {
     pub(crate) quiet: bool,
 }
 
-/// States on their way to be shown: a table is printed at once, objects together when all are there.
+/// States to be shown: a table is printed at once, objects are collected and printed together.
 #[derive(Debug)]
 pub(crate) struct States {
     how: How,
@@ -86,7 +86,7 @@ impl States {
         self.objects.push(object);
     }
 
-    /// One object alone, or all in an array; nothing for none.
+    /// Prints the objects: one by itself, several in an array, nothing for none.
     pub(crate) fn print(mut self) -> Result<()> {
         match (self.objects.len(), self.objects.pop()) {
             (_, None) => Ok(()),

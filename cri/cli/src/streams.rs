@@ -1,4 +1,4 @@
-//! The streams of a process: the daemon's messages to this program's own output, standard input to the daemon, signals.
+//! The streams of a remote process: its output goes to this program's, this program's input and signals to the daemon.
 
 use std::io::Read as _;
 
@@ -13,7 +13,7 @@ use crate::output;
 /// The next message of a session.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Something was written; it has been passed on.
+    /// Output of the process, which has been written to this program's.
     Output,
     Exit(Exit),
 }
@@ -26,7 +26,7 @@ pub(crate) async fn ready(stream: &mut Streaming<StreamOutput>, action: &str) ->
     }
 }
 
-/// Takes one message and passes on what it carries.
+/// Receives one message, and writes its output.
 pub(crate) async fn next(stream: &mut Streaming<StreamOutput>, action: &str) -> Result<Next> {
     let message = stream.message().await.map_err(Error::call(action))?;
     let message = message.ok_or_else(|| Error::Ended { action: action.to_owned() })?;
@@ -39,7 +39,7 @@ pub(crate) async fn next(stream: &mut Streaming<StreamOutput>, action: &str) -> 
     Ok(Next::Output)
 }
 
-/// This program's exit status for a process's.
+/// The exit status of this program for the end of a process.
 pub(crate) fn status(exit: &Exit) -> u8 {
     let ordinary = matches!(exit.reason.as_str(), "" | "Completed" | "Error");
     if !ordinary {
@@ -51,7 +51,7 @@ pub(crate) fn status(exit: &Exit) -> u8 {
     u8::try_from(exit.code & 0xff).unwrap_or(u8::MAX)
 }
 
-/// Sends standard input, then `end`. A thread of its own reads, since a read of a terminal can't be called off.
+/// Sends standard input, then `end`. A thread of its own reads, since a read of a terminal can't be cancelled.
 pub(crate) fn forward_stdin<M: Send + 'static>(sender: mpsc::Sender<M>, chunk: fn(Vec<u8>) -> M, end: M) {
     std::thread::spawn(move || {
         let mut stdin = std::io::stdin().lock();
@@ -67,7 +67,7 @@ pub(crate) fn forward_stdin<M: Send + 'static>(sender: mpsc::Sender<M>, chunk: f
     });
 }
 
-/// Ctrl-C and SIGTERM, in whatever order they come.
+/// SIGINT and SIGTERM, in the order in which they arrive.
 #[derive(Debug)]
 pub(crate) struct Interrupts {
     interrupt: Signal,
@@ -82,13 +82,13 @@ impl Interrupts {
         Ok(Self { interrupt, terminate: listen(SignalKind::terminate())?, hangup: None })
     }
 
-    /// SIGHUP too, for who has the modes of a terminal to give back. Others leave it to nohup(1).
+    /// SIGHUP too, for verbs that have to restore the modes of a terminal. Others leave it to nohup(1).
     pub(crate) fn with_hangup(mut self) -> Result<Self> {
         self.hangup = Some(signal(SignalKind::hangup()).map_err(Error::Start)?);
         Ok(self)
     }
 
-    /// Waits for the next one; its number is returned.
+    /// Waits for the next signal, and returns its number.
     pub(crate) async fn next(&mut self) -> u8 {
         tokio::select! {
             _ = self.interrupt.recv() => 2,

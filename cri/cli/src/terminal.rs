@@ -1,4 +1,4 @@
-//! This program's own terminal, when a process elsewhere is used through it: its size, and its modes.
+//! The size and modes of this program's own terminal, when a remote process is used through it.
 
 use std::io::{self, IsTerminal as _};
 
@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
 
-/// Refuses a standard input that is no terminal, in crictl's words.
+/// Refuses a standard input that is no terminal, with crictl's message.
 pub(crate) fn required() -> Result<()> {
     if io::stdin().is_terminal() { Ok(()) } else { Err(Error::Usage("input is not a terminal".to_owned())) }
 }
 
-/// The terminal of standard input passes on what is typed as it is, and echoes nothing: both are done by the terminal
-/// that the process has. Dropping this gives the terminal its modes back.
+/// The terminal of standard input in raw mode: line editing and echo are the business of the remote process's terminal.
+/// Dropping this restores the modes.
 #[derive(Debug)]
 pub(crate) struct Raw {
     before: Termios,
@@ -42,8 +42,8 @@ impl Drop for Raw {
     }
 }
 
-/// Sends the size now and whenever it changes. A task of its own does it: input that waits for its reader would hold up
-/// the output with it.
+/// Sends the size now and whenever it changes, from a task of its own: where the session's input is blocked, sending from the
+/// caller would block the output, too.
 pub(crate) fn follow_size<M: Send + 'static>(
     sender: mpsc::Sender<M>,
     message: fn(TerminalSize) -> M,
@@ -64,7 +64,7 @@ pub(crate) fn follow_size<M: Send + 'static>(
     Ok(())
 }
 
-/// The size of the terminal that shows the output, else of the one that is typed at. Nothing where neither has one.
+/// The size of the terminal of standard output, else of standard input; none where neither is a terminal.
 pub(crate) fn size() -> Option<TerminalSize> {
     let size = tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(io::stdin())).ok()?;
     let known = size.ws_col > 0 && size.ws_row > 0;

@@ -43,7 +43,7 @@ fn civil_date(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-/// `90s`, `1m30s`, `500ms`, `1.5h`, or plain seconds.
+/// The duration of a text such as `90s`, `1m30s`, `500ms`, `1.5h`, or a number of seconds.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds));

@@ -50,7 +50,7 @@ fn digits(bytes: u64, extra: u32) -> String {
     format!("{whole}{point}{fraction}{name}")
 }
 
-/// How long ago a time was: `About an hour ago`.
+/// The time since `nanos`, in words: `About an hour ago`.
 pub(crate) fn age(nanos: i64) -> String {
     format!("{} ago", duration(time::now().saturating_sub(nanos) / time::SECOND))
 }

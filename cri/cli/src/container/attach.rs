@@ -21,7 +21,7 @@ pub(crate) struct Args {
     container: String,
 }
 
-/// Connected streams.
+/// The connected streams of a container.
 #[derive(Debug)]
 pub(crate) struct Attached {
     pub(crate) stream: Streaming<StreamOutput>,
@@ -40,7 +40,7 @@ impl Attached {
         }
     }
 
-    /// Makes the size of the process's terminal that of this program's own, now and whenever it changes.
+    /// Gives the process's terminal the size of this program's own, now and whenever it changes.
     pub(crate) fn follow_size(&self) -> Result<()> {
         let message = |size| AttachRequest { message: Some(Message::Resize(size)) };
         terminal::follow_size(self.sender.clone(), message)

@@ -13,7 +13,7 @@ use crate::terminal::{self, Raw};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Wait for the command to end, then show what it has written
+    /// Show the output once the command has ended
     #[arg(short, long)]
     sync: bool,
     /// Seconds after which the command is killed, with --sync; 0 for never
@@ -28,10 +28,10 @@ pub(crate) struct Args {
     /// Environment of the command
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// As whom to run it
+    /// User and group of the command
     #[arg(short, long, value_name = "USER[:GROUP]", default_value = "", hide_default_value = true)]
     user: String,
-    /// Where to run it
+    /// Working directory of the command
     #[arg(short, long, value_name = "DIRECTORY", default_value = "", hide_default_value = true)]
     workdir: String,
     /// Id or name

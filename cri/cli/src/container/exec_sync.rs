@@ -10,7 +10,7 @@ use crate::output;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Wait for the command to end, then show what it has written
+    /// Show the output once the command has ended
     #[arg(short, long)]
     sync: bool,
     /// Seconds after which the command is killed; 0 for never
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Go on when the command fails
     #[arg(short = 'e', long)]
     ignore_errors: bool,
-    /// Run in all at once: the order of what is shown is open, so it is that of the list here too
+    /// Accepted for crictl's sake: the containers are served one after another, in the order of the list
     #[arg(short = 'x', long)]
     parallel: bool,
     /// In those whose names fit a regular expression

@@ -1,4 +1,4 @@
-//! CRI's log files, for `crictl logs`: lines of `time stream P|F text`, read from the file that ContainerStatus names.
+//! The log file of a container, which ContainerStatus names, for `crictl logs`.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,7 +19,7 @@ pub(crate) struct Selection {
     pub(crate) since: Option<i64>,
 }
 
-/// A log file that is being read, and read anew when it was rotated.
+/// An open log file; after a rotation its successor takes its place.
 #[derive(Debug)]
 pub(crate) struct LogFile {
     path: PathBuf,

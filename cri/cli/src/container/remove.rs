@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// Also those that run
     #[arg(short, long)]
     force: bool,
-    /// Leave the log's file and its rotations (which slipway's own verb always does)
+    /// Leave the log's file and its rotations (always so when called slipway)
     #[arg(short, long)]
     keep_logs: bool,
     /// Remove all (of those that `slipway run` made, when called slipway)

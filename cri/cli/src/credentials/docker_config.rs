@@ -1,4 +1,4 @@
-//! `~/.docker/config.json` (or that of the folder in DOCKER_CONFIG): what `docker login` and its like have stored.
+//! `~/.docker/config.json` (or that of the folder in DOCKER_CONFIG), in which `docker login` and its like store credentials.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

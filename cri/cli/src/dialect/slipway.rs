@@ -1,5 +1,5 @@
-//! Slipway's dialect: slipway.v1, by which images are built and pushed and containers of every owner are handled. Where a
-//! runtime does not serve it, those verbs that the CRI has words for speak the CRI.
+//! Slipway's dialect: slipway.v1, which has builds, pushes and the containers of every owner. Where a runtime does not serve
+//! it, the verbs that the CRI has as well use the CRI.
 
 use super::{Dialect, UnknownVerb};
 use crate::connection::Sources;

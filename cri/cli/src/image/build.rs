@@ -1,5 +1,5 @@
-//! `build`: an image from a Dockerfile and its context. The daemon opens the context itself, and checks that it is the
-//! directory that was meant here.
+//! `build`: an image from a Dockerfile and its context. The daemon opens the context itself, and checks by its device and
+//! inode that it is the same directory.
 
 mod progress;
 
@@ -16,7 +16,7 @@ use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::output;
 
-/// A Dockerfile on standard input may be this long.
+/// The greatest length of a Dockerfile on standard input, in bytes.
 const DOCKERFILE_LIMIT: u64 = 4 << 20;
 
 #[derive(Debug, clap::Args)]
@@ -30,13 +30,13 @@ pub(crate) struct Args {
     /// Build this stage
     #[arg(long, value_name = "STAGE", default_value = "", hide_default_value = true)]
     target: String,
-    /// Set an ARG, or pass this program's variable on
+    /// Set an ARG; without a value, to that of this program's variable
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
-    /// Run every step anew
+    /// Run every step, without the build cache
     #[arg(long)]
     no_cache: bool,
-    /// Tell nothing but the image's id
+    /// Print nothing but the image's id
     #[arg(short, long)]
     quiet: bool,
     /// Directory that COPY copies from
@@ -76,7 +76,7 @@ fn start(args: Args) -> Result<BuildStart> {
     })
 }
 
-/// A file in the context goes by its path there, any other by its text.
+/// The Dockerfile as the request names it: a file in the context by its path there, any other by its text.
 fn dockerfile(file: &Path, context: &Path) -> Result<Dockerfile> {
     let fail = |source| Error::Read { path: file.to_owned(), source };
     if file == Path::new("-") {
@@ -98,7 +98,7 @@ fn text(path: &Path) -> Result<String> {
     text.ok_or_else(|| Error::Usage(format!("path {} is not UTF-8", path.display())))
 }
 
-/// A bare name takes this program's own value, if it has one.
+/// The build arguments by name; a word without a value takes that of this program's variable, if it is set.
 fn build_args(words: &[String]) -> Result<BTreeMap<String, String>> {
     let mut args = BTreeMap::new();
     for word in words {

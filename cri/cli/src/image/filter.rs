@@ -39,7 +39,7 @@ fn dangling(images: Vec<Image>, value: &str) -> Result<Vec<Image>> {
     Ok(images.into_iter().filter(|image| image.repo_tags.is_empty() == wanted).collect())
 }
 
-/// The pattern is one of repositories, as the image's digests have them; of its tags when it has none.
+/// The images whose repository fits the pattern, or whose tags do where an image has no digest.
 fn reference(images: Vec<Image>, pattern: &str) -> Result<Vec<Image>> {
     let regex = Regex::new(pattern)
         .map_err(|error| Error::Usage(format!("reference={pattern} does not parse: {error}")))?;
@@ -50,7 +50,7 @@ fn reference(images: Vec<Image>, pattern: &str) -> Result<Vec<Image>> {
     Ok(images.into_iter().filter(fits).collect())
 }
 
-/// Where an image stands in the list; its length when it is not there.
+/// The index of an image in the list; the list's length when it is not there.
 fn position(images: &[Image], wanted: &str) -> usize {
     let is_it = |image: &Image| match (wanted.contains('@'), wanted.contains(':')) {
         (true, _) => image.repo_digests.first().is_some_and(|digest| digest.starts_with(wanted)),

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// How long the pull may take (or CRICTL_PULL_TIMEOUT); 0s for ever
     #[arg(long, visible_alias = "pt", value_name = "DURATION")]
     pull_timeout: Option<Deadline>,
-    /// Tell nothing while it is pulled
+    /// Print no progress
     #[arg(short, long)]
     quiet: bool,
     /// Name of the image

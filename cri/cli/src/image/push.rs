@@ -1,4 +1,4 @@
-//! `push`: send an image to the registry that its name says.
+//! `push`: send an image to the registry of its name.
 
 use slipway_proto::slipway::v1::PushRequest;
 
@@ -11,7 +11,7 @@ use crate::{credentials, output};
 pub(crate) struct Args {
     #[command(flatten)]
     credentials: credentials::Args,
-    /// Tell nothing while it is pushed
+    /// Print no progress
     #[arg(short, long)]
     quiet: bool,
     /// Name of the image, with its registry

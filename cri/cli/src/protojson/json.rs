@@ -78,7 +78,7 @@ pub(super) fn entry_kind(kind: &Kind) -> Kind {
     }
 }
 
-/// A value of an enum by its name, or by its number where it has none here.
+/// A value of an enum by its name, or by its number where the descriptor has no name for it.
 fn enumerated(kind: &Kind, number: i32) -> Value {
     let named = kind.as_enum().and_then(|values| values.get_value(number));
     named.map_or_else(|| number.into(), |value| value.name().into())

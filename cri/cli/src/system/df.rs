@@ -1,4 +1,4 @@
-//! `df`: where the room on the disk goes.
+//! `df`: the use of the disk by kind of data.
 
 use slipway_proto::slipway::v1::{DiskUsageEntry, DiskUsageRequest};
 

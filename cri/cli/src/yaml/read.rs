@@ -1,19 +1,19 @@
-//! One YAML document as a JSON value, in bounded room whatever its aliases say. Plain words mean what they mean to YAML
-//! 1.1 as Go's readers have it: `yes` and `on` are true.
+//! One YAML document as a JSON value, in bounded memory however its aliases multiply. Plain words have the meaning of YAML
+//! 1.1, as in Go's parsers: `yes` and `on` are true.
 
 use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::{Map, Number, Value};
 
-/// Values may nest this deep.
+/// The greatest depth to which values may nest.
 const MAX_DEPTH: usize = 100;
 /// The greatest weight of all values together, each alias counted as its value.
 const MAX_WEIGHT: usize = 16 << 20;
 /// The weight of a value besides its text.
 const NODE_WEIGHT: usize = 32;
 
-/// Parses a text; what is wrong is told with its line.
+/// Parses a text; an error has its line.
 pub(crate) fn parse(text: &str) -> Result<Value, String> {
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
@@ -27,7 +27,7 @@ fn at(line: usize, reason: &str) -> String {
     format!("line {line}: {reason}")
 }
 
-/// A value and what it weighs.
+/// A value and its weight.
 type Weighed = (Value, usize);
 
 /// A list or mapping that is not closed yet.
@@ -44,7 +44,7 @@ enum Items {
 
 enum Key {
     Name(String),
-    /// `<<`: the value's pairs are taken where there are none of their names.
+    /// `<<`: the value's pairs are merged into the mapping, whose own pairs take precedence.
     Merge,
 }
 
@@ -98,7 +98,7 @@ impl Builder {
         }
     }
 
-    /// Counts before anything is copied.
+    /// Adds to the weight of all values; to be called before a value is copied.
     fn weigh(&mut self, weight: usize) -> Result<(), String> {
         self.weight = self.weight.saturating_add(weight);
         if self.weight > MAX_WEIGHT {
@@ -107,7 +107,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Where the next scalar goes, when it is a mapping's key.
+    /// The place of the next scalar, if that is a mapping's key.
     fn missing_key(&mut self) -> Option<&mut Option<Key>> {
         match self.open.last_mut().map(|open| &mut open.items) {
             Some(Items::Mapping { key, .. }) if key.is_none() => Some(key),

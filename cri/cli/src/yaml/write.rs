@@ -1,5 +1,5 @@
-//! A JSON value as YAML, laid out as Go's writers do: lists are not indented below their key, a word that would mean
-//! something else gets double quotes, one with signs in it single ones.
+//! A JSON value as YAML in the layout of Go's encoders: lists are not indented below their key, a word with a meaning of its
+//! own (`yes`, `12`) gets double quotes, a word with punctuation that needs quotes single ones.
 
 use serde_json::Value;
 

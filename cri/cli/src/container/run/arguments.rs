@@ -27,16 +27,16 @@ pub(crate) struct Args {
     /// Mount a directory or file of the node
     #[arg(short, long, value_name = "SOURCE:DESTINATION[:ro]")]
     volume: Vec<String>,
-    /// Set a variable of its environment, or pass this program's on
+    /// Set a variable of its environment; without a value, to that of this program's
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// Remove it when it has ended
     #[arg(long)]
     rm: bool,
-    /// As whom it runs
+    /// User and group of the command
     #[arg(short, long, value_name = "USER[:GROUP]", default_value = "", hide_default_value = true)]
     user: String,
-    /// Where it runs
+    /// Working directory of the command
     #[arg(short, long, value_name = "DIRECTORY", default_value = "", hide_default_value = true)]
     workdir: String,
     /// Its host name
@@ -104,7 +104,7 @@ impl Args {
     }
 }
 
-/// `NAME=value` as it is; a bare name with this program's own value, if it has one.
+/// A variable of the environment; a word without a value takes that of this program's variable, if it is set.
 fn variable(word: &str) -> Option<String> {
     if word.contains('=') {
         return Some(word.to_owned());

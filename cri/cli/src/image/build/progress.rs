@@ -8,7 +8,7 @@ use slipway_proto::slipway::v1::{Built, OutputStream, StepFinished, StepOutput};
 
 use crate::output;
 
-/// A line without an end is shown when it grows longer than this.
+/// The length at which a line without an end is shown, in bytes.
 const LINE_LIMIT: usize = 64 << 10;
 
 /// The steps that have been reported so far.
@@ -25,7 +25,7 @@ impl Progress {
         Self { quiet, started: BTreeMap::new(), pending: BTreeMap::new() }
     }
 
-    /// Tells one event. The last one is given back.
+    /// Prints an event; the last one is returned.
     pub(super) fn show(&mut self, event: Event) -> Option<Built> {
         match event {
             Event::Started(step) => {
@@ -56,7 +56,7 @@ impl Progress {
         }
     }
 
-    /// The lines that are whole now.
+    /// Adds output, and takes the lines that are complete.
     fn lines(&mut self, written: &StepOutput) -> Vec<String> {
         let is_error = written.stream() == OutputStream::Stderr;
         let step = written.step;
