@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use slipway_image::{Credentials, Image, ImageId, Reference};
 use slipway_proto::runtime::v1 as cri;
 
+use crate::disk::Written;
 use crate::error::{Error, Result};
 use crate::node::{Node, now};
 
@@ -65,7 +66,14 @@ pub(crate) async fn fs_info(node: &Arc<Node>) -> Result<cri::ImageFsInfoResponse
     let store = node.store.clone();
     let usage = node.blocking(move || store.usage()).await?;
     let containers = node.config.root.join("containers");
-    let written = node.last_walk.written(node, containers.clone()).await?;
+    let scan = {
+        let (node, top) = (node.clone(), containers.clone());
+        async move {
+            let ending = node.clone();
+            node.blocking(move || Written::scan(&top, now(), &|| ending.is_ending())).await
+        }
+    };
+    let written = node.last_scan.or(scan).await?;
     let row = |path: &Path, timestamp, bytes, inodes| cri::FilesystemUsage {
         timestamp,
         fs_id: Some(cri::FilesystemIdentifier { mountpoint: path.display().to_string() }),

@@ -12,7 +12,7 @@ use slipway_runtime::{Damaged, Owner, Runtime};
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::disk::LastWalk;
+use crate::disk::LastScan;
 use crate::error::{Error, Result};
 use crate::names::Names;
 use crate::records::{ContainerRecord, Phase, PodRecord, Records, hex};
@@ -31,8 +31,8 @@ pub(crate) struct Node {
     pub(crate) container_names: Names,
     pub(crate) pod_records: Records<PodRecord>,
     pub(crate) container_records: Records<ContainerRecord>,
-    /// What containers were last seen to take on disk.
-    pub(crate) last_walk: LastWalk,
+    /// The last scan of the disk usage of containers.
+    pub(crate) last_scan: LastScan,
     ending: AtomicBool,
     /// Records that were damaged when the daemon has started, and are whole again.
     pub(crate) healed: Mutex<Vec<Damaged>>,
@@ -51,7 +51,7 @@ impl Node {
             container_names: Names::new("container", tasks.clone()),
             pod_records: Records::open(&config.root, &config.state)?,
             container_records: Records::open(&config.root, &config.state)?,
-            last_walk: LastWalk::default(),
+            last_scan: LastScan::default(),
             ending: AtomicBool::new(false),
             healed: Mutex::default(),
             config,

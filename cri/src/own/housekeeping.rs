@@ -83,7 +83,8 @@ pub(crate) async fn disk_usage(node: &Arc<Node>) -> Result<own::DiskUsageRespons
             .filter(|row| row.record.owner == Owner::Run)
             .filter(|row| container::view::life(&node, row).finished_at != 0)
             .collect();
-        let written = |id: &str| Ok(disk::usage(&node, &node.container_records.directory(id))?.0);
+        let stop = || node.is_ending();
+        let written = |id: &str| Ok(disk::usage(&node.container_records.directory(id), &stop)?.0);
         let entry = |kind: &str, count: usize, bytes: u64, reclaimable_bytes: u64| own::DiskUsageEntry {
             kind: kind.to_owned(),
             count: u64::try_from(count).unwrap_or(u64::MAX),
@@ -92,7 +93,7 @@ pub(crate) async fn disk_usage(node: &Arc<Node>) -> Result<own::DiskUsageRespons
         };
         let all = rows.iter().map(|row| written(row.id())).sum::<Result<u64>>()?;
         let of_ended = ended.iter().map(|row| written(row.id())).sum::<Result<u64>>()?;
-        let cache = disk::usage(&node, &node.config.root.join("build-cache"))?;
+        let cache = disk::usage(&node.config.root.join("build-cache"), &stop)?;
         Ok::<_, Error>(own::DiskUsageResponse {
             root: usage.path.display().to_string(),
             entries: vec![

@@ -6,50 +6,23 @@ use std::io::{self, Read};
 use super::Failure;
 use super::skeleton::SkeletonWriter;
 
+mod block;
+mod entry;
 mod header;
 mod names;
 mod pax;
 mod sparse;
 
-pub(crate) use sparse::{Segment, SparseMap};
+use self::block::broken;
+pub(crate) use self::block::{BLOCK, padding};
+pub(crate) use self::entry::{Entry, Kind};
+pub(crate) use self::names::directories;
+pub(crate) use self::sparse::{Segment, SparseMap};
 
-pub(crate) use names::directories;
-
-pub(crate) const BLOCK: usize = 512;
 /// A PAX or long-name header is never longer.
 const META_MAX: u64 = 1 << 20;
 
-/// What an entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    File,
-    HardLink,
-    Symlink,
-    Character,
-    Block,
-    Directory,
-    Fifo,
-}
-
-/// One entry; its data, if it is a file, is read from the reader next.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) path: Vec<u8>,
-    pub(crate) link: Vec<u8>,
-    pub(crate) kind: Kind,
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) mtime: (i64, u32),
-    pub(crate) device: (u32, u32),
-    /// Bytes of data that the tar holds.
-    pub(crate) size: u64,
-    /// For a sparse file, where its data goes.
-    pub(crate) sparse: Option<SparseMap>,
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-/// What a tar may hold.
+/// The limits of a tar.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) entries: u64,
@@ -251,16 +224,6 @@ impl<R: Read> TarReader<R> {
         }
         Ok(())
     }
-}
-
-fn broken(reason: &str) -> Failure {
-    Failure::Rejected(format!("its tar is broken or over a limit: {reason}"))
-}
-
-/// The bytes that fill the last block of this much data.
-pub(crate) fn padding(size: u64) -> usize {
-    let rest = usize::try_from(size % BLOCK as u64).unwrap_or(0);
-    if rest == 0 { 0 } else { BLOCK - rest }
 }
 
 fn read_some(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Failure> {

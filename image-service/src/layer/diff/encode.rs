@@ -2,7 +2,7 @@
 
 use rustix::fs::{FileType, Stat};
 
-use super::{BLOCK, padding};
+use crate::layer::tar::{BLOCK, padding};
 
 const OCTAL_7: u64 = 0o7_777_777;
 const OCTAL_11: u64 = 0o77_777_777_777;

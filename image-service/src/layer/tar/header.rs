@@ -1,7 +1,7 @@
 //! One 512-byte header block: checksum, numbers (octal and base-256), names.
 
-use super::super::Failure;
-use super::{BLOCK, broken};
+use super::block::{BLOCK, broken};
+use crate::layer::Failure;
 
 /// The fields of a header, names not yet overridden by PAX.
 #[derive(Debug)]

@@ -1,9 +1,10 @@
 //! What precedes an entry and changes it: PAX records and GNU long names.
 
-use super::super::Failure;
+use super::block::{broken, decimal};
+use super::entry::{Entry, Kind};
 use super::header::Header;
 use super::sparse::{SparseFile, SparseRecords};
-use super::{Entry, Kind, broken};
+use crate::layer::Failure;
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
 const SPARSE: &[u8] = b"GNU.sparse.";
@@ -137,11 +138,6 @@ pub(super) fn long_name(mut data: Vec<u8>) -> Vec<u8> {
         data.truncate(end);
     }
     data
-}
-
-pub(super) fn decimal(text: &[u8]) -> Result<u64, Failure> {
-    let digits = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| broken("a PAX number is malformed"))
 }
 
 fn narrow(id: u64) -> Result<u32, Failure> {

@@ -9,10 +9,9 @@
 //!           decimal and ended by a newline, filled up to a whole block
 //! ```
 
-use super::super::Failure;
+use super::block::{BLOCK, broken, decimal};
 use super::header::{field, number};
-use super::pax::decimal;
-use super::{BLOCK, broken};
+use crate::layer::Failure;
 
 /// More parts than any honest file has.
 const SEGMENTS_MAX: usize = 1 << 18;

@@ -1,7 +1,6 @@
 //! Making what is missing on a path whose links dangle, inside of the container's root: for mounts on links that a volume
 //! holds. All of it is on the stack.
 
-use super::paths::unless_there;
 use crate::sys::file::{How, resolve};
 use crate::sys::{Error, Result, file};
 use std::ffi::CStr;
@@ -191,6 +190,14 @@ impl Found {
     fn name(&self) -> Result<&CStr> {
         let begin = self.whole().iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
         CStr::from_bytes_until_nul(self.bytes.get(begin..).unwrap_or_default()).map_err(|_| TOO_LONG)
+    }
+}
+
+/// The result of making an entry, for which one that exists already is as good.
+pub(super) fn unless_there(made: Result<()>) -> Result<()> {
+    match made {
+        Err(error) if error.errno == libc::EEXIST => Ok(()),
+        made => made,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Steps that make directories, files, links and devices below the container's root.
 
-use super::missing::{self, Last};
+use super::missing::{self, Last, unless_there};
 use crate::sys::file::{How, resolve};
 use crate::sys::{Error, Result, file};
 use slipway_monitor::plan::Step;
@@ -81,13 +81,6 @@ fn make(base: Option<BorrowedFd<'_>>, path: &CStr, last: Last) -> Result<()> {
 
 fn is_link(directory: BorrowedFd<'_>, name: &CStr) -> bool {
     file::readlinkat(directory, name, &mut [0; 1]).is_ok()
-}
-
-pub(super) fn unless_there(made: Result<()>) -> Result<()> {
-    match made {
-        Err(error) if error.errno == libc::EEXIST => Ok(()),
-        made => made,
-    }
 }
 
 /// Enters a directory that is reached by no link of the kernel's and is inside the root.
