@@ -9,7 +9,7 @@
 //! - `output`, `format`, `style`, `table`, `status_view`, `units`, `time`, `yaml`, `protojson`: the form of results
 //! - `streams`, `terminal`: the streams of a process, and this program's own terminal
 //!
-//! Imports point down this list or stay on a level; `.ci/cycles` checks that no two modules import each other.
+//! Imports point down this list or stay on a level; `.ci/imports` checks that no two modules import each other.
 
 mod command_line;
 mod config;
