@@ -31,7 +31,7 @@ fn a_pod_s_files_are_made_again_when_its_next_container_starts() {
     for pod in [&own, &host] {
         let before = pod.says("before", script, json!({}));
         for (number, (way, damage)) in ways.iter().enumerate() {
-            // What was taken from the host can't be told from other words.
+            // Contents that were copied from the host can't be told from other words.
             if pod.id == host.id && *way == "other words" {
                 continue;
             }

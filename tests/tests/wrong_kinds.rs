@@ -59,7 +59,7 @@ fn works(node: &Node, told: &str) {
     assert_eq!(pruned.status, 0, "{told}: {pruned:#?}");
 }
 
-/// What stood in the way is named by Status and `check`, and `check --repair` removes it.
+/// Asserts that Status and `check` name the file that stood in the way, and that `check --repair` removes it.
 fn is_reported(node: &Node, path: &Path, told: &str) {
     let name = path.file_name().expect("a name").to_string_lossy();
     let aside = path.with_file_name(format!(".aside-{name}")).display().to_string();
@@ -105,7 +105,7 @@ fn every_directory_of(top: &str) {
             assert_eq!(removed.status, 0, "{told}: {removed:#?}\n{}", node.log());
             wait("the pod's removal", || node.crictl(&["pods", "-q"]).stdout.trim().is_empty());
             works(&node, &told);
-            // What has the place of one pod's or container's goes with it.
+            // A file in the place of a pod's or container's own is removed with the pod.
             if kind.contains('*') {
                 let check = node.slipway(&["check", "--repair"]);
                 assert!(check.status < 2, "{told}: {check:#?}");
