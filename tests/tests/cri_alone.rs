@@ -103,6 +103,12 @@ async fn verbs_that_the_cri_has_use_the_cri_where_nothing_else_is_served() {
     assert_eq!(alone.slipway(&["exec", &id, "echo", "hello"]).await.ok(), "hello");
     let _ = alone.slipway(&["logs", "--reopen", &id]).await.ok();
     assert_eq!(alone.slipway(&["images", "-q"]).await.ok(), node.crictl(&["images", "-q"]).ok());
+    for kind in ["imageFilesystems", "containerFilesystems"] {
+        let usage = alone.slipway(&["imagefsinfo"]).await.json()["status"][kind][0].clone();
+        let bytes = usage["usedBytes"]["value"].as_str().and_then(|bytes| bytes.parse::<u64>().ok());
+        assert!(bytes.is_some_and(|bytes| bytes > 0), "{kind}: {usage:#}");
+    }
+    assert!(node.slipway(&["df"]).ok().contains("containers"), "the daemon itself serves slipway.v1");
     assert_eq!(alone.slipway(&["stop", "-t", "0", &id]).await.ok(), id);
     assert_eq!(node.status(&id)["state"], "CONTAINER_EXITED");
     assert_eq!(alone.slipway(&["logs", &id]).await.ok(), "out");
