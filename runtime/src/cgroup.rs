@@ -45,7 +45,7 @@ const MONITOR_LEAF: &str = "slipway-monitors";
 /// The root of a daemon that is a systemd service.
 const SERVICE_ROOT: &str = "slipway";
 
-/// What of the configuration concerns cgroups.
+/// The configuration of cgroups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupConfig {
     /// Where pods without a parent go: absolute from the hierarchy's root, else below the daemon's own cgroup, which
@@ -189,7 +189,7 @@ pub(crate) fn check(resources: &LinuxResources, unified: bool) -> Result<()> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodCgroup {
     location: Location,
-    /// What was not there before, from the top.
+    /// The directories that the pod has made, from the top.
     created: Vec<PathBuf>,
     /// Whether nothing of another pod is in it.
     own: bool,
@@ -328,7 +328,7 @@ impl ContainerCgroup {
         stats::oom_kills(&self.location)
     }
 
-    /// What it uses now.
+    /// Its usage now.
     pub fn stats(&self) -> Result<Stats> {
         stats::read(&self.location)
     }

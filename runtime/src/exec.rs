@@ -48,11 +48,11 @@ pub struct Exec {
     pub env: Vec<String>,
     /// The working directory; the container's own when absent.
     pub cwd: Option<String>,
-    /// Who runs it, as [`crate::User::name`]; the container's own user when absent.
+    /// The user, as [`crate::User::name`]; the container's own user when absent.
     pub user: Option<String>,
     /// It gets a terminal.
     pub tty: bool,
-    /// What its terminal begins with.
+    /// The first size of its terminal.
     pub size: Option<TerminalSize>,
     /// It reads standard input ([`crate::Runtime::exec`] only).
     pub stdin: bool,
@@ -60,7 +60,7 @@ pub struct Exec {
     pub timeout: Option<Duration>,
 }
 
-/// What a process left.
+/// The output and the end of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecOutput {
     /// At most 16 MiB of standard output.
@@ -103,7 +103,7 @@ impl ExecSession {
         self.exit().map(|(code, _)| code)
     }
 
-    /// What ends the session, and so the process, from another thread: its end is no longer waited for.
+    /// A handle that ends the session, and so the process, from another thread: its end is no longer waited for.
     ///
     /// # Errors
     /// When this process has no descriptors left.
@@ -187,7 +187,7 @@ impl ExecSession {
             }
         }
         let (code, timed_out) = self.exit()?;
-        // What the process wrote is in the pipes now; what lives on with their other end is not waited for.
+        // All output of the process is in the pipes now; a descendant that keeps their other end is not waited for.
         for output in &mut outputs {
             let _ = (0..LAST_READS).find(|_| !output.read_some());
         }
@@ -252,7 +252,8 @@ impl Shared {
             size: exec.size,
             ..base
         };
-        let plan = plan::exec(joins, &input)?;
+        let connection = self.connect(&pod)?;
+        let plan = connection.plan(plan::exec(joins, &input)?)?;
         let streams = if exec.tty { Streams::default() } else { Streams::pipes(exec.stdin)? };
         let mut sent = vec![sealed(c"plan", &plan.encode())?];
         sent.extend(descriptors.into_vec());
@@ -260,7 +261,6 @@ impl Shared {
         let deadline_ms =
             exec.timeout.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1));
         let order = Request::Exec { container: id.to_string(), terminal: exec.tty, deadline_ms };
-        let connection = self.connect(&pod)?;
         let cgroup = self.cgroup_of(&container);
         let kills = cgroup.as_ref().and_then(|cgroup| cgroup.oom_kills().ok());
         let answer = connection.request(&order, &borrowed(&sent), START)?;

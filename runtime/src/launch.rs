@@ -64,7 +64,7 @@ impl Shared {
         let begun = self.begin(&place, &cgroup, &container);
         begun.map_err(|error| error.explained(&container.directory)).inspect_err(|error| {
             self.finish(&container, &EndRecord::not_started(error));
-            // Who attached is told that nothing comes. Without its monitor nobody is attached any more.
+            // Attached clients are told that nothing comes. Without its monitor nobody is attached any more.
             let _ = self.forget(&pod, id);
         })
     }
@@ -110,7 +110,7 @@ impl Shared {
         let log = request.log_path.as_deref().map(|path| open_log_in_time(&self.opener, path)).transpose()?;
         let order = Order {
             container: request.id.as_str(),
-            plan: &gathered.plan,
+            plan: gathered.plan,
             log,
             placement: cgroup.placement(&self.features)?,
             streams: (request.stdin, request.stdin_once, request.tty),
@@ -170,10 +170,10 @@ struct Place<'a> {
     connection: &'a Connection,
 }
 
-/// What a monitor is asked to start.
+/// A process that a monitor is asked to start.
 struct Order<'a> {
     container: &'a str,
-    plan: &'a Plan,
+    plan: Plan,
     log: Option<OwnedFd>,
     placement: Placement,
     /// Standard input, closed with its first client, terminal.
@@ -192,8 +192,8 @@ struct Started {
 
 impl Order<'_> {
     fn send(self, connection: &Connection, own: Vec<OwnedFd>) -> Result<Started> {
-        let placement = self.placement;
-        let mut descriptors = vec![sealed(c"plan", &self.plan.encode())?];
+        let (plan, placement) = (connection.plan(self.plan)?, self.placement);
+        let mut descriptors = vec![sealed(c"plan", &plan.encode())?];
         let log = self.log.is_some();
         descriptors.extend(self.log);
         let cgroups = u16::try_from(placement.directories.len()).unwrap_or(u16::MAX);
@@ -216,7 +216,7 @@ impl Order<'_> {
                 Ok(Started { pid, at: started_at, proc: answer.descriptors.into_iter().next() })
             }
             Reply::StepFailed { step, what, errno } => {
-                Err(step_failed(self.container, self.plan, step, &what, errno))
+                Err(step_failed(self.container, &plan, step, &what, errno))
             }
             other => Err(connection.unexpected(&other)),
         }
@@ -229,7 +229,7 @@ pub(crate) fn step_failed(container: &str, plan: &Plan, step: u32, what: &str, e
     let id = container.to_owned();
     let steps = plan.steps.0.len();
     match plan.steps.0.get(step as usize) {
-        Some(step) => Error::Start { id, what: format!("{}: {what}", describe(step)), source },
+        Some(step) => Error::Start { id, what: format!("{}: {what}", step.describe()), source },
         None if step as usize == steps && !what.starts_with("exec") => {
             Error::Start { id, what: what.into(), source }
         }
@@ -240,25 +240,6 @@ pub(crate) fn step_failed(container: &str, plan: &Plan, step: u32, what: &str, e
             Error::Program { id, program, source }
         }
     }
-}
-
-fn describe(step: &Step) -> String {
-    let (verb, path) = match step {
-        Step::MakeDirectory { path, .. } => ("make directory", path),
-        Step::MakeFile { path, .. } => ("make file", path),
-        Step::MakeLink { path, .. } => ("make link", path),
-        Step::MakeDevice { path, .. } => ("make device", path),
-        Step::Mount { target, .. } | Step::Attach { target, .. } => ("mount on", target),
-        Step::Mask { path, .. } => ("mask", path),
-        Step::ReadOnly { path } => ("make read-only", path),
-        Step::Sysctl { name, .. } => ("write kernel parameter", name),
-        Step::WorkingDirectory { path } => ("enter working directory", path),
-        other => {
-            let shown = format!("{other:?}");
-            return shown.split([' ', '{']).next().unwrap_or_default().to_lowercase();
-        }
-    };
-    format!("{verb} /{}", path.to_string_lossy().trim_start_matches('/'))
 }
 
 /// As [`open_log`], of a file system that may not answer. The directory stands for all logs in it.
@@ -363,7 +344,7 @@ pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -
     };
     let order = Order {
         container: "pause",
-        plan: &plan,
+        plan,
         log: None,
         placement: cgroup.placement(&shared.features)?,
         streams: (false, false, false),

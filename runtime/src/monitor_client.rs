@@ -11,8 +11,9 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, recvmsg,
     sendmsg, socket_with,
 };
-use slipway_monitor::protocol::{BATCH, PACKET, Reply, Request, VERSION};
-use slipway_monitor::wire::Wire;
+use slipway_monitor::message::Message;
+use slipway_monitor::plan::Plan;
+use slipway_monitor::protocol::{BATCH, OLDEST, PACKET, Reply, Request, VERSION, agreed};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -28,6 +29,8 @@ const SOCKET: &str = "monitor.sock";
 pub(crate) struct Connection {
     socket: OwnedFd,
     sandbox: String,
+    /// The version of the protocol that was agreed on.
+    version: u16,
 }
 
 /// Why there is no connection to a monitor.
@@ -124,26 +127,40 @@ impl Connection {
             }
         }
         set_socket_timeout(&socket, Timeout::Send, Some(PROMPT)).map_err(failed("setsockopt"))?;
-        let connection = Self { socket, sandbox: sandbox.into() };
+        let connection = Self { socket, sandbox: sandbox.into(), version: OLDEST };
         let hello = Request::Hello { version: VERSION };
         connection.packet(&hello, &[], SendFlags::empty()).map_err(failed("hello"))?;
         Ok(connection)
     }
 
-    /// Receives the answer to the hello, which is there: the monitor's pid.
-    pub(crate) fn greet(self) -> std::result::Result<(Self, i32), Failure> {
+    /// Receives the answer to the hello, which is there: the monitor's pid. What follows has the version that it names.
+    pub(crate) fn greet(mut self) -> std::result::Result<(Self, i32), Failure> {
         let answer =
             self.receive(Some(Duration::ZERO)).map_err(|error| Failure::Silent(error.to_string()))?;
         match answer.map(|answer| answer.reply) {
-            Some(Reply::Hello { version, pid, .. }) if [VERSION - 1, VERSION].contains(&version) => {
+            Some(Reply::Hello { version, pid, .. }) if agreed(version) == Some(version) => {
+                self.version = version;
                 Ok((self, pid))
             }
-            Some(Reply::Hello { version, .. }) => {
-                Err(Failure::Silent(format!("it speaks version {version}, which this daemon does not")))
-            }
+            Some(Reply::Hello { version, .. }) => Err(Failure::Silent(format!(
+                "it speaks version {version} of the protocol, and this daemon speaks {OLDEST} to {VERSION}: start the \
+                 release of the daemon that made the pod"
+            ))),
             Some(other) => Err(Failure::Silent(self.unexpected(&other).to_string())),
             None => Err(Failure::Silent("hello: it hung up".into())),
         }
+    }
+
+    /// The plan as this monitor can execute it.
+    pub(crate) fn plan(&self, plan: Plan) -> Result<Plan> {
+        plan.for_version(self.version).map_err(|step| {
+            Error::Unsupported(format!(
+                "the monitor of sandbox {}, which an earlier release of the daemon has started, can't {}: make the pod \
+                 anew",
+                self.sandbox,
+                step.describe()
+            ))
+        })
     }
 
     /// Sends descriptors and a request, and waits for its one answer.
@@ -198,7 +215,7 @@ impl Connection {
         descriptors: &[BorrowedFd<'_>],
         flags: SendFlags,
     ) -> rustix::io::Result<()> {
-        let bytes = request.encode();
+        let bytes = request.to_bytes(self.version);
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -246,7 +263,7 @@ impl Connection {
             })
             .flatten()
             .collect();
-        let reply = Reply::decode(bytes.get(..received).unwrap_or_default())
+        let reply = Reply::of_bytes(bytes.get(..received).unwrap_or_default(), self.version)
             .map_err(|malformed| lost(&self.sandbox, &malformed.to_string()))?;
         Ok(Some(Answer { reply, descriptors }))
     }
@@ -294,7 +311,7 @@ impl Connection {
             .socket
             .try_clone()
             .map_err(|source| Error::Kernel { call: "duplicate a socket".into(), source })?;
-        Ok(Self { socket, sandbox: self.sandbox.clone() })
+        Ok(Self { socket, sandbox: self.sandbox.clone(), version: self.version })
     }
 }
 

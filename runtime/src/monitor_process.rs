@@ -103,7 +103,7 @@ pub(crate) fn running(sandbox: &str) -> std::io::Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // What ends meanwhile is none of them.
+        // A process that ends meanwhile is none of them.
         let Some(process) = Process::of(pid) else { continue };
         if is_monitor(pid, sandbox) && Process::of(pid) == Some(process) && !process.is_dead() {
             found.push(process);

@@ -1,16 +1,16 @@
-//! One connection of a client: its packets in, its bounded queue out, and what it has become.
+//! One connection of a client: its packets in, its bounded queue out, and its role.
 
 use crate::session::Session;
 use crate::sys::{Error, Result, socket};
-use slipway_monitor::protocol::{DESCRIPTORS, Reply};
-use slipway_monitor::wire::Wire;
+use slipway_monitor::message::Message;
+use slipway_monitor::protocol::{DESCRIPTORS, OLDEST, Reply};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The most bytes that wait for a client; one that is slower is cut.
 const QUEUE: usize = 1 << 20;
 
-/// What a connection is for.
+/// The use of a connection.
 #[derive(Debug)]
 pub(crate) enum Role {
     /// Requests, each answered.
@@ -40,7 +40,9 @@ pub(crate) struct Connection {
     queue: VecDeque<Waiting>,
     queued: usize,
     descriptors: Vec<OwnedFd>,
-    /// What it is for.
+    /// The version of the protocol that was agreed on.
+    pub(crate) version: u16,
+    /// Its use.
     pub(crate) role: Role,
     /// Whether it is told of every exit.
     pub(crate) watching: bool,
@@ -55,6 +57,7 @@ impl Connection {
             queue: VecDeque::new(),
             queued: 0,
             descriptors: Vec::new(),
+            version: OLDEST,
             role: Role::Control,
             watching: false,
             cut: false,
@@ -73,7 +76,7 @@ impl Connection {
 
     /// Sends a reply, or keeps it until there is room; too much of it cuts the connection.
     pub(crate) fn send(&mut self, reply: &Reply, rights: Vec<OwnedFd>) {
-        let bytes = reply.encode();
+        let bytes = reply.to_bytes(self.version);
         self.queued += bytes.len();
         if self.queued > QUEUE {
             self.cut = true;

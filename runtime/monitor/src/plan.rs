@@ -80,7 +80,8 @@ wire! {
 }
 
 wire! {
-    /// One step of a child. Numbers are fixed: a monitor of the version before must read them.
+    /// One step of a child. Numbers are fixed. A monitor refuses a plan with a step or a field that it does not know: to
+    /// skip one could leave a process less confined.
     pub enum Step {
         /// Attach the detached root mount at the private place and make it the base of all later paths.
         Root = 1 {
@@ -105,7 +106,7 @@ wire! {
         MakeLink = 4 {
             /// Below the root.
             path: CString,
-            /// What it says.
+            /// The path in it.
             target: CString
         },
         /// Make a device node; it replaces nothing.
@@ -268,7 +269,83 @@ wire! {
     }
 }
 
+impl Plan {
+    /// The plan for a monitor of this version: without the steps that it does not know and that merely add convenience.
+    ///
+    /// # Errors
+    /// A step without which the process would be less confined, or not what was asked for.
+    pub fn for_version(mut self, version: u16) -> Result<Self, Step> {
+        self.steps.0.retain(|step| step.since() <= version || !step.is_convenience());
+        match self.steps.0.iter().find(|step| step.since() > version) {
+            Some(step) => Err(step.clone()),
+            None => Ok(self),
+        }
+    }
+}
+
 impl Step {
+    /// The version of the protocol that brought the step.
+    #[must_use]
+    pub fn since(&self) -> u16 {
+        match self {
+            Self::Root { .. }
+            | Self::MakeDirectory { .. }
+            | Self::MakeFile { .. }
+            | Self::MakeLink { .. }
+            | Self::MakeDevice { .. }
+            | Self::Mount { .. }
+            | Self::Attach { .. }
+            | Self::Mask { .. }
+            | Self::ReadOnly { .. }
+            | Self::Sysctl { .. }
+            | Self::Hostname { .. }
+            | Self::SyncPoint { .. }
+            | Self::Propagation { .. }
+            | Self::Pivot {}
+            | Self::ReadOnlyRoot {}
+            | Self::Limit { .. }
+            | Self::OomScore { .. }
+            | Self::Session { .. }
+            | Self::Umask { .. }
+            | Self::WorkingDirectory { .. }
+            | Self::Bounding { .. }
+            | Self::Identity { .. }
+            | Self::Capabilities { .. }
+            | Self::NoNewPrivileges {}
+            | Self::Seccomp { .. }
+            | Self::OwnStreams { .. }
+            | Self::Loopback {} => 1,
+            Self::TerminalSize { .. } | Self::SeccompFlags { .. } | Self::SendProc {} => 2,
+        }
+    }
+
+    /// Whether a process is as confined without the step, and does the same.
+    #[must_use]
+    pub fn is_convenience(&self) -> bool {
+        matches!(self, Self::TerminalSize { .. })
+    }
+
+    /// The step in the words of an error: its verb and its path.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let (verb, path) = match self {
+            Self::MakeDirectory { path, .. } => ("make directory", path),
+            Self::MakeFile { path, .. } => ("make file", path),
+            Self::MakeLink { path, .. } => ("make link", path),
+            Self::MakeDevice { path, .. } => ("make device", path),
+            Self::Mount { target, .. } | Self::Attach { target, .. } => ("mount on", target),
+            Self::Mask { path, .. } => ("mask", path),
+            Self::ReadOnly { path } => ("make read-only", path),
+            Self::Sysctl { name, .. } => ("write kernel parameter", name),
+            Self::WorkingDirectory { path } => ("enter working directory", path),
+            other => {
+                let shown = format!("{other:?}");
+                return shown.split([' ', '{']).next().unwrap_or_default().to_lowercase();
+            }
+        };
+        format!("{verb} /{}", path.to_string_lossy().trim_start_matches('/'))
+    }
+
     /// Whether the child still has to have the descriptors that came with the plan, or directories that it has opened:
     /// such a step comes before the change of root, after which they are closed.
     #[must_use]
@@ -305,5 +382,33 @@ impl Step {
             | Self::TerminalSize { .. }
             | Self::Loopback {} => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(steps: Vec<Step>) -> Plan {
+        Plan {
+            clone_flags: 0,
+            join: List::default(),
+            steps: List(steps),
+            pause_at: 0,
+            environment: List::default(),
+            arguments: List::default(),
+            programs: List::default(),
+        }
+    }
+
+    #[test]
+    fn an_older_monitor_gets_a_plan_without_conveniences_and_never_one_that_confines_less() {
+        let (session, size) =
+            (Step::Session { terminal: true }, Step::TerminalSize { width: 80, height: 24 });
+        let steps = || vec![session.clone(), size.clone()];
+        assert_eq!(plan(steps()).for_version(2), Ok(plan(steps())));
+        assert_eq!(plan(steps()).for_version(1), Ok(plan(vec![session.clone()])));
+        let flags = Step::SeccompFlags { flags: 2 };
+        assert_eq!(plan(vec![session, flags.clone()]).for_version(1), Err(flags));
     }
 }

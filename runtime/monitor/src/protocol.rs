@@ -12,17 +12,30 @@
 //!                                                    ├─ Exec ──► session: Started, Exited; its end kills it
 //!                                                    └─ Signal, Resize, ReopenLog, Stop: answered at once
 //! ```
+//! Both sides begin with `Hello` and the version that they speak; what follows has the form of the lower one.
+//!
 //! A new daemon adopts by connecting and asking `Hello`, `List` and `Watch`; nothing else is kept on its side of the
 //! socket. `Shutdown` ends the monitor once no container runs.
 
-use crate::wire;
+use crate::message;
+use crate::message::Message;
 use crate::wire::List;
 
-/// The version that this library speaks; a daemon accepts it and the one before.
+/// The version that this library speaks. It speaks the one before, too: a daemon and a monitor use the lower one of theirs.
 ///
 /// Version 2 brought [`Request::Keep`], the steps [`TerminalSize`](crate::plan::Step::TerminalSize) and
 /// [`SendProc`](crate::plan::Step::SendProc), and plans that are executed outside of the pid namespace that they join.
-pub const VERSION: u16 = 2;
+/// Version 3 brought messages whose fields carry their lengths ([`crate::message`]).
+pub const VERSION: u16 = 3;
+/// The oldest version that this library speaks.
+pub const OLDEST: u16 = VERSION - 1;
+
+/// The version for a connection with a peer of another version; none where there is none that both speak.
+#[must_use]
+pub fn agreed(theirs: u16) -> Option<u16> {
+    Some(theirs.min(VERSION)).filter(|version| *version >= OLDEST)
+}
+
 /// Descriptors in one packet (the kernel's `SCM_MAX_FD` is 253).
 pub const BATCH: usize = 128;
 /// Descriptors that may wait for one request: the plan's, of which each mount is one, and what comes with them.
@@ -40,7 +53,7 @@ pub mod stream {
     pub const STDERR: u8 = 4;
 }
 
-wire! {
+message! {
     /// One line of a uid or gid map.
     pub struct IdRange {
         /// First id inside.
@@ -52,7 +65,7 @@ wire! {
     }
 }
 
-wire! {
+message! {
     /// A kernel parameter to write inside fresh namespaces.
     pub struct Parameter {
         /// Below `/proc/sys`, with slashes.
@@ -62,10 +75,10 @@ wire! {
     }
 }
 
-wire! {
-    /// What the daemon asks. The numbers are fixed for good.
+message! {
+    /// A request of the daemon. The numbers are fixed for good.
     pub enum Request {
-        /// First on every connection; answered by [`Reply::Hello`].
+        /// First on every connection; answered by [`Reply::Hello`]. Without it a connection has the oldest version.
         Hello = 1 {
             /// The daemon's version.
             version: u16
@@ -97,7 +110,7 @@ wire! {
         },
         /// Start a container. Descriptors: see [`Start`].
         Start = 5 {
-            /// What to start.
+            /// The container and its settings.
             start: Start
         },
         /// Let a child that waits at a sync point go on. Answered by [`Reply::Done`]; what follows is told on the
@@ -175,7 +188,7 @@ wire! {
         /// Keep the descriptors that come along (sockets that reserve host ports) until the monitor ends or another
         /// request of the same name takes their place; without descriptors it lets go of them.
         Hold = 18 {
-            /// What they are, in the daemon's words.
+            /// The daemon's name for them.
             name: String
         },
         /// Give up all capabilities but these, for good, as what the monitor starts outside of a user namespace has them
@@ -189,8 +202,8 @@ wire! {
     }
 }
 
-wire! {
-    /// What the directories of a cgroup are.
+message! {
+    /// The kind of the directories of a cgroup.
     #[derive(Copy)]
     pub enum Hierarchy {
         /// Of version 1, one a hierarchy: a child writes itself into each `tasks`.
@@ -203,7 +216,7 @@ wire! {
     }
 }
 
-wire! {
+message! {
     /// A container to start. Descriptors, in this order: the plan as a sealed memfd; the log file if `log`; the cgroup
     /// directories, `cgroups` of them; then the plan's own, which the plan numbers from 0.
     pub struct Start {
@@ -213,7 +226,7 @@ wire! {
         pub log: bool,
         /// One directory on cgroup v2; on v1 one for each hierarchy.
         pub cgroups: u16,
-        /// What those are, and what may be done with them.
+        /// The kind of those, and how processes in them are killed.
         pub hierarchy: Hierarchy,
         /// Whether standard input stays open for attached clients.
         pub stdin: bool,
@@ -229,7 +242,7 @@ wire! {
 /// The exit code of a container that was forgotten before it ran.
 pub const NEVER_RAN: i32 = 128;
 
-wire! {
+message! {
     /// How a container or a process ended.
     pub struct Exit {
         /// As `wait(2)` gives it.
@@ -245,7 +258,7 @@ wire! {
     }
 }
 
-wire! {
+message! {
     /// A container as a monitor knows it.
     pub struct Known {
         /// Its id.
@@ -259,12 +272,12 @@ wire! {
     }
 }
 
-wire! {
-    /// What the monitor answers. The numbers are fixed for good.
+message! {
+    /// A reply of the monitor. The numbers are fixed for good.
     pub enum Reply {
-        /// The monitor's version.
+        /// The version of the connection.
         Hello = 1 {
-            /// As [`VERSION`].
+            /// As [`agreed`]; the monitor's own where there is none that both speak.
             version: u16,
             /// Its pid.
             pid: i32,
@@ -314,7 +327,7 @@ wire! {
             /// Which step of the plan; the count of steps for what follows them (exec), `u32::MAX` for what comes
             /// before the first (placing in the cgroup, joining, cloning).
             step: u32,
-            /// What was being done, as `openat2`.
+            /// The call that failed, as `openat2`.
             what: String,
             /// The system's error number.
             errno: i32
@@ -327,19 +340,40 @@ wire! {
     }
 }
 
+impl Message for Request {}
+impl Message for Reply {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Wire;
 
     #[test]
-    fn a_request_survives_its_encoding() {
+    fn a_request_survives_its_encoding_in_each_version() {
         let request = Request::Stop { container: "c1".into(), signal: 15, grace_ms: 1000 };
-        assert_eq!(Request::decode(&request.encode()), Ok(request));
+        for version in [OLDEST, VERSION] {
+            assert_eq!(Request::of_bytes(&request.to_bytes(version), version), Ok(request.clone()));
+        }
     }
 
     #[test]
     fn an_unknown_request_is_malformed() {
-        assert!(Request::decode(&[250]).is_err());
+        assert!(Request::of_bytes(&[250], OLDEST).is_err());
+        assert!(Request::of_bytes(&[250], VERSION).is_err());
+    }
+
+    #[test]
+    fn a_greeting_is_understood_across_versions_and_may_grow() {
+        let hello = Request::Hello { version: 9 };
+        let mut bytes = hello.to_bytes(9);
+        assert_eq!(bytes, hello.to_bytes(OLDEST));
+        bytes.push(1);
+        assert_eq!(Request::of_bytes(&bytes, OLDEST), Ok(hello));
+    }
+
+    #[test]
+    fn the_lower_version_is_agreed_on() {
+        assert_eq!(agreed(VERSION + 1), Some(VERSION));
+        assert_eq!(agreed(OLDEST), Some(OLDEST));
+        assert_eq!(agreed(OLDEST - 1), None);
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// The steps that install it. A monitor of before there were flags knows no step for them.
+    /// The steps that install it. One without flags has no step for them: a monitor of version 1 does not know it.
     fn steps(&self) -> impl Iterator<Item = Step> {
         let flags = (self.flags != 0).then_some(Step::SeccompFlags { flags: self.flags });
         flags.into_iter().chain([Step::Seccomp { program: self.program.clone() }])

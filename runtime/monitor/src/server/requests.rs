@@ -1,4 +1,4 @@
-//! What each request means.
+//! The meaning of each request.
 
 use super::{Server, boot_time};
 use crate::attach;
@@ -6,8 +6,9 @@ use crate::connection::Role;
 use crate::container::{Container, Phase, is_valid_id};
 use crate::namespaces;
 use crate::setup::{self, Pod};
-use slipway_monitor::protocol::{Reply, Request, VERSION};
-use slipway_monitor::wire::{List, Wire};
+use slipway_monitor::message::Message;
+use slipway_monitor::protocol::{Reply, Request, VERSION, agreed};
+use slipway_monitor::wire::List;
 use std::os::fd::OwnedFd;
 
 /// The most descriptors that are kept for the daemon.
@@ -29,12 +30,12 @@ fn keep(permitted: u64, effective: u64) -> Reply {
 impl Server {
     /// Serves one packet.
     pub(super) fn request(&mut self, id: u64, packet: &[u8]) {
-        let request = match Request::decode(packet) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let request = match Request::of_bytes(packet, connection.version) {
             // Descriptors wait for the request that they are for.
             Ok(Request::Descriptors { .. }) => return,
             request => request,
         };
-        let Some(connection) = self.connections.get_mut(&id) else { return };
         let descriptors = connection.take_descriptors();
         let reply = match request {
             Ok(request) => self.serve_request(id, request, descriptors),
@@ -69,7 +70,7 @@ impl Server {
                 let order = namespaces::Order { kinds, uids, gids, hostname, sysctls };
                 return Some(self.namespaces(&order));
             }
-            Request::Hello { .. } => self.hello(),
+            Request::Hello { version } => self.hello(id, version),
             Request::Setup { pod } => self.set_up(pod, descriptors),
             Request::Continue { container } => self.go_on(&container),
             Request::Attach { container, streams } => self.attach(id, container, streams),
@@ -89,10 +90,14 @@ impl Server {
         Some((reply, Vec::new()))
     }
 
-    fn hello(&self) -> Reply {
+    fn hello(&mut self, id: u64, theirs: u16) -> Reply {
+        let version = agreed(theirs);
+        if let (Some(version), Some(connection)) = (version, self.connections.get_mut(&id)) {
+            connection.version = version;
+        }
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
         let pod = self.pod.as_ref().map(|pod| pod.id.clone()).unwrap_or_default();
-        Reply::Hello { version: VERSION, pid, pod }
+        Reply::Hello { version: version.unwrap_or(VERSION), pid, pod }
     }
 
     fn set_up(&mut self, id: String, descriptors: Vec<OwnedFd>) -> Reply {

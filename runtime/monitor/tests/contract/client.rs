@@ -4,8 +4,8 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
 };
-use slipway_monitor::protocol::{Reply, Request};
-use slipway_monitor::wire::Wire;
+use slipway_monitor::message::Message;
+use slipway_monitor::protocol::{Reply, Request, VERSION};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,12 +19,12 @@ impl Client {
     }
 
     pub(crate) fn send(&self, request: &Request) {
-        self.send_bytes(&request.encode());
+        self.send_bytes(&request.to_bytes(VERSION));
     }
 
     pub(crate) fn send_descriptors(&self, descriptors: &[OwnedFd]) {
         let count = u16::try_from(descriptors.len()).unwrap();
-        let bytes = Request::Descriptors { count }.encode();
+        let bytes = Request::Descriptors { count }.to_bytes(VERSION);
         let rights: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -51,7 +51,7 @@ impl Client {
                 descriptors.extend(rights);
             }
         }
-        (Reply::decode(&bytes[..received.bytes]).expect("a reply"), descriptors)
+        (Reply::of_bytes(&bytes[..received.bytes], VERSION).expect("a reply"), descriptors)
     }
 
     pub(crate) fn next(&self) -> Reply {

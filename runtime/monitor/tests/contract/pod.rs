@@ -8,7 +8,7 @@ use rustix::mount::OpenTreeFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, WaitOptions};
 use slipway_monitor::plan::{Join, Step};
-use slipway_monitor::protocol::{Hierarchy, Reply, Request, Start};
+use slipway_monitor::protocol::{Hierarchy, Reply, Request, Start, VERSION};
 use slipway_monitor::wire::List;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -125,7 +125,10 @@ impl Pod {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
         let address = SocketAddrUnix::new(self.path("monitor.sock")).unwrap();
         rustix::net::connect(&socket, &address).unwrap();
-        Client(socket)
+        let client = Client(socket);
+        let hello = client.ask(&Request::Hello { version: VERSION });
+        assert!(matches!(hello, Reply::Hello { version: VERSION, .. }), "{hello:?}");
+        client
     }
 
     /// Starts a container and gives the first answer.
