@@ -277,15 +277,20 @@ impl Capabilities {
         Self { effective: granted, permitted: granted, bounding: granted, inheritable: ambient, ambient }
     }
 
-    /// The sets of an OCI document, refusing ones the kernel would refuse.
-    pub fn from_spec(spec: &LinuxCapabilities, available: CapabilitySet) -> Result<Self> {
-        let sets = Self {
+    /// The sets of an OCI document as they are.
+    pub(crate) fn of_spec(spec: &LinuxCapabilities) -> Result<Self> {
+        Ok(Self {
             effective: from_spec_set(spec.effective().as_ref())?,
             permitted: from_spec_set(spec.permitted().as_ref())?,
             bounding: from_spec_set(spec.bounding().as_ref())?,
             inheritable: from_spec_set(spec.inheritable().as_ref())?,
             ambient: from_spec_set(spec.ambient().as_ref())?,
-        };
+        })
+    }
+
+    /// The sets of an OCI document, refusing ones the kernel would refuse.
+    pub fn from_spec(spec: &LinuxCapabilities, available: CapabilitySet) -> Result<Self> {
+        let sets = Self::of_spec(spec)?;
         let all = sets.effective.with(sets.permitted).with(sets.bounding).with(sets.inheritable);
         let absent = all.without(available);
         if !absent.is_empty() {

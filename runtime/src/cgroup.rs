@@ -119,6 +119,14 @@ impl Cgroups {
         Ok(self.root.directories.iter().flat_map(|directory| directory.controllers.clone()).collect())
     }
 
+    /// A container's cgroup as a path from the hierarchy's root, as an OCI specification names it: of version 1, in its first
+    /// hierarchy.
+    pub(crate) fn path(&self, container: &ContainerCgroup) -> Option<PathBuf> {
+        let top = self.hierarchy.top();
+        let (top, directory) = (top.directories.first()?, container.location.directories.first()?);
+        directory.path.strip_prefix(&top.path).ok().map(|below| Path::new("/").join(below))
+    }
+
     /// Where monitors are, and how they come there.
     pub(crate) fn monitor_place(&self, features: &Features) -> MonitorPlace {
         MonitorPlace::of(&self.root.child(MONITOR_LEAF), features)

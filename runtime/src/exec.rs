@@ -1,6 +1,7 @@
 //! Further processes in a running container.
 
-use crate::launch::{self, Descriptors, bits, process_input};
+use crate::bundle::ContainerSpec;
+use crate::launch::{self, Descriptors, bits};
 use crate::monitor_client::{Connection, PROMPT};
 use crate::monitor_process::{borrowed, sealed};
 use crate::plan::{self, ProcessInput};
@@ -8,7 +9,6 @@ use crate::pod::{Container, EndRecord};
 use crate::process::timespec;
 use crate::rootfs::users::{self, Identity};
 use crate::runtime::Shared;
-use crate::sandbox::host_name;
 use crate::{AttachEnd, ContainerId, Error, Result, TerminalSize, User, namespace};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -242,15 +242,17 @@ impl Shared {
         let mut descriptors = Descriptors::default();
         let joins = join_container(pid, &mut descriptors)?;
         let identity = identity(&container, exec, pid)?;
-        let hostname = host_name(&pod.record().config);
-        let base = process_input(self, request, &identity, &hostname)?;
+        let whole = ContainerSpec::of(self, &pod, &container, Some(&identity))?;
+        let process = whole.process()?;
         let input = ProcessInput {
+            process,
             arguments: &exec.argv,
             environment: &exec.env,
-            cwd: exec.cwd.as_deref().unwrap_or(base.cwd),
+            raw_environment: &request.raw_env,
+            cwd: exec.cwd.as_deref().map_or_else(|| launch::cwd_of(process), Ok)?,
             terminal: exec.tty,
             size: exec.size,
-            ..base
+            seccomp: launch::filter(self, whole.seccomp())?,
         };
         let connection = self.connect(&pod)?;
         let plan = connection.plan(plan::exec(joins, &input)?)?;

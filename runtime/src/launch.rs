@@ -1,11 +1,8 @@
 //! Starting a container: everything its plan needs is opened and decided here, then the monitor is asked.
 
 mod gather;
-mod mounts;
-mod places;
-mod pod_files;
-mod volumes;
 
+use crate::bundle::{self, Bundle};
 use crate::cgroup::{ContainerCgroup, Placement, PodCgroup};
 use crate::monitor_client::Connection;
 use crate::monitor_process::{borrowed, sealed};
@@ -14,11 +11,8 @@ use crate::pod::{Container, EndRecord, Pod, Stage, StartRecord, lock, now};
 use crate::rootfs::inside::again;
 use crate::runtime::Shared;
 use crate::sandbox::{PROC, pause_program};
-use crate::{
-    ContainerId, ContainerPid, ContainerRequest, ContainerState, Error, PidMode, Result, namespace, patience,
-    state,
-};
-pub(crate) use gather::{Descriptors, bits, process_input};
+use crate::{ContainerId, ContainerRequest, ContainerState, Error, Result, namespace, patience, state};
+pub(crate) use gather::{Descriptors, bits, cwd_of, filter};
 use oci_spec::runtime::{LinuxMemory, LinuxResources, LinuxResourcesBuilder};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::mount::MountAttrFlags;
@@ -72,11 +66,11 @@ impl Shared {
     /// The start itself. What fails here is for good, but for the death of the daemon: then the next one finds a record
     /// of a start without an end, and the container as it was created.
     fn begin(&self, place: &Place<'_>, cgroup: &PodCgroup, container: &Container) -> Result<()> {
-        let found = gather::Found::find(self, place.pod, container)?;
-        let ContainerRequest { id, spec, .. } = &container.record.request;
-        let resources = resources(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()));
+        let id = &container.record.request.id;
+        let bundle = Bundle::resolve(self, place.pod, container)?;
+        let resources = bundle.resources();
         let planned = cgroup.plan(id.as_str())?;
-        let identity = Some(found.identity.clone());
+        let identity = Some(bundle.identity.clone());
         let record = StartRecord {
             cgroup: planned.clone(),
             at: now(),
@@ -87,7 +81,7 @@ impl Shared {
         container.runs_as(identity);
         let started = cgroup.container(id.as_str(), &resources);
         let started = started.and_then(|cgroup| {
-            let launched = self.launch(place, container, &cgroup, found);
+            let launched = self.launch(place, container, &cgroup, bundle);
             launched.map_err(|error| starved(error, id, &cgroup, &resources))
         });
         started.inspect_err(|_| {
@@ -102,23 +96,19 @@ impl Shared {
         place: &Place<'_>,
         container: &Container,
         cgroup: &ContainerCgroup,
-        found: gather::Found,
+        bundle: Bundle,
     ) -> Result<()> {
         let request = &container.record.request;
-        let pod = place.pod;
-        let gathered = gather::container(self, pod, container, cgroup, found)?;
+        let kill_rest = bundle.shares_processes();
+        let gathered = gather::container(self, bundle, cgroup)?;
         let log = request.log_path.as_deref().map(|path| open_log_in_time(&self.opener, path)).transpose()?;
         let order = Order {
             container: request.id.as_str(),
             plan: gathered.plan,
             log,
             placement: cgroup.placement(&self.features)?,
-            streams: (request.stdin, request.stdin_once, request.tty),
-            kill_rest: match request.pid {
-                ContainerPid::OfPod => pod.record().config.pid != PidMode::Container,
-                ContainerPid::Own => false,
-                ContainerPid::Target(_) => true,
-            },
+            streams: Streams::of(request),
+            kill_rest,
         };
         let started = order.send(place.connection, gathered.descriptors)?;
         container.running(started.pid, started.at);
@@ -176,9 +166,26 @@ struct Order<'a> {
     plan: Plan,
     log: Option<OwnedFd>,
     placement: Placement,
-    /// Standard input, closed with its first client, terminal.
-    streams: (bool, bool, bool),
+    streams: Streams,
+    /// Whether the monitor kills the rest of the cgroup when the first process has ended: without a pid namespace of its
+    /// own the kernel does not.
     kill_rest: bool,
+}
+
+/// The standard streams of a container's first process.
+#[derive(Debug, Clone, Copy, Default)]
+struct Streams {
+    /// Standard input stays open for clients that attach.
+    stdin: bool,
+    /// The first client's end of input closes it.
+    stdin_once: bool,
+    terminal: bool,
+}
+
+impl Streams {
+    fn of(request: &ContainerRequest) -> Self {
+        Self { stdin: request.stdin, stdin_once: request.stdin_once, terminal: request.tty }
+    }
 }
 
 /// A container's first process.
@@ -199,7 +206,7 @@ impl Order<'_> {
         let cgroups = u16::try_from(placement.directories.len()).unwrap_or(u16::MAX);
         descriptors.extend(placement.directories);
         descriptors.extend(own);
-        let (stdin, stdin_once, terminal) = self.streams;
+        let Streams { stdin, stdin_once, terminal } = self.streams;
         let start = Start {
             container: self.container.into(),
             log,
@@ -287,15 +294,6 @@ pub(crate) fn open_log(path: &Path) -> Result<OwnedFd> {
     Ok(log)
 }
 
-/// The resources asked for, with the default device rules where none are.
-fn resources(asked: Option<&LinuxResources>) -> LinuxResources {
-    let mut resources = asked.cloned().unwrap_or_default();
-    if resources.devices().as_ref().is_none_or(Vec::is_empty) {
-        resources.set_devices(Some(crate::spec::device_rules(false)));
-    }
-    resources
-}
-
 /// Starts the first process of a pod's shared pid namespace: it sleeps and reaps. While it is alone in there it makes the
 /// proc that the pod's containers get: later a process that may mount would be in reach of a container that may trace.
 pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -> Result<()> {
@@ -306,7 +304,7 @@ pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -
     let name = format!("pause-{}", record.config.id);
     let planned = cgroup.plan(&name)?;
     pod.update(|record| record.pause = Some(planned))?;
-    let cgroup = cgroup.container(&name, &self::resources(Some(&resources)))?;
+    let cgroup = cgroup.container(&name, &bundle::resources(Some(&resources)))?;
     let mut descriptors = Descriptors::default();
     let program = pause_program(&shared.config.root)?;
     let (uid, gid) = match &record.config.userns {
@@ -317,9 +315,7 @@ pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -
     let root = descriptors.add(namespace::tmpfs(&parameters, MountAttrFlags::empty())?)?;
     let options = crate::rootfs::binds::BindOptions::read_only();
     let bind = descriptors.add(crate::rootfs::binds::open(&program, options)?.mount)?;
-    let mut joins = Vec::new();
-    let record = pod.record();
-    gather::join_pod(pod, &record, &mut descriptors, &mut joins)?;
+    let joins = gather::join_pod(pod, &pod.record(), &mut descriptors)?;
     let plan = Plan {
         clone_flags: bits(libc::CLONE_NEWNS | libc::CLONE_NEWPID),
         join: List(joins),
@@ -347,7 +343,7 @@ pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -
         plan,
         log: None,
         placement: cgroup.placement(&shared.features)?,
-        streams: (false, false, false),
+        streams: Streams::default(),
         kill_rest: false,
     };
     let started = order.send(connection, descriptors.into_vec())?;

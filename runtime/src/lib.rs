@@ -5,6 +5,7 @@
 
 mod adoption;
 mod attach;
+mod bundle;
 pub mod capabilities;
 pub mod cgroup;
 mod config;

@@ -7,11 +7,11 @@
 mod mounts;
 mod process;
 
-pub(crate) use mounts::{PreparedDevice, PreparedMount, Source, filesystem};
-pub(crate) use process::{Filter, ProcessInput};
+pub(crate) use mounts::{PreparedDevice, PreparedMount, Source, attributes, filesystem};
+pub(crate) use process::{DEFAULT_PATH, Filter, ProcessInput, limit_number};
 
 use crate::{Error, Result};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Root, Spec};
 use slipway_monitor::plan::{Join, Plan, Step, sync_point};
 use slipway_monitor::wire::List;
 use std::collections::BTreeMap;
@@ -28,7 +28,6 @@ pub(crate) struct ContainerInput<'a> {
     pub(crate) root: u16,
     /// A clone of /dev/null to hide files with.
     pub(crate) null: u16,
-    pub(crate) readonly_root: bool,
     pub(crate) mounts: Vec<PreparedMount>,
     pub(crate) devices: Vec<PreparedDevice>,
     /// Where the image's links lead from the process's working directory, which is made when it is absent.
@@ -59,7 +58,7 @@ pub(crate) fn container(input: ContainerInput<'_>) -> Result<Plan> {
     }
     steps.push(Step::SyncPoint { point: sync_point::MOUNTS });
     steps.push(Step::Pivot {});
-    if input.readonly_root {
+    if input.spec.root().as_ref().and_then(Root::readonly).unwrap_or(false) {
         steps.push(Step::ReadOnlyRoot {});
     }
     input.process.steps(&mut steps)?;

@@ -5,12 +5,14 @@ use crate::container::check_signal;
 use crate::damage::Damages;
 use crate::monitor_process::{MonitorProgram, Started};
 use crate::opener::Opener;
+use crate::plan::Filter;
 use crate::pod::{Container, Pod, lock};
 use crate::{
     AttachSession, Bound, ContainerEvent, ContainerId, ContainerRequest, ContainerState, Damaged, Error,
     Exec, ExecOutput, ExecSession, Features, Identity, Numbers, Result, RuntimeConfig, SandboxConfig,
     SandboxId, SandboxStatus, Unreachable, dismantle, namespace, network, recovery,
 };
+use oci_spec::runtime::{LinuxSeccomp, Spec};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -48,8 +50,8 @@ pub(crate) struct Shared {
     pub(crate) opener: Opener,
     /// The small mount namespace.
     pub(crate) small: OwnedFd,
-    /// Default filters by the bounding set they are for.
-    pub(crate) filters: Mutex<BTreeMap<u64, Vec<u8>>>,
+    /// Filters of the last few profiles.
+    pub(crate) filters: Mutex<Vec<(LinuxSeccomp, Filter)>>,
     pub(crate) pods: Mutex<BTreeMap<SandboxId, Arc<Pod>>>,
     pub(crate) containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
     pub(crate) subscribers: Mutex<Vec<mpsc::Sender<ContainerEvent>>>,
@@ -284,6 +286,15 @@ impl Runtime {
     /// [`Error::NotFound`].
     pub fn container_request(&self, id: &ContainerId) -> Result<ContainerRequest> {
         self.shared.container(id).map(|container| container.record.request.clone())
+    }
+
+    /// A container's OCI specification as it is known now, whole: before its first start it lacks the user, and while it
+    /// does not run the root's path and namespaces of other containers.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or when its record is of a daemon that could do more.
+    pub fn container_spec(&self, id: &ContainerId) -> Result<Spec> {
+        self.shared.container(id).and_then(|container| self.shared.container_spec(&container))
     }
 
     /// Who a container runs as; none before its first start.

@@ -3,7 +3,7 @@
 pub(crate) mod files;
 mod lifecycle;
 
-pub(crate) use lifecycle::{KEPT, PROC, host_name, pause_program};
+pub(crate) use lifecycle::{PROC, host_name, pause_program};
 
 use crate::capabilities::CapabilitySet;
 use crate::id::SandboxId;

@@ -1,6 +1,7 @@
 //! Creating, stopping and removing a container, and hearing of its end.
 
 use super::{ContainerRequest, ContainerState, unmonitored};
+use crate::bundle::ContainerSpec;
 use crate::capabilities::{Capabilities, CapabilitySet};
 use crate::link::Contact;
 use crate::pod::{Container, ContainerRecord, EndRecord, Pod, Stage, lock, now};
@@ -48,6 +49,8 @@ impl Shared {
         let record = ContainerRecord { request, created_at: now(), damage: None };
         let created = ContainerState::Created { at: record.created_at };
         let container = Arc::new(Container::new(place, record, created));
+        // Whatever of its request can't be had is said now, not by its start.
+        drop(ContainerSpec::of(self, &pod, &container, None)?);
         {
             let mut containers = lock(&self.containers);
             if containers.contains_key(&id) {

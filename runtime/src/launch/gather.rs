@@ -1,26 +1,23 @@
-//! Opening what a container's plan names: root, binds, devices, namespaces, users.
+//! A bundle as a launch plan: its descriptors get numbers, its specification becomes steps.
 
-use super::{mounts, places};
-use crate::capabilities::{Capabilities, CapabilitySet};
+use crate::bundle::mounts::{BundleMount, Source as Opened};
+use crate::bundle::namespaces::{Joined, of_pod, path_of_pod};
+use crate::bundle::{Bundle, places};
 use crate::cgroup::ContainerCgroup;
-use crate::plan::{self, ContainerInput, Filter, PreparedDevice, ProcessInput};
-use crate::pod::{Container, Pod, PodRecord};
+use crate::plan::{
+    self, ContainerInput, Filter, PreparedDevice, PreparedMount, ProcessInput, Source, filesystem,
+};
+use crate::pod::{Pod, PodRecord, lock};
 use crate::rootfs::binds::{self, BindOptions};
 use crate::rootfs::links::follow;
-use crate::rootfs::users::Identity;
-use crate::rootfs::{overlay, users};
 use crate::runtime::Shared;
-use crate::sandbox::{KEPT, PROC, host_name};
-use crate::{
-    ContainerPid, ContainerRequest, Error, IpcMode, PidMode, Result, Seccomp, TerminalSize, namespace,
-    seccomp, spec,
-};
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Process, Spec};
+use crate::{Error, Result, TerminalSize, namespace, seccomp};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, LinuxSeccomp, Process, Spec};
 use rustix::fs::makedev;
 use slipway_monitor::plan::{Join, Plan};
 use slipway_monitor::protocol::DESCRIPTORS;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The descriptors of a plan, in their numbers' order.
 #[derive(Debug, Default)]
@@ -38,11 +35,6 @@ impl Descriptors {
         Ok(number)
     }
 
-    /// One of them, by its number.
-    pub(crate) fn get(&self, number: u16) -> Option<&OwnedFd> {
-        self.0.get(usize::from(number))
-    }
-
     pub(crate) fn into_vec(self) -> Vec<OwnedFd> {
         self.0
     }
@@ -58,236 +50,166 @@ pub(crate) fn bits(flags: i32) -> u64 {
     u64::from(flags.cast_unsigned())
 }
 
-/// A container's root, mounted, and who the user is by its files.
-pub(super) struct Found {
-    root: OwnedFd,
-    pub(super) identity: Identity,
-}
-
-impl Found {
-    pub(super) fn find(shared: &Shared, pod: &Pod, container: &Container) -> Result<Self> {
-        let root = mount_root(shared, pod, container)?;
-        let request = &container.record.request;
-        let directory = root.try_clone().map_err(|source| Error::Kernel { call: "dup".into(), source })?;
-        let files = users::Root { directory, container: request.id.to_string(), mounts: Vec::new() };
-        let identity = users::resolve(files, &request.user)?;
-        Ok(Self { root, identity })
-    }
-}
-
-pub(super) fn container(
-    shared: &Shared,
-    pod: &Pod,
-    container: &Container,
-    cgroup: &ContainerCgroup,
-    found: Found,
-) -> Result<Gathered> {
-    let request = &container.record.request;
-    let record = pod.record();
-    let Found { root, identity } = found;
+/// Compiles a bundle for a container whose cgroup is made.
+pub(super) fn container(shared: &Shared, bundle: Bundle, cgroup: &ContainerCgroup) -> Result<Gathered> {
     let mut descriptors = Descriptors::default();
-    let shared_proc = shared_proc(shared, pod, request)?;
-    let opener = &shared.opener;
-    let place = mounts::Place { opener, pod, container, cgroup, root: root.as_fd(), shared_proc };
-    let mounts = mounts::gather(&place, &mut descriptors)?;
-    let process = process_of(request)?;
-    let cwd = follow(root.as_fd(), process.cwd(), &places::of(&mounts))?;
-    let root = descriptors.add(root)?;
+    let mounts = prepare_mounts(bundle.mounts, cgroup, &mut descriptors)?;
+    let process = process_of(&bundle.spec)?;
+    let cwd = follow(bundle.root.as_fd(), process.cwd(), &places::of(&mounts))?;
+    let root = descriptors.add(bundle.root)?;
     let null = descriptors.add(binds::open(Path::new("/dev/null"), BindOptions::read_only())?.mount)?;
-    let mut joins = Vec::new();
-    join_pod(pod, &record, &mut descriptors, &mut joins)?;
-    let mut clone_flags = bits(libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP);
-    if let Some(join) = process_ids(shared, pod, request, &mut descriptors)? {
-        joins.push(join);
-    } else if request.pid == ContainerPid::Own || record.config.pid == PidMode::Container {
-        clone_flags |= bits(libc::CLONE_NEWPID);
-    }
-    let devices = prepare_devices(&request.spec, record.config.userns.is_some(), &mut descriptors)?;
-    let hostname = host_name(&record.config);
+    let (clone_flags, joins) = join(bundle.namespaces, &mut descriptors)?;
+    let in_user_namespace = joins.iter().any(|join| join.kind == bits(libc::CLONE_NEWUSER));
+    let devices = prepare_devices(&bundle.spec, in_user_namespace, &mut descriptors)?;
+    let linux = bundle.spec.linux().as_ref();
     let input = ContainerInput {
-        spec: &request.spec,
+        spec: &bundle.spec,
         clone_flags,
         joins,
         root,
         null,
-        readonly_root: request.rootfs.readonly,
         mounts,
         devices,
         working_directory: &cwd,
         process: ProcessInput {
+            process,
             arguments: process.args().as_deref().unwrap_or_default(),
+            environment: &[],
+            raw_environment: &bundle.raw_env,
             cwd: cwd_of(process)?,
-            terminal: request.tty,
+            terminal: process.terminal().unwrap_or(false),
             size: process.console_size().map(TerminalSize::of),
-            ..process_input(shared, request, &identity, &hostname)?
+            seccomp: filter(shared, linux.and_then(|linux| linux.seccomp().as_ref()))?,
         },
     };
     Ok(Gathered { plan: plan::container(input)?, descriptors: descriptors.into_vec() })
 }
 
-/// Mounts the container's root, through the pod's id map when it has one.
-fn mount_root(shared: &Shared, pod: &Pod, container: &Container) -> Result<OwnedFd> {
-    let rootfs = &container.record.request.rootfs;
-    let Some(map) = pod.record().config.userns else {
-        return overlay::mount_detached(rootfs, &container.directory, &shared.features, None);
-    };
-    let namespace = namespace::open(&pod.state.join("user"))?;
-    let (uid, gid) = (map.root_uid()?, map.root_gid()?);
-    let owner = overlay::Owner { namespace: namespace.as_fd(), uid, gid };
-    overlay::mount_detached(rootfs, &container.directory, &shared.features, Some(owner))
+fn process_of(spec: &Spec) -> Result<&Process> {
+    spec.process().as_ref().ok_or_else(|| Error::Invalid("a specification has no process".into()))
 }
 
-/// The pid namespace that a container joins; none where it stays in the host's or makes its own.
-fn process_ids(
-    shared: &Shared,
-    pod: &Pod,
-    request: &ContainerRequest,
+/// A process's working directory.
+pub(crate) fn cwd_of(process: &Process) -> Result<&str> {
+    process.cwd().to_str().ok_or_else(|| Error::Invalid("working directory is not text".into()))
+}
+
+fn prepare_mounts(
+    mounts: Vec<BundleMount>,
+    cgroup: &ContainerCgroup,
     descriptors: &mut Descriptors,
-) -> Result<Option<Join>> {
-    let path = match &request.pid {
-        ContainerPid::Own => return Ok(None),
-        ContainerPid::OfPod if pod.record().config.pid != PidMode::Pod => return Ok(None),
-        ContainerPid::OfPod => pod.state.join("pid"),
-        ContainerPid::Target(id) => {
-            let target = shared.container(id)?;
-            if target.record.request.sandbox != request.sandbox {
-                return Err(Error::Invalid(format!(
-                    "container {id} is of another pod: its processes can't be shared"
-                )));
+) -> Result<Vec<PreparedMount>> {
+    let mut prepared = Vec::with_capacity(mounts.len());
+    for BundleMount { destination, place, source } in mounts {
+        let source = match source {
+            Opened::Cgroup { options } => {
+                let at = PreparedMount { destination, place, source: filesystem("cgroup2", &options) };
+                cgroup_mounts(at, &options, cgroup, &mut prepared, descriptors)?;
+                continue;
             }
-            PathBuf::from(format!("/proc/{}/ns/pid", target.pid("share the processes of")?))
-        }
-    };
-    let descriptor = descriptors.add(namespace::open(&path)?)?;
-    Ok(Some(Join { descriptor, kind: bits(libc::CLONE_NEWPID) }))
-}
-
-/// A proc of the pid namespace that a container joins, as a detached mount: its own child is in that namespace only once
-/// it can't mount any more. None where the container's is new, and in a pod of a monitor that does not know the step by
-/// which it is made: that one mounts it from inside.
-fn shared_proc(shared: &Shared, pod: &Pod, request: &ContainerRequest) -> Result<Option<OwnedFd>> {
-    match &request.pid {
-        ContainerPid::OfPod if pod.record().config.pid == PidMode::Pod => {
-            let kept = pod.state.join(PROC);
-            namespace::exists(&kept).then(|| open_proc(&kept)).transpose()
-        }
-        ContainerPid::Target(id) => {
-            let pid = shared.container(id)?.pid("share the processes of")?;
-            namespace::proc_of(id.as_str(), pid).map(Some)
-        }
-        ContainerPid::OfPod | ContainerPid::Own => Ok(None),
-    }
-}
-
-/// A clone of a proc that is kept at a path; a directory from which it was unmounted is not mistaken for it.
-fn open_proc(kept: &Path) -> Result<OwnedFd> {
-    let failed = |source| Error::Io { action: "use the pod's proc at", path: kept.into(), source };
-    let mount = binds::open(kept, BindOptions::plain())?.mount;
-    if namespace::is_proc(mount.as_fd()).map_err(failed)? {
-        return Ok(mount);
-    }
-    Err(failed(std::io::Error::other("it has been unmounted: make the pod anew")))
-}
-
-/// What every process of a container has in common.
-pub(crate) fn process_input<'a>(
-    shared: &Shared,
-    request: &'a ContainerRequest,
-    identity: &'a Identity,
-    hostname: &'a str,
-) -> Result<ProcessInput<'a>> {
-    let process = process_of(request)?;
-    let available = CapabilitySet::available()?;
-    let capabilities = match process.capabilities() {
-        Some(asked) => Capabilities::from_spec(asked, available)?,
-        None => Capabilities::default_for(available),
-    };
-    Ok(ProcessInput {
-        process,
-        arguments: &[],
-        environment: &[],
-        raw_environment: &request.raw_env,
-        cwd: cwd_of(process)?,
-        terminal: false,
-        size: None,
-        hostname,
-        identity,
-        capabilities,
-        seccomp: filter(shared, &request.seccomp, &capabilities)?,
-        features: shared.features,
-    })
-}
-
-fn process_of(request: &ContainerRequest) -> Result<&Process> {
-    let process = request.spec.process().as_ref();
-    process
-        .ok_or_else(|| Error::Invalid(format!("container {}: its specification has no process", request.id)))
-}
-
-fn cwd_of(process: &Process) -> Result<&str> {
-    let cwd = process.cwd().to_str().ok_or_else(|| Error::Invalid("working directory is not text".into()))?;
-    match cwd {
-        "" => Ok("/"),
-        cwd if cwd.starts_with('/') => Ok(cwd),
-        cwd => Err(Error::Invalid(format!("working directory {cwd:?} must be absolute"))),
-    }
-}
-
-/// The filter, compiled once for each set of capabilities and kept.
-fn filter(shared: &Shared, wanted: &Seccomp, capabilities: &Capabilities) -> Result<Option<Filter>> {
-    match wanted {
-        Seccomp::Unconfined => Ok(None),
-        Seccomp::Profile(profile) => {
-            let flags = seccomp::flags(profile)?;
-            Ok(Some(Filter { program: seccomp::compile(profile)?, flags }))
-        }
-        Seccomp::RuntimeDefault => {
-            let machine = seccomp::Machine::native()
-                .ok_or_else(|| Error::Unsupported("the default seccomp profile on this machine".into()))?;
-            let mut filters = crate::pod::lock(&shared.filters);
-            if let Some(known) = filters.get(&capabilities.bounding.bits()) {
-                return Ok(Some(Filter { program: known.clone(), flags: 0 }));
+            Opened::New { kind, options } => filesystem(&kind, &options),
+            Opened::Opened(bind) => {
+                let descriptor = descriptors.add(bind.mount)?;
+                Source::Detached { descriptor, is_directory: bind.is_directory }
             }
-            let program = seccomp::compile(&seccomp::default_profile(capabilities, machine))?;
-            filters.insert(capabilities.bounding.bits(), program.clone());
-            Ok(Some(Filter { program, flags: 0 }))
-        }
+        };
+        prepared.push(PreparedMount { destination, place, source });
     }
+    Ok(prepared)
 }
 
-/// Joins of a pod's kept namespaces, the user namespace first.
-pub(super) fn join_pod(
-    pod: &Pod,
-    record: &PodRecord,
+/// Version 2 is mounted by the child in its own cgroup namespace; of version 1, each hierarchy's directory is bound.
+fn cgroup_mounts(
+    at: PreparedMount,
+    options: &[String],
+    cgroup: &ContainerCgroup,
+    prepared: &mut Vec<PreparedMount>,
     descriptors: &mut Descriptors,
-    joins: &mut Vec<Join>,
 ) -> Result<()> {
-    let mut wanted: Vec<(PathBuf, i32)> = Vec::new();
-    if record.config.userns.is_some() {
-        wanted.push((pod.state.join("user"), libc::CLONE_NEWUSER));
+    let location = cgroup.location();
+    if location.unified {
+        prepared.push(at);
+        return Ok(());
     }
-    for (name, flag) in KEPT.iter().filter(|(name, _)| matches!(*name, "uts" | "ipc")) {
-        if *name == "uts" || record.config.ipc == IpcMode::Pod {
-            wanted.push((pod.state.join(name), *flag));
+    let base = ["nosuid", "nodev", "noexec", "mode=755", "size=1m"].map(String::from);
+    let (destination, place) = (at.destination.clone(), at.place.clone());
+    prepared.push(PreparedMount { source: filesystem("tmpfs", &base), ..at });
+    let access = if options.iter().any(|option| option == "ro") {
+        BindOptions::read_only()
+    } else {
+        BindOptions::plain()
+    };
+    for directory in &location.directories {
+        let name = directory.controllers.join(",");
+        let name = name.strip_prefix("name=").unwrap_or(&name);
+        if name.is_empty() {
+            continue;
         }
-    }
-    if let Some(netns) = &record.netns {
-        wanted.push((netns.clone(), libc::CLONE_NEWNET));
-    }
-    for (path, flag) in wanted {
-        let descriptor = descriptors.add(namespace::open(&path)?)?;
-        joins.push(Join { descriptor, kind: bits(flag) });
+        let bind = binds::open(&directory.path, access)?;
+        let descriptor = descriptors.add(bind.mount)?;
+        let source = Source::Detached { descriptor, is_directory: true };
+        prepared.push(PreparedMount { destination: destination.join(name), place: place.join(name), source });
     }
     Ok(())
 }
 
+/// The filter of a profile; those of the last few profiles are kept, for most containers have one of a few.
+pub(crate) fn filter(shared: &Shared, profile: Option<&LinuxSeccomp>) -> Result<Option<Filter>> {
+    const KEPT: usize = 8;
+    let Some(profile) = profile else { return Ok(None) };
+    if let Some((_, known)) = lock(&shared.filters).iter().find(|(known, _)| known == profile) {
+        return Ok(Some(known.clone()));
+    }
+    let filter = Filter { flags: seccomp::flags(profile)?, program: seccomp::compile(profile)? };
+    let mut filters = lock(&shared.filters);
+    if filters.len() >= KEPT {
+        filters.remove(0);
+    }
+    filters.push((profile.clone(), filter.clone()));
+    Ok(Some(filter))
+}
+
+/// The flags of the namespaces that are new, and how the others are joined.
+fn join(namespaces: Vec<Joined>, descriptors: &mut Descriptors) -> Result<(u64, Vec<Join>)> {
+    let (mut new, mut joins) = (0, Vec::new());
+    for Joined { kind, descriptor } in namespaces {
+        let kind = clone_flag(kind);
+        match descriptor {
+            Some(descriptor) => joins.push(Join { descriptor: descriptors.add(descriptor)?, kind }),
+            None => new |= kind,
+        }
+    }
+    Ok((new, joins))
+}
+
+fn clone_flag(kind: LinuxNamespaceType) -> u64 {
+    bits(match kind {
+        LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
+        LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
+        LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
+        LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
+        LinuxNamespaceType::User => libc::CLONE_NEWUSER,
+        LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
+        LinuxNamespaceType::Network => libc::CLONE_NEWNET,
+        LinuxNamespaceType::Time => libc::CLONE_NEWTIME,
+    })
+}
+
+/// Joins of a pod's kept namespaces, the user namespace first.
+pub(super) fn join_pod(pod: &Pod, record: &PodRecord, descriptors: &mut Descriptors) -> Result<Vec<Join>> {
+    let mut joins = Vec::new();
+    for kind in of_pod(&record.config) {
+        if let Some(path) = path_of_pod(pod, kind) {
+            let descriptor = descriptors.add(namespace::open(&path)?)?;
+            joins.push(Join { descriptor, kind: clone_flag(kind) });
+        }
+    }
+    Ok(joins)
+}
+
 fn prepare_devices(spec: &Spec, bound: bool, descriptors: &mut Descriptors) -> Result<Vec<PreparedDevice>> {
-    let own = spec.linux().as_ref().and_then(|linux| linux.devices().clone()).unwrap_or_default();
-    spec::default_devices()
-        .iter()
-        .chain(&own)
-        .map(|device| prepare_device(device, bound, descriptors))
-        .collect()
+    let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+    devices.iter().map(|device| prepare_device(device, bound, descriptors)).collect()
 }
 
 fn prepare_device(

@@ -17,20 +17,13 @@ pub(crate) struct PreparedMount {
     pub(crate) source: Source,
 }
 
-impl PreparedMount {
-    pub(crate) fn new(destination: impl Into<PathBuf>, source: Source) -> Self {
-        let destination = destination.into();
-        Self { place: destination.clone(), destination, source }
-    }
-}
-
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     /// A detached mount.
     Detached { descriptor: u16, is_directory: bool },
     /// A new file system.
-    New { kind: String, attributes: u64, parameters: Vec<(String, Option<String>)> },
+    New { kind: String, attributes: u64, parameters: Parameters },
 }
 
 /// A device with its number or a bind of the host's.
@@ -51,8 +44,11 @@ const LINKS: [(&str, &str); 5] = [
     ("dev/ptmx", "pts/ptmx"),
 ];
 
+/// The options of a file system that are its own, with their values.
+pub(crate) type Parameters = Vec<(String, Option<String>)>;
+
 /// Splits the options of a file system into mount attributes and its own parameters.
-pub(crate) fn filesystem(kind: &str, options: &[String]) -> Source {
+pub(crate) fn attributes(options: &[String]) -> (u64, Parameters) {
     let (mut attributes, mut parameters) = (0, Vec::new());
     for option in options {
         match option.as_str() {
@@ -71,6 +67,12 @@ pub(crate) fn filesystem(kind: &str, options: &[String]) -> Source {
             }),
         }
     }
+    (attributes, parameters)
+}
+
+/// A new file system with its options.
+pub(crate) fn filesystem(kind: &str, options: &[String]) -> Source {
+    let (attributes, parameters) = attributes(options);
     Source::New { kind: kind.to_owned(), attributes, parameters }
 }
 
@@ -200,6 +202,10 @@ fn shown(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
+    fn mount(destination: &str, source: Source) -> PreparedMount {
+        PreparedMount { destination: destination.into(), place: destination.into(), source }
+    }
+
     #[test]
     fn options_become_attributes_and_parameters() {
         let options = ["nosuid", "ro", "size=1k", "none"].map(String::from);
@@ -215,7 +221,7 @@ mod tests {
     fn a_file_is_mounted_on_a_file() {
         let source = Source::Detached { descriptor: 4, is_directory: false };
         let mut made = Vec::new();
-        steps(&[PreparedMount::new("/etc/hosts", source)], &[], false, &mut made).unwrap();
+        steps(&[mount("/etc/hosts", source)], &[], false, &mut made).unwrap();
         let expected = [
             Step::MakeDirectory { path: c"etc".into(), mode: 0o755 },
             Step::MakeFile { path: c"etc/hosts".into(), mode: 0o644 },
@@ -227,7 +233,7 @@ mod tests {
     #[test]
     fn a_relative_destination_is_refused() {
         let source = Source::Detached { descriptor: 0, is_directory: true };
-        let mounts = [PreparedMount::new("data", source)];
+        let mounts = [mount("data", source)];
         assert!(steps(&mounts, &[], false, &mut Vec::new()).is_err());
     }
 }

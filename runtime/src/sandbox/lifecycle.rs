@@ -30,7 +30,7 @@ const DEFAULT_SHM: u64 = 64 * 1024 * 1024;
 const IPC_SYSCTLS: [&str; 4] = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];
 
 /// The names under which a pod's namespaces are kept, with their `CLONE_NEW*`, from the lowest bit.
-pub(crate) const KEPT: [(&str, i32); 4] = [
+const KEPT: [(&str, i32); 4] = [
     ("uts", libc::CLONE_NEWUTS),
     ("ipc", libc::CLONE_NEWIPC),
     ("user", libc::CLONE_NEWUSER),

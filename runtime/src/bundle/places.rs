@@ -1,8 +1,8 @@
-//! Where mounts are made: where the links of the image lead from each destination, parents first, and never over what
-//! tells a process of itself and of the kernel.
+//! Where mounts are made: where the links of the image lead from each destination, parents first, and never over files
+//! by which a process knows itself and the kernel.
 
-use super::gather::Descriptors;
-use crate::plan::{PreparedMount, Source};
+use super::mounts::{BundleMount, PlannedMount, Source, depth};
+use crate::plan::PreparedMount;
 use crate::rootfs::links::follow;
 use crate::{Error, Result};
 use rustix::fs::fstatfs;
@@ -16,27 +16,27 @@ const PROC_MAGIC: i64 = 0x9fa0;
 /// Finds where each mount's destination leads in the image, and orders them by depth: a parent comes first.
 pub(super) fn settle(
     root: BorrowedFd<'_>,
-    mounts: &mut [PreparedMount],
-    descriptors: &Descriptors,
-) -> Result<()> {
-    let depth = |path: &Path| path.components().count();
-    mounts.sort_by_key(|mount| depth(&mount.destination));
+    mut planned: Vec<PlannedMount>,
+) -> Result<Vec<(PathBuf, PlannedMount)>> {
+    planned.sort_by_key(|planned| depth(planned.destination()));
     let mut places = BTreeSet::new();
-    for mount in mounts.iter_mut() {
-        mount.place = follow(root, &mount.destination, &places)?;
-        check(mount, descriptors)?;
-        places.insert(mount.place.clone());
+    let mut settled = Vec::with_capacity(planned.len());
+    for planned in planned {
+        let place = follow(root, planned.destination(), &places)?;
+        places.insert(place.clone());
+        settled.push((place, planned));
     }
-    mounts.sort_by_key(|mount| depth(&mount.place));
-    Ok(())
+    settled.sort_by_key(|(place, _)| depth(place));
+    Ok(settled)
 }
 
 /// Where mounts are made.
-pub(super) fn of(mounts: &[PreparedMount]) -> BTreeSet<PathBuf> {
+pub(crate) fn of(mounts: &[PreparedMount]) -> BTreeSet<PathBuf> {
     mounts.iter().map(|mount| mount.place.clone()).collect()
 }
 
-fn check(mount: &PreparedMount, descriptors: &Descriptors) -> Result<()> {
+/// Refuses a mount over files by which a process knows itself and the kernel.
+pub(super) fn check(mount: &BundleMount) -> Result<()> {
     let (path, place) = (mount.destination.display(), mount.place.display());
     let led = if mount.place == mount.destination {
         String::new()
@@ -47,7 +47,7 @@ fn check(mount: &PreparedMount, descriptors: &Descriptors) -> Result<()> {
         // They may come as detached mounts, too.
         || [PROC, "/sys"].iter().any(|kernels| mount.destination == Path::new(kernels));
     if guarded && mount.place != mount.destination {
-        // What is hidden below it would be hidden somewhere else.
+        // Masked paths below it would hide files of some other directory.
         return Err(Error::Invalid(format!("the image's {path} is a link to {place}: make it a directory")));
     }
     if mount.place == Path::new("/") {
@@ -55,7 +55,7 @@ fn check(mount: &PreparedMount, descriptors: &Descriptors) -> Result<()> {
     }
     let Ok(below) = mount.place.strip_prefix(PROC) else { return Ok(()) };
     if below.as_os_str().is_empty() {
-        if is_proc(&mount.source, descriptors) {
+        if is_proc(&mount.source) {
             return Ok(());
         }
         return Err(Error::Invalid(format!(
@@ -70,48 +70,63 @@ fn check(mount: &PreparedMount, descriptors: &Descriptors) -> Result<()> {
     )))
 }
 
-fn is_proc(source: &Source, descriptors: &Descriptors) -> bool {
+fn is_proc(source: &Source) -> bool {
     match source {
         Source::New { kind, .. } => kind == "proc",
-        Source::Detached { descriptor, .. } => descriptors
-            .get(*descriptor)
-            .and_then(|mount| fstatfs(mount).ok())
-            .is_some_and(|found| found.f_type == PROC_MAGIC),
+        Source::Opened(bind) => fstatfs(&bind.mount).is_ok_and(|found| found.f_type == PROC_MAGIC),
+        Source::Cgroup { .. } => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::mounts::Origin;
     use super::*;
-    use crate::plan::filesystem;
-    use crate::rootfs::binds::{self, BindOptions};
+    use crate::rootfs::binds::{self, Bind, BindOptions};
+    use oci_spec::runtime::Mount;
     use std::os::fd::AsFd;
 
-    fn settled(root: &Path, mounts: &[(&str, Source)]) -> Result<Vec<String>> {
-        let root = std::fs::File::open(root).unwrap();
-        let mut mounts: Vec<_> =
-            mounts.iter().map(|(path, source)| PreparedMount::new(path, source.clone())).collect();
-        settle(root.as_fd(), &mut mounts, &Descriptors::default())?;
-        Ok(mounts.iter().map(|mount| mount.place.display().to_string()).collect())
+    /// A source that is no proc.
+    fn bind() -> Source {
+        let mount = std::fs::File::open("/").unwrap().into();
+        Source::Opened(Bind { mount, is_directory: true })
     }
 
-    fn bind() -> Source {
-        Source::Detached { descriptor: 0, is_directory: true }
+    fn new(kind: &str) -> Source {
+        Source::New { kind: kind.into(), options: Vec::new() }
+    }
+
+    fn planned(destination: &str) -> PlannedMount {
+        let mut mount = Mount::default();
+        mount.set_destination(destination.into());
+        PlannedMount { mount, origin: Origin::Request }
+    }
+
+    fn places(root: &Path, destinations: &[&str]) -> Vec<String> {
+        let root = std::fs::File::open(root).unwrap();
+        let planned = destinations.iter().map(|destination| planned(destination)).collect();
+        let settled = settle(root.as_fd(), planned).unwrap();
+        settled.iter().map(|(place, _)| place.display().to_string()).collect()
+    }
+
+    fn checked(root: &Path, destination: &str, source: Source) -> Result<()> {
+        let place = places(root, &[destination]).remove(0).into();
+        check(&BundleMount { destination: destination.into(), place, source })
     }
 
     #[test]
     fn a_parent_comes_first_and_links_are_followed_in_the_image() {
         let root = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/run/data", root.path().join("data")).unwrap();
-        let order = [("/data/sub", bind()), ("/data", bind()), ("/run", bind())];
-        assert_eq!(settled(root.path(), &order).unwrap(), ["/run", "/run/data", "/run/data/sub"]);
+        let order = ["/data/sub", "/data", "/run"];
+        assert_eq!(places(root.path(), &order), ["/run", "/run/data", "/run/data/sub"]);
     }
 
     #[test]
     fn proc_is_never_mounted_where_a_link_leads() {
         let root = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/elsewhere", root.path().join("proc")).unwrap();
-        let error = settled(root.path(), &[("/proc", filesystem("proc", &[]))]).unwrap_err();
+        let error = checked(root.path(), "/proc", new("proc")).unwrap_err();
         assert!(error.to_string().contains("/elsewhere"), "{error}");
     }
 
@@ -131,20 +146,19 @@ mod tests {
             "/deep",
             "/top",
         ] {
-            let error = settled(root.path(), &[(bad, bind())]).unwrap_err();
+            let error = checked(root.path(), bad, bind()).unwrap_err();
             assert!(matches!(error, Error::Invalid(_)) && error.to_string().contains(bad), "{bad}: {error}");
         }
         for fine in ["/proc/meminfo", "/proc/sys/crypto/fips_enabled", "/procs", "/sys/fs/bpf"] {
-            assert_eq!(settled(root.path(), &[(fine, bind())]).unwrap(), [fine]);
+            assert_eq!(places(root.path(), &[fine]), [fine]);
+            checked(root.path(), fine, bind()).unwrap();
         }
-        assert!(settled(root.path(), &[("/proc", filesystem("proc", &[]))]).is_ok());
+        assert!(checked(root.path(), "/proc", new("proc")).is_ok());
     }
 
     #[test]
     fn a_source_is_a_proc_when_its_file_system_is() {
         let Ok(bound) = binds::open(Path::new("/proc"), BindOptions::plain()) else { return };
-        let mut descriptors = Descriptors::default();
-        let descriptor = descriptors.add(bound.mount).unwrap();
-        assert!(is_proc(&Source::Detached { descriptor, is_directory: true }, &descriptors));
+        assert!(is_proc(&Source::Opened(bound)));
     }
 }
