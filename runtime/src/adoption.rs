@@ -4,9 +4,10 @@
 //! proven dead is lost; one that can't be reached keeps its containers, and its thread waits in the kernel for its answer
 //! or its end.
 
+use crate::life::{LifeEvent, PodState};
 use crate::link::Contact;
 use crate::monitor_client::{Connection, Failure, PROMPT};
-use crate::pod::{Container, EndRecord, Pod, Stage, lock};
+use crate::pod::{Container, EndRecord, Pod, lock};
 use crate::process::Process;
 use crate::runtime::Shared;
 use crate::{ContainerEvent, ContainerState, Error, Result, SandboxId, recovery};
@@ -89,13 +90,14 @@ impl Shared {
     fn clear_away(&self, pod: &Pod) {
         let record = pod.record();
         let id = &record.config.id;
-        let outcome = match record.stage {
-            Stage::Creating => {
+        let outcome = match record.state {
+            PodState::Creating => {
                 tracing::info!(sandbox = %id, "its creation was interrupted; removing it");
                 self.remove_sandbox(id)
             }
-            Stage::Stopped => self.stop_sandbox(id),
-            Stage::Ready | Stage::Lost => Ok(()),
+            PodState::Removing => self.remove_sandbox(id),
+            PodState::Stopped => self.stop_sandbox(id),
+            PodState::Ready | PodState::Lost => Ok(()),
         };
         if let Err(error) = outcome {
             tracing::warn!(sandbox = %id, %error, "not recovered");
@@ -247,7 +249,7 @@ impl Watch {
             let pod = self.pod.upgrade()?;
             (pod.record(), pod.state.clone())
         };
-        if !matches!(record.stage, Stage::Ready | Stage::Lost) {
+        if !record.state.has_monitor() {
             return None;
         }
         let reached = self.reach(record.config.id.as_str(), &directory, record.monitor);
@@ -310,19 +312,17 @@ impl Shared {
             let name = container.record.request.id.as_str();
             match known.iter().find(|known| known.container == name) {
                 Some(Known { exit: Some(exit), .. }) => self.finish(&container, &EndRecord::seen(exit)),
-                Some(Known { pid, started_at, .. }) if *pid > 0 => container.running(*pid, *started_at),
+                Some(Known { pid, started_at, .. }) if *pid > 0 => {
+                    let started = LifeEvent::Started { pid: *pid, at: *started_at };
+                    drop(container.happened(started)?);
+                }
                 _ => self.unstarted(&container)?,
             }
         }
         let process = Process::of(pid);
-        if pod.record().damage.is_some() {
-            // What is left of a damaged record is not overwritten for this.
-            pod.note(|record| record.monitor = process);
-        } else if process.is_some()
-            && process != pod.record().monitor
-            && let Err(error) = pod.update(|record| record.monitor = process)
-        {
-            tracing::warn!(sandbox = %id, %error, "its monitor's process can't be recorded");
+        // It is in the pod's records, unless those are damaged or of an earlier release: then each daemon learns it here.
+        if process.is_some() {
+            pod.monitored_by(process);
         }
         let connection = Arc::new(connection);
         pod.link.watch_by(Some(Arc::clone(&connection)));
@@ -355,9 +355,10 @@ impl Shared {
         if let Some(started) = self.start_record(container) {
             started.cgroup.kill(&self.features)?;
             started.cgroup.remove()?;
-            container.place.started().remove()?;
+            container.place.started(container.run).remove()?;
         }
-        container.never_started();
+        let created_at = container.record.created_at;
+        container.happened(LifeEvent::NeverStarted { created_at })?;
         let request = &container.record.request;
         self.tell(&ContainerEvent {
             container: request.id.clone(),

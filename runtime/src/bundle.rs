@@ -18,7 +18,7 @@ pub(crate) mod process;
 mod volumes;
 
 use crate::capabilities::{Capabilities, CapabilitySet};
-use crate::pod::{Container, Pod, PodRecord};
+use crate::pod::{Container, Pod, PodSnapshot};
 use crate::rootfs::overlay;
 use crate::rootfs::users::{self, Identity};
 use crate::runtime::Shared;
@@ -249,7 +249,7 @@ pub(crate) fn resources(asked: Option<&LinuxResources>) -> LinuxResources {
 }
 
 /// The container's cgroup from the hierarchy's root; none while its pod has none.
-fn cgroups_path(shared: &Shared, record: &PodRecord, request: &ContainerRequest) -> Option<PathBuf> {
+fn cgroups_path(shared: &Shared, record: &PodSnapshot, request: &ContainerRequest) -> Option<PathBuf> {
     let planned = record.cgroup.as_ref()?.plan(request.id.as_str()).ok()?;
     shared.cgroups.path(&planned)
 }

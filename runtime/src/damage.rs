@@ -5,8 +5,13 @@
 //! its cgroup and its monitor's socket follow from that, so that it is listed, can be stopped and can be removed.
 
 use crate::cgroup::ContainerCgroup;
+use crate::found::{self, Healed};
+use crate::life::{PodEvent, PodState};
 use crate::link::Contact;
-use crate::pod::{Container, ContainerRecord, EndRecord, Pod, PodRecord, Stage, StartRecord, lock, now};
+use crate::pod::{
+    Container, ContainerRecord, EndRecord, FoundPod, Pod, PodFacts, PodRecord, StartRecord, lock, now,
+};
+use crate::records::Intent;
 use crate::runtime::Shared;
 use crate::state::Place;
 use crate::{
@@ -14,7 +19,7 @@ use crate::{
     Result, RootFs, SandboxConfig, SandboxId, Seccomp, User, state,
 };
 use oci_spec::runtime::Spec;
-use slipway_disk::record::{Damage, Slot};
+use slipway_disk::record::Damage;
 use slipway_monitor::protocol::{Known, Request};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -42,12 +47,12 @@ pub struct Damaged {
 pub(crate) struct Damages(Mutex<Vec<Damaged>>);
 
 impl Damages {
-    /// Notes, and logs, that a record was written again from its copy.
-    pub(crate) fn healed(&self, slot: &Slot, reason: &str) {
-        let path = slot.path();
-        tracing::warn!(path = %path.display(), reason, "a damaged record was written again from its copy");
-        let problem = format!("{reason}; it was written again from its copy");
-        lock(&self.0).push(Damaged { path: path.to_owned(), problem, mended: true });
+    /// Notes, and logs, records that were damaged and are whole again.
+    pub(crate) fn healed(&self, records: &Healed) {
+        for (path, reason) in records {
+            tracing::warn!(path = %path.display(), reason, "a record was damaged");
+            lock(&self.0).push(Damaged { path: path.clone(), problem: reason.clone(), mended: true });
+        }
     }
 
     /// Notes, and logs, that the end of a container is known no more than this.
@@ -68,21 +73,24 @@ impl Damages {
 
 impl Shared {
     /// Stands in for a pod whose record is damaged: nothing starts in it, and it can be stopped and removed.
-    pub(crate) fn stand_in_pod(&self, id: &SandboxId, place: Place, damage: &Damage) -> Result<Pod> {
+    pub(crate) fn stand_in_pod(&self, id: &SandboxId, place: Place, damage: Damage) -> Result<Pod> {
         tracing::error!(path = %damage.path.display(), reason = damage.reason, "only the id of a pod is known");
         let own = self.config.state.join("pods").join(id.as_str());
         let lives = own.exists();
         state::make_directory(&own)?;
-        let mut record = PodRecord::new(&unknown_config(id));
-        record.created_at = changed_at(&place.directory);
+        let mut healed = Healed::new();
         // Its monitor is asked, where it has one; a reboot has ended all others.
-        let (stage, contact) =
-            if lives { (Stage::Lost, Contact::Pending) } else { (Stage::Stopped, Contact::Answering) };
-        record.stage = stage;
-        record.cgroup = Some(self.cgroups.plan(None, id.as_str())?);
-        record.pause = self.cgroups.find(&format!("pause-{id}"));
-        record.damage = Some(damage.reason.clone());
-        Ok(Pod::new(place, own, record, contact))
+        let life =
+            if lives { [PodEvent::Made, PodEvent::MonitorLost] } else { [PodEvent::Made, PodEvent::Stop] };
+        let state = PodState::folded(life.into_iter().chain(found::intents(&place, &mut healed).events));
+        self.damages.healed(&healed);
+        let contact = if state.has_monitor() { Contact::Pending } else { Contact::Answering };
+        let cgroup = Some(self.cgroups.plan(None, id.as_str())?);
+        let pause = self.cgroups.find(&format!("pause-{id}"));
+        let mut made = PodRecord::new(&unknown_config(id), cgroup, pause);
+        made.created_at = changed_at(&place.directory);
+        let found = FoundPod { made, state, facts: PodFacts::default(), damage: Some(damage) };
+        Ok(Pod::new(place, own, found, contact))
     }
 
     /// Stands in for a container whose record is damaged; it can't be started.
@@ -106,7 +114,7 @@ impl Shared {
 
     /// What a container was started with. Where the record of that can't be read, its cgroup is found by its id.
     pub(crate) fn start_record(&self, container: &Container) -> Option<StartRecord> {
-        match container.place.started().read::<StartRecord>() {
+        match container.place.started(container.run).read::<StartRecord>() {
             Ok(found) => found.map(|loaded| loaded.value),
             Err(_) => Some(StartRecord {
                 cgroup: self.cgroup_of(container)?,
@@ -141,7 +149,7 @@ impl Shared {
         }
         let mut record = container.record.clone();
         record.request.sandbox = pod.clone();
-        let bound = Container::new(container.place.clone(), record, container.state());
+        let bound = Container::new(container.place.clone(), record, container.run, container.state());
         lock(&self.containers).insert(id.clone(), bound.into());
     }
 
@@ -177,8 +185,7 @@ impl Shared {
             if self.find_pod(&pod.record().config.id).is_none() {
                 continue;
             }
-            let verified = pod.place.record().verify::<PodRecord>();
-            found.extend(judge(verified, || repair && pod.update(|_| ()).is_ok()));
+            found.extend(check_pod(pod, repair));
         }
         let containers: Vec<_> = lock(&self.containers).values().cloned().collect();
         for container in containers.iter().filter(|one| one.record.damage.is_none()) {
@@ -195,7 +202,7 @@ impl Shared {
     }
 
     fn check_life(&self, container: &Container, repair: bool) -> Vec<Damaged> {
-        let slot = container.place.started();
+        let slot = container.place.started(container.run);
         let mut found = Vec::new();
         if slot.path().symlink_metadata().is_ok() {
             let again = || {
@@ -205,14 +212,15 @@ impl Shared {
             found.extend(judge(slot.verify::<StartRecord>(), again));
         }
         if let ContainerState::Exited { started_at, finished_at, code, reason, message } = container.state() {
-            let path = container.place.directory.join("ended");
-            let verified = match container.place.read_end::<EndRecord>() {
+            let path = container.place.ended_path(container.run);
+            let verified = match container.place.read_end::<EndRecord>(container.run) {
                 Ok(Some(_)) => Ok(()),
                 Ok(None) => Err(Damage { path, reason: "it is absent".to_owned(), torn: false }),
                 Err(damage) => Err(damage),
             };
             let end = EndRecord { started_at, finished_at, code, reason, message };
-            found.extend(judge(verified, || repair && container.place.write_end(&end).is_ok()));
+            found
+                .extend(judge(verified, || repair && container.place.write_end(container.run, &end).is_ok()));
         }
         found
     }
@@ -228,8 +236,8 @@ impl Shared {
         let mut found = lock(&self.damages.0).clone();
         for pod in lock(&self.pods).values() {
             let record = pod.record();
-            let path = pod.place.record().path().to_owned();
-            found.extend(record.damage.map(|damage| lost(path, "pod", record.config.id.as_str(), &damage)));
+            let id = record.config.id.as_str();
+            found.extend(record.damage.map(|damage| lost(damage.path, "pod", id, &damage.reason)));
         }
         for container in lock(&self.containers).values() {
             let record = &container.record;
@@ -239,6 +247,26 @@ impl Shared {
         }
         found
     }
+}
+
+/// Verifies the records of a pod that is known whole.
+fn check_pod(pod: &Pod, repair: bool) -> Vec<Damaged> {
+    let mut found = Vec::new();
+    let slot = pod.place.record();
+    found.extend(judge(slot.verify::<PodRecord>(), || repair && slot.write(&pod.made).is_ok()));
+    let slot = pod.place.ready();
+    if pod.made.former.is_none() && pod.state() == PodState::Ready {
+        found.extend(judge(slot.verify::<PodFacts>(), || repair && slot.write(&pod.facts()).is_ok()));
+    }
+    let intent = match pod.state() {
+        PodState::Removing => Intent::Remove,
+        PodState::Creating | PodState::Ready | PodState::Lost | PodState::Stopped => Intent::Stop,
+    };
+    for number in pod.place.numbers("intent") {
+        let slot = pod.place.intent(number);
+        found.extend(judge(slot.verify::<Intent>(), || repair && slot.write(&intent).is_ok()));
+    }
+    found
 }
 
 /// A lock that nobody has now.
@@ -252,7 +280,8 @@ fn unlocked(mutex: &Mutex<()>) -> Option<MutexGuard<'_, ()>> {
 
 fn lost(path: PathBuf, kind: &str, id: &str, damage: &str) -> Damaged {
     let remove = if kind == "pod" { "crictl rmp -f" } else { "slipway rm -f" };
-    let problem = format!("{damage}: of the {kind} only its id is known, remove it: {remove} {id}");
+    let problem =
+        format!("{damage}: too little is known of the {kind} to go on with it, remove it: {remove} {id}");
     Damaged { path, problem, mended: false }
 }
 
@@ -272,7 +301,7 @@ fn changed_at(directory: &Path) -> i64 {
     )
 }
 
-fn unknown_config(id: &SandboxId) -> SandboxConfig {
+pub(crate) fn unknown_config(id: &SandboxId) -> SandboxConfig {
     SandboxConfig {
         id: id.clone(),
         owner: Owner::of_unnamed(id.as_str()),
@@ -289,7 +318,7 @@ fn unknown_config(id: &SandboxId) -> SandboxConfig {
     }
 }
 
-fn unknown_request(id: &ContainerId, sandbox: SandboxId) -> ContainerRequest {
+pub(crate) fn unknown_request(id: &ContainerId, sandbox: SandboxId) -> ContainerRequest {
     ContainerRequest {
         id: id.clone(),
         owner: Owner::of_unnamed(sandbox.as_str()),

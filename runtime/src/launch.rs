@@ -4,14 +4,15 @@ mod gather;
 
 use crate::bundle::{self, Bundle};
 use crate::cgroup::{ContainerCgroup, Placement, PodCgroup};
+use crate::life::{LifeEvent, PodState};
 use crate::monitor_client::Connection;
 use crate::monitor_process::{borrowed, sealed};
 use crate::opener::Opener;
-use crate::pod::{Container, EndRecord, Pod, Stage, StartRecord, lock, now};
+use crate::pod::{Container, EndRecord, Pod, StartRecord, lock, now};
 use crate::rootfs::inside::again;
 use crate::runtime::Shared;
 use crate::sandbox::{PROC, pause_program};
-use crate::{ContainerId, ContainerRequest, ContainerState, Error, Result, namespace, patience, state};
+use crate::{ContainerId, ContainerRequest, Error, Result, namespace, patience, state};
 pub(crate) use gather::{Descriptors, bits, cwd_of, filter};
 use oci_spec::runtime::{LinuxMemory, LinuxResources, LinuxResourcesBuilder};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -31,21 +32,13 @@ impl Shared {
     pub(crate) fn start_container(self: &Arc<Self>, id: &ContainerId) -> Result<()> {
         let (container, pod) = self.adopted(id)?;
         let _operation = lock(&container.operation);
-        let state = match container.state() {
-            ContainerState::Created { .. } => None,
-            ContainerState::Running { .. } => Some("running"),
-            ContainerState::Exited { .. } => Some("exited"),
-        };
-        if let Some(state) = state {
-            let (kind, id) = ("container", id.to_string());
-            return Err(Error::WrongState { kind, id, state, action: "start" });
-        }
+        container.happened(LifeEvent::Start)?;
         if let Some(damage) = &container.record.damage {
             let why = format!("{damage}: what container {id} is to run is lost; remove it");
             return Err(Error::Record { path: container.place.record().path().to_owned(), why });
         }
         let record = pod.record();
-        let Some(cgroup) = record.cgroup.filter(|_| record.stage == Stage::Ready) else {
+        let Some(cgroup) = record.cgroup.filter(|_| record.state == PodState::Ready) else {
             return Err(Error::WrongState {
                 kind: "sandbox",
                 id: record.config.id.to_string(),
@@ -77,7 +70,7 @@ impl Shared {
             identity: identity.clone(),
             sandbox: Some(container.record.request.sandbox.clone()),
         };
-        container.place.started().write(&record)?;
+        container.place.started(container.run).write(&record)?;
         container.runs_as(identity);
         let started = cgroup.container(id.as_str(), &resources);
         let started = started.and_then(|cgroup| {
@@ -111,7 +104,7 @@ impl Shared {
             kill_rest,
         };
         let started = order.send(place.connection, gathered.descriptors)?;
-        container.running(started.pid, started.at);
+        container.happened(LifeEvent::Started { pid: started.pid, at: started.at })?;
         Ok(())
     }
 }
@@ -302,8 +295,7 @@ pub(crate) fn start_pause(shared: &Shared, pod: &Pod, connection: &Connection) -
     let resources = LinuxResourcesBuilder::default().build().unwrap_or_default();
     // Pods may have one parent, and each its own first process.
     let name = format!("pause-{}", record.config.id);
-    let planned = cgroup.plan(&name)?;
-    pod.update(|record| record.pause = Some(planned))?;
+    // The pod's record names it: what a crash leaves of it is found.
     let cgroup = cgroup.container(&name, &bundle::resources(Some(&resources)))?;
     let mut descriptors = Descriptors::default();
     let program = pause_program(&shared.config.root)?;

@@ -5,10 +5,13 @@
 //! stand-in takes its place. Nothing that is found keeps the daemon from serving. No monitor is asked here: that is
 //! [`Shared::adopt`]'s, once the daemon serves.
 
+use crate::end::Loss;
+use crate::found::{self, Healed, Start};
+use crate::life::PodEvent;
 use crate::link::Contact;
-use crate::pod::{Container, ContainerRecord, EndRecord, Loss, Pod, PodRecord, Stage, StartRecord, lock};
+use crate::pod::{Container, ContainerRecord, EndRecord, Pod, lock};
 use crate::runtime::Shared;
-use crate::state::{Loaded, Place};
+use crate::state::Place;
 use crate::{ContainerId, ContainerRequest, ContainerState, Result, SandboxId, state};
 use slipway_disk::atomic;
 use slipway_disk::record::Damage;
@@ -47,7 +50,7 @@ fn restore_addresses(shared: &Shared) {
     let pods: Vec<_> = lock(&shared.pods).values().cloned().collect();
     for record in pods.iter().map(|pod| pod.record()) {
         if let (crate::Network::Pod { ports }, false) = (&record.config.network, record.addresses.is_empty())
-            && matches!(record.stage, Stage::Ready | Stage::Lost)
+            && record.state.has_monitor()
             && let Err(error) = shared.network.restore(record.config.id.as_str(), &record.addresses, ports)
         {
             tracing::warn!(sandbox = %record.config.id, %error, "the record of its addresses is damaged");
@@ -63,9 +66,9 @@ fn load_pods(shared: &Shared) -> Result<Vec<Arc<Pod>>> {
         let place = Place::pod(&shared.config, &name);
         let directory = place.directory.clone();
         match load_pod(shared, &id, place) {
-            Ok(Some((pod, this_boot))) => {
+            Ok(Some((pod, is_of_another_boot))) => {
                 let pod = Arc::new(pod);
-                if !this_boot {
+                if is_of_another_boot {
                     ended.push(Arc::clone(&pod));
                 }
                 lock(&shared.pods).insert(id, pod);
@@ -77,27 +80,26 @@ fn load_pods(shared: &Shared) -> Result<Vec<Arc<Pod>>> {
     Ok(ended)
 }
 
-/// A pod, and whether it is of this boot.
+/// A pod, and whether no daemon of this boot has known it yet.
 fn load_pod(shared: &Shared, id: &SandboxId, place: Place) -> Result<Option<(Pod, bool)>> {
     let own = shared.config.state.join("pods").join(id.as_str());
     atomic::remove_unfinished(&place.directory);
     let slot = place.record();
     let absent = || Damage { path: slot.path().into(), reason: "it is absent".into(), torn: true };
-    let damage = match slot.take_up::<PodRecord>().and_then(|found| found.ok_or_else(absent)) {
-        Ok(loaded) => {
-            if let Some(reason) = &loaded.healed {
-                shared.damages.healed(&slot, reason);
+    let damage = match found::pod(&place).and_then(|found| found.ok_or_else(absent)) {
+        Ok(on_disk) => {
+            shared.damages.healed(&on_disk.healed);
+            if let Some(damage) = &on_disk.found.damage {
+                tracing::error!(%damage, "the addresses and the monitor of a pod are not known any more");
             }
-            let contact = match loaded.value.stage {
-                Stage::Ready | Stage::Lost if loaded.this_boot => Contact::Pending,
-                Stage::Ready | Stage::Lost | Stage::Creating | Stage::Stopped => Contact::Answering,
-            };
-            let pod = Pod::new(place, own, loaded.value, contact);
-            if !loaded.this_boot {
+            let waits = !on_disk.is_of_another_boot && on_disk.found.state.has_monitor();
+            let contact = if waits { Contact::Pending } else { Contact::Answering };
+            let pod = Pod::new(place, own, on_disk.found, contact);
+            if on_disk.is_of_another_boot {
                 state::make_directory(&pod.state)?;
-                pod.end(Stage::Stopped);
+                pod.restarted();
             }
-            return Ok(Some((pod, loaded.this_boot)));
+            return Ok(Some((pod, on_disk.is_of_another_boot)));
         }
         Err(damage) => damage,
     };
@@ -107,7 +109,7 @@ fn load_pod(shared: &Shared, id: &SandboxId, place: Place) -> Result<Option<(Pod
         return Ok(None);
     }
     // Whether it is of this boot is decided there: it has a monitor then.
-    shared.stand_in_pod(id, place, &damage).map(|pod| Some((pod, true)))
+    shared.stand_in_pod(id, place, damage).map(|pod| Some((pod, false)))
 }
 
 fn load_containers(shared: &Shared) -> Result<()> {
@@ -125,118 +127,43 @@ fn load_containers(shared: &Shared) -> Result<()> {
 
 fn load_container(shared: &Shared, id: &ContainerId, place: &Place) -> Result<Option<Container>> {
     atomic::remove_unfinished(&place.directory);
-    let started = load_started(shared, place);
+    let starts = found::starts(place);
+    shared.damages.healed(&starts.healed);
     let slot = place.record();
     let absent = || Damage { path: slot.path().into(), reason: "it is absent".into(), torn: true };
     let (record, this_boot) =
         match slot.take_up::<ContainerRecord>().and_then(|found| found.ok_or_else(absent)) {
             Ok(loaded) => {
-                if let Some(reason) = &loaded.healed {
-                    shared.damages.healed(&slot, reason);
-                }
+                let mut healed = Healed::new();
+                found::note(&mut healed, &slot, &loaded);
+                shared.damages.healed(&healed);
                 (loaded.value, loaded.this_boot)
             }
             // It was being made or removed: one that was started is killed before it is removed.
-            Err(damage) if damage.torn && !matches!(&started, Started::Known(known) if known.this_boot) => {
+            Err(damage) if damage.torn && !matches!(&starts.last, Start::Known(known) if known.this_boot) => {
                 stays(place.remove());
                 return Ok(None);
             }
             Err(damage) => {
-                let known = started.known();
+                let known = starts.last.known();
                 // A reboot leaves no cgroup.
                 let has_cgroup = || shared.cgroups.find(id.as_str()).is_some();
                 let this_boot = known.map_or_else(has_cgroup, |loaded| loaded.this_boot);
-                let started = known.map(|loaded| &loaded.value);
-                (Shared::stand_in_container(id, place, started, &damage)?, this_boot)
+                let start = known.map(|loaded| &loaded.value);
+                (Shared::stand_in_container(id, place, start, &damage)?, this_boot)
             }
         };
-    let container = found(shared, place, (record, this_boot), &started);
+    let life = found::life(place, &record, this_boot, &starts, || seen(shared, &record.request));
+    for (damage, end) in &life.replaced {
+        shared.damages.replaced_end(damage, end);
+    }
+    let identity = starts.last.known().and_then(|start| start.value.identity.clone());
+    let container = Container::new(place.clone(), record, life.run, life.state);
+    container.runs_as(identity);
     if !this_boot && container.record.request.rootfs.volatile {
         stays(discard_upper(&place.directory));
     }
     Ok(Some(container))
-}
-
-/// What is known of a container's start.
-enum Started {
-    Never,
-    Known(Loaded<StartRecord>),
-    /// It was started; with what, nobody knows.
-    Damaged,
-}
-
-impl Started {
-    fn known(&self) -> Option<&Loaded<StartRecord>> {
-        match self {
-            Self::Known(loaded) => Some(loaded),
-            Self::Never | Self::Damaged => None,
-        }
-    }
-}
-
-fn load_started(shared: &Shared, place: &Place) -> Started {
-    let slot = place.started();
-    match slot.take_up::<StartRecord>() {
-        Ok(None) => Started::Never,
-        Ok(Some(loaded)) => {
-            if let Some(reason) = &loaded.healed {
-                shared.damages.healed(&slot, reason);
-            }
-            Started::Known(loaded)
-        }
-        Err(damage) if damage.torn => Started::Never,
-        Err(damage) => {
-            tracing::error!(error = %damage, "what a container was started with is not known any more");
-            Started::Damaged
-        }
-    }
-}
-
-/// A container as its records tell of it.
-fn found(
-    shared: &Shared,
-    place: &Place,
-    (record, this_boot): (ContainerRecord, bool),
-    started: &Started,
-) -> Container {
-    let ended = match place.read_end::<EndRecord>() {
-        Err(damage) if damage.torn && !this_boot => None,
-        Err(damage) => {
-            // It has ended, and is not to be started once more.
-            let end = seen(shared, &record.request).unwrap_or_else(|| {
-                EndRecord::lost(started.known().map_or(0, |known| known.value.at), Loss::Record)
-            });
-            shared.damages.replaced_end(&damage, &end);
-            write_end(place, &end);
-            Some(end)
-        }
-        Ok(ended) => ended,
-    };
-    let state = match (ended, started) {
-        (Some(end), _) => end.state(),
-        (None, Started::Known(started)) if !this_boot => lost(place, started.value.at).state(),
-        (None, Started::Damaged) if !this_boot => lost(place, 0).state(),
-        // Its monitor will say whether it does.
-        (None, Started::Known(started)) => ContainerState::Running { pid: 0, started_at: started.value.at },
-        (None, Started::Damaged) => ContainerState::Running { pid: 0, started_at: record.created_at },
-        (None, Started::Never) => ContainerState::Created { at: record.created_at },
-    };
-    let identity = started.known().and_then(|started| started.value.identity.clone());
-    let container = Container::new(place.clone(), record, state);
-    container.runs_as(identity);
-    container
-}
-
-fn lost(place: &Place, started_at: i64) -> EndRecord {
-    let end = EndRecord::lost(started_at, Loss::Machine);
-    write_end(place, &end);
-    end
-}
-
-fn write_end(place: &Place, end: &EndRecord) {
-    if let Err(error) = place.write_end(end) {
-        tracing::warn!(%error, "the end of a container can't be recorded");
-    }
 }
 
 /// Reports what can't be removed: everything else is served.
@@ -256,11 +183,11 @@ fn discard_upper(path: &Path) -> Result<()> {
 
 /// A monitor is proven dead. If nobody asked it to end, its containers are killed and have ended with it.
 pub(crate) fn monitor_lost(shared: &Shared, pod: &Pod) {
-    if pod.record().stage != Stage::Ready && pod.record().stage != Stage::Lost {
+    if !pod.state().has_monitor() {
         return;
     }
     tracing::warn!(sandbox = %pod.record().config.id, "its monitor is gone; its containers are killed");
-    pod.end(Stage::Lost);
+    pod.end(PodEvent::MonitorLost);
     for container in shared.containers_of(&pod.record().config.id) {
         settle(shared, &container);
     }

@@ -1,15 +1,25 @@
-//! The runtime's records: each pod and container has one, and each start and end of a container.
+//! The runtime's records. Each is a file of its own that is written once: nothing is renamed over, which ext4 would flush.
 //!
 //! ```text
-//! <root>/pods/<id>/record           a copy in <state>/copies/pods/<id>/record
-//! <root>/containers/<id>/record     a copy in <state>/copies/containers/<id>/record
-//! <root>/containers/<id>/started    a copy in <state>/copies/containers/<id>/started
-//! <root>/containers/<id>/ended      the exit file of its monitor says the same
-//! <state>/cgroups                   what is to be removed with the last daemon
+//! <root>/pods/<id>/record             written before anything is made
+//! <root>/pods/<id>/ready              all of it is made: its addresses, network namespace and monitor
+//! <root>/pods/<id>/ended              its monitor has ended unasked
+//! <root>/pods/<id>/intent.N           it is to be stopped, or removed
+//! <root>/containers/<id>/record
+//! <root>/containers/<id>/started.N    its Nth start, written before that is tried
+//! <root>/containers/<id>/ended.N      the end of that start; the exit file of its monitor says the same
+//! <state>/cgroups                     the cgroups that are to be removed with the last daemon
 //! ```
+//! Of numbered files the highest whole one counts. All but the `ended` ones have a copy below `<state>/copies`, under the
+//! same names. Earlier releases had neither `ready`, `ended` nor `intent` of pods, for they replaced `record` with each
+//! change, and no numbers: `started` and `ended` without one have the number 0 here.
+//!
 //! A record is renamed into place, not synced: it survives the daemon, and a torn one after a power cut is of another
 //! boot, when nothing of what it describes runs any more.
 
+use crate::clock::now;
+use crate::life::PodEvent;
+use crate::records::{Intent, PodEnd, PodFacts};
 use crate::{Error, Result, RuntimeConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,7 +44,13 @@ const fn kind(name: &'static str) -> Kind {
 pub(crate) static POD: Kind = kind("pod");
 /// A container's record.
 pub(crate) static CONTAINER: Kind = kind("container");
-/// What a container was started with.
+/// The facts of a pod that is made.
+pub(crate) static READY: Kind = kind("ready");
+/// The end of a pod's monitor.
+pub(crate) static POD_ENDED: Kind = kind("pod-ended");
+/// The wish to stop or remove a pod.
+pub(crate) static INTENT: Kind = kind("intent");
+/// A start of a container.
 pub(crate) static STARTED: Kind = kind("started");
 /// How a container has ended.
 pub(crate) static ENDED: Kind = kind("ended");
@@ -80,9 +96,24 @@ impl Place {
         self.slot(kind, "record")
     }
 
-    /// What it was started with.
-    pub(crate) fn started(&self) -> Slot {
-        self.slot(&STARTED, "started")
+    /// A pod's facts, once it is made.
+    pub(crate) fn ready(&self) -> Slot {
+        self.slot(&READY, "ready")
+    }
+
+    /// A wish to stop or remove a pod.
+    pub(crate) fn intent(&self, number: u32) -> Slot {
+        self.slot(&INTENT, &numbered("intent", number))
+    }
+
+    /// A start of a container.
+    pub(crate) fn started(&self, run: u32) -> Slot {
+        self.slot(&STARTED, &numbered("started", run))
+    }
+
+    /// The path of the end of a container's start.
+    pub(crate) fn ended_path(&self, run: u32) -> PathBuf {
+        self.directory.join(numbered("ended", run))
     }
 
     fn slot(&self, kind: &'static Kind, file: &str) -> Slot {
@@ -90,26 +121,74 @@ impl Place {
         Slot::new(kind, &self.id, self.directory.join(file), copy)
     }
 
-    /// Reads how it has ended.
-    pub(crate) fn read_end<T: DeserializeOwned>(&self) -> std::result::Result<Option<T>, Damage> {
-        let found = ENDED.read::<T>(&self.directory.join("ended"), &self.id)?;
+    /// The numbers of the files of one name that are here or have copies, in order.
+    pub(crate) fn numbers(&self, name: &str) -> BTreeSet<u32> {
+        let copies = self.copies.of(self.group, &self.id);
+        let found = [&self.directory, &copies].map(|directory| names(directory).unwrap_or_default());
+        found.iter().flatten().filter_map(|file| number(name, file)).collect()
+    }
+
+    /// Writes what has happened to a pod; the facts are those of a pod that is made.
+    pub(crate) fn write_pod_event(&self, event: PodEvent, facts: &PodFacts) -> Result<()> {
+        match event {
+            PodEvent::Made => self.ready().write(facts)?,
+            PodEvent::MonitorLost => {
+                let path = self.directory.join("ended");
+                POD_ENDED.write(&path, &self.id, &PodEnd { at: now() })?;
+            }
+            PodEvent::Stop => self.intend(Intent::Stop)?,
+            PodEvent::Remove => self.intend(Intent::Remove)?,
+        }
+        Ok(())
+    }
+
+    fn intend(&self, intent: Intent) -> Result<()> {
+        let last = self.numbers("intent").last().copied().unwrap_or_default();
+        Ok(self.intent(last.saturating_add(1)).write(&intent)?)
+    }
+
+    /// Whether a pod's monitor is recorded to have ended; a damaged record of it says so, too.
+    pub(crate) fn has_pod_ended(&self) -> bool {
+        !matches!(POD_ENDED.read::<PodEnd>(&self.directory.join("ended"), &self.id), Ok(None))
+    }
+
+    /// Reads the end of a container's start.
+    pub(crate) fn read_end<T: DeserializeOwned>(&self, run: u32) -> std::result::Result<Option<T>, Damage> {
+        let found = ENDED.read::<T>(&self.ended_path(run), &self.id)?;
         Ok(found.map(|loaded| loaded.value))
     }
 
-    /// Writes how it has ended.
-    pub(crate) fn write_end<T: Serialize>(&self, end: &T) -> Result<()> {
-        Ok(ENDED.write(&self.directory.join("ended"), &self.id, end)?)
+    /// Writes the end of a container's start.
+    pub(crate) fn write_end<T: Serialize>(&self, run: u32, end: &T) -> Result<()> {
+        Ok(ENDED.write(&self.ended_path(run), &self.id, end)?)
     }
 
     /// Removes every record, with the directory and all in it. Copies go first, which would bring a record back, and what
-    /// it was started with goes before the record proper: the next start takes a directory without that for the rest of a
-    /// removal, unless it says that something was started.
+    /// says that something runs goes before the record proper: the next daemon takes a directory without that for the
+    /// rest of a removal, unless it says that something was started.
     pub(crate) fn remove(&self) -> Result<()> {
         self.copies.forget(self.group, &self.id)?;
-        self.started().remove()?;
+        for run in self.numbers("started") {
+            self.started(run).remove()?;
+        }
+        self.ready().remove()?;
         self.record().remove()?;
         remove_directory(&self.directory)
     }
+}
+
+/// The name of a numbered file; number 0 is the name alone.
+fn numbered(name: &str, number: u32) -> String {
+    if number == 0 { name.to_owned() } else { format!("{name}.{number}") }
+}
+
+/// The number of a file of this name; none for other files.
+fn number(name: &str, file: &str) -> Option<u32> {
+    let number = match file.strip_prefix(name)? {
+        "" => 0,
+        suffix => suffix.strip_prefix('.')?.parse().ok()?,
+    };
+    (numbered(name, number) == file).then_some(number)
 }
 
 /// What a power cut has torn is as good as absent: what it described does not run any more.
@@ -184,13 +263,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = Place::pod(&config(folder.path()), "one");
         make_directory(&place.directory).unwrap();
-        place.write_end(&vec![1, 2, 3]).unwrap();
-        assert_eq!(place.read_end::<Vec<u8>>().unwrap(), Some(vec![1, 2, 3]));
-        let path = place.directory.join("ended");
+        place.write_end(1, &vec![1, 2, 3]).unwrap();
+        assert_eq!(place.read_end::<Vec<u8>>(1).unwrap(), Some(vec![1, 2, 3]));
+        let path = place.ended_path(1);
         let whole = fs::read_to_string(&path).unwrap();
         fs::write(&path, "").unwrap();
-        assert!(matches!(absent_if_torn(place.read_end::<Vec<u8>>()), Ok(None)));
+        assert!(matches!(absent_if_torn(place.read_end::<Vec<u8>>(1)), Ok(None)));
         fs::write(&path, whole.replace("record 2", "record 9")).unwrap();
-        assert!(matches!(absent_if_torn(place.read_end::<Vec<u8>>()), Err(Error::Record { .. })));
+        assert!(matches!(absent_if_torn(place.read_end::<Vec<u8>>(1)), Err(Error::Record { .. })));
     }
 }

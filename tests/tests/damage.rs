@@ -81,7 +81,7 @@ fn is_quiet(kind: &str) -> bool {
 
 /// Records whose absence is not noticed: the container's monitor tells its end again, and a name that is nowhere can't be told from one that
 /// was taken away.
-const UNMISSED: [(&str, &str); 2] = [("lib/containers/*/ended", "no file"), ("lib/refs/*", "no file")];
+const UNMISSED: [(&str, &str); 2] = [("lib/containers/*/ended.1", "no file"), ("lib/refs/*", "no file")];
 
 /// Whether containers that are made while it is damaged may be refused.
 fn is_of_an_image(kind: &str) -> bool {

@@ -166,7 +166,7 @@ fn a_container_whose_end_can_not_be_read_is_reported_and_not_started_once_more()
     let pod = Pod::start(&node, "web", json!({}));
     let id = pod.create("main", "", json!({"command": ["/no/such/program"]})).ok().to_owned();
     assert!(node.crictl(&["start", &id]).error().contains("/no/such/program"));
-    let record = node.path(format!("lib/containers/{id}/ended"));
+    let record = node.path(format!("lib/containers/{id}/ended.1"));
     node.kill();
     let mut bytes = std::fs::read(&record).expect("the end's record");
     *bytes.last_mut().expect("a byte") ^= 1;

@@ -158,13 +158,14 @@ fn records_that_can_not_be_read_are_reported_and_listed_until_they_are_removed_a
 }
 
 /// The records of a running pod and of its container, by their places below the root.
-fn records_of(pod: &str, container: &str) -> [String; 5] {
+fn records_of(pod: &str, container: &str) -> [String; 6] {
     [
         format!("lib/pods/{pod}/record"),
+        format!("lib/pods/{pod}/ready"),
         format!("lib/pods/{pod}/request"),
         format!("lib/containers/{container}/record"),
         format!("lib/containers/{container}/request"),
-        format!("lib/containers/{container}/started"),
+        format!("lib/containers/{container}/started.1"),
     ]
 }
 
@@ -216,7 +217,7 @@ fn a_running_pod_whose_record_is_damaged_for_good_is_listed_and_goes_without_a_r
     let mut node = node();
     let _ = node.crictl(&["version"]).ok();
     let base = Residue::of(&node);
-    for at in 0..5 {
+    for at in 0..6 {
         let pod = node.pod("web", bridged());
         let container = node.container(&pod, "web", "main", "sleep 1000");
         let file = records_of(&pod, &container)[at].clone();

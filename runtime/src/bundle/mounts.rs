@@ -4,7 +4,7 @@
 use super::{places, pod_files, volumes};
 use crate::opener::Opener;
 use crate::plan::attributes;
-use crate::pod::{Container, Pod, PodRecord};
+use crate::pod::{Container, Pod, PodSnapshot};
 use crate::rootfs::binds::{self, Bind, BindOptions};
 use crate::sys::mount::{MountChange, change_mount};
 use crate::{Error, Network, Result};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy)]
 pub(super) struct Origins<'a> {
     pub(super) pod: &'a Pod,
-    pub(super) record: &'a PodRecord,
+    pub(super) record: &'a PodSnapshot,
     pub(super) container: &'a Container,
 }
 

@@ -3,8 +3,9 @@
 use super::{ContainerRequest, ContainerState, unmonitored};
 use crate::bundle::ContainerSpec;
 use crate::capabilities::{Capabilities, CapabilitySet};
+use crate::life::{LifeEvent, PodState};
 use crate::link::Contact;
-use crate::pod::{Container, ContainerRecord, EndRecord, Pod, Stage, lock, now};
+use crate::pod::{Container, ContainerRecord, EndRecord, Pod, lock, now};
 use crate::runtime::Shared;
 use crate::state::Place;
 use crate::{
@@ -30,7 +31,7 @@ impl Shared {
     pub(crate) fn create_container(&self, request: ContainerRequest) -> Result<()> {
         let pod = self.pod(&request.sandbox)?;
         self.await_adoption(&pod)?;
-        if pod.record().stage != Stage::Ready {
+        if pod.state() != PodState::Ready {
             let (kind, id) = ("sandbox", request.sandbox.to_string());
             return Err(Error::WrongState { kind, id, state: "not ready", action: "create a container in" });
         }
@@ -48,7 +49,7 @@ impl Shared {
         let place = Place::container(&self.config, id.as_str());
         let record = ContainerRecord { request, created_at: now(), damage: None };
         let created = ContainerState::Created { at: record.created_at };
-        let container = Arc::new(Container::new(place, record, created));
+        let container = Arc::new(Container::new(place, record, 1, created));
         // Whatever of its request can't be had is said now, not by its start.
         drop(ContainerSpec::of(self, &pod, &container, None)?);
         {
@@ -211,7 +212,7 @@ impl Shared {
         if matches!(container.state(), ContainerState::Exited { .. }) {
             return;
         }
-        if let Err(error) = container.place.write_end(end)
+        if let Err(error) = container.place.write_end(container.run, end)
             && container.directory.exists()
         {
             tracing::warn!(container = %container.record.request.id, %error, "the end of a container can't be recorded");
@@ -222,8 +223,10 @@ impl Shared {
             tracing::debug!(container = %container.record.request.id, %error, "its cgroup stays until it is removed");
         }
         self.count_log_writes_dropped(container);
-        if let Some(event) = container.ended(end) {
-            self.tell(&event);
+        // The first end counts.
+        if let Ok(Some(state)) = container.happened(LifeEvent::Ended(end.clone())) {
+            let ContainerRequest { id, sandbox, .. } = &container.record.request;
+            self.tell(&ContainerEvent { container: id.clone(), sandbox: sandbox.clone(), state });
         }
     }
 

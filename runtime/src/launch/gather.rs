@@ -7,7 +7,7 @@ use crate::cgroup::ContainerCgroup;
 use crate::plan::{
     self, ContainerInput, Filter, PreparedDevice, PreparedMount, ProcessInput, Source, filesystem,
 };
-use crate::pod::{Pod, PodRecord, lock};
+use crate::pod::{Pod, PodSnapshot, lock};
 use crate::rootfs::binds::{self, BindOptions};
 use crate::rootfs::links::follow;
 use crate::runtime::Shared;
@@ -196,7 +196,7 @@ fn clone_flag(kind: LinuxNamespaceType) -> u64 {
 }
 
 /// Joins of a pod's kept namespaces, the user namespace first.
-pub(super) fn join_pod(pod: &Pod, record: &PodRecord, descriptors: &mut Descriptors) -> Result<Vec<Join>> {
+pub(super) fn join_pod(pod: &Pod, record: &PodSnapshot, descriptors: &mut Descriptors) -> Result<Vec<Join>> {
     let mut joins = Vec::new();
     for kind in of_pod(&record.config) {
         if let Some(path) = path_of_pod(pod, kind) {

@@ -2,11 +2,12 @@
 
 use super::{IpcMode, Network, PidMode, SandboxConfig, files};
 use crate::capabilities::CapabilitySet;
+use crate::life::PodEvent;
 use crate::link::Contact;
 use crate::monitor_client::{Connection, Failure, PROMPT};
 use crate::monitor_process::{self, MonitorProgram, borrowed};
 use crate::network::{self, NetnsSource};
-use crate::pod::{Pod, PodRecord, Stage, lock};
+use crate::pod::{FoundPod, Pod, PodRecord, lock};
 use crate::process::Process;
 use crate::runtime::Shared;
 use crate::state::Place;
@@ -64,7 +65,13 @@ impl Shared {
         let id = config.id.as_str();
         let place = Place::pod(&self.config, id);
         let own = self.config.state.join("pods").join(id);
-        let pod = Pod::new(place, own, PodRecord::new(config), Contact::Answering);
+        let cgroup = self.cgroups.plan(config.cgroup_parent.as_deref(), id)?;
+        let pause = match config.pid {
+            PidMode::Pod => Some(cgroup.plan(&format!("pause-{id}"))?),
+            PidMode::Container | PidMode::Host => None,
+        };
+        let made = PodRecord::new(config, Some(cgroup), pause);
+        let pod = Pod::new(place, own, FoundPod::new(made), Contact::Answering);
         let pod = Arc::new(pod);
         let mut pods = lock(&self.pods);
         if pods.contains_key(&config.id) {
@@ -76,12 +83,12 @@ impl Shared {
 
     fn make_sandbox(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
         let config = pod.record().config;
-        let id = config.id.as_str();
-        let cgroup = self.cgroups.plan(config.cgroup_parent.as_deref(), id)?;
         state::make_directory(&pod.root)?;
-        pod.update(|record| record.cgroup = Some(cgroup.clone()))?;
+        pod.place.record().write(&pod.made)?;
         state::make_directory(&pod.state)?;
-        self.cgroups.make(&cgroup)?;
+        if let Some(cgroup) = &pod.made.cgroup {
+            self.cgroups.make(cgroup)?;
+        }
         let mut held = Vec::new();
         if config.userns.is_none() {
             held = self.attach_network(pod, NetnsSource::Fresh)?;
@@ -103,7 +110,7 @@ impl Shared {
         if config.pid == PidMode::Pod {
             launch::start_pause(self, pod, &connection)?;
         }
-        pod.update(|record| record.stage = Stage::Ready)
+        pod.enter(PodEvent::Made)
     }
 
     /// Connects a pod that has a network of its own; gives the sockets that keep its host ports.
@@ -111,8 +118,7 @@ impl Shared {
         let config = pod.record().config;
         let Network::Pod { ports } = &config.network else { return Ok(Vec::new()) };
         let attachment = self.network.attach(config.id.as_str(), ports, netns)?;
-        // Found by the pod's id after a crash, so that it is written with the next change.
-        pod.note(|record| record.attached(&attachment));
+        pod.attached(&attachment);
         Ok(attachment.port_sockets)
     }
 
@@ -123,7 +129,7 @@ impl Shared {
         self.reap();
         let (monitor, connection, pid) = self.program.start(id, &pod.state, &place)?;
         *lock(&pod.monitor) = Some(monitor);
-        pod.note(|record| record.monitor = Process::of(pid));
+        pod.monitored_by(Process::of(pid));
         let directory = namespace::open(&pod.state)?;
         let descriptors = [directory.as_fd(), self.small.as_fd()];
         connection.order(&Request::Setup { pod: id.into() }, &descriptors)?;
@@ -208,6 +214,7 @@ impl Shared {
     pub(crate) fn remove_sandbox(&self, id: &SandboxId) -> Result<()> {
         let Some(pod) = self.find_pod(id) else { return Ok(()) };
         let _operation = lock(&pod.operation);
+        pod.end(PodEvent::Remove);
         self.tear_down(&pod)?;
         let mut outcome = Ok(());
         for container in self.containers_of(id) {
@@ -226,9 +233,7 @@ impl Shared {
 
     /// Gives everything of a sandbox back but its records; each part succeeds when there is nothing to do.
     pub(crate) fn tear_down(&self, pod: &Pod) -> Result<()> {
-        if pod.record().stage != Stage::Stopped {
-            pod.end(Stage::Stopped);
-        }
+        pod.end(PodEvent::Stop);
         let record = pod.record();
         let containers = self.containers_of(&record.config.id);
         let mut outcome = self.kill_containers(pod, &containers);
