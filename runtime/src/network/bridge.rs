@@ -1,5 +1,6 @@
-//! The node's bridge: made when the first pod needs it, mended when someone removed it, and the cables of the pods.
+//! The node's bridge: made when the first pod needs it, repaired when someone has changed it, and the cables of the pods.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
@@ -11,18 +12,59 @@ use crate::{Error, Result};
 
 /// The pod's end of the cable, as every image expects it.
 const POD_END: &str = "eth0";
-/// What the names of the node's ends begin with.
+/// The beginning of the names of the node's ends.
 pub(super) const PREFIX: &str = "slw";
 
-/// Makes sure that the bridge is there, is up and has the gateways' addresses and no others; returns its index. `known` is
-/// the one that this process last gave its addresses.
-pub(super) fn ensure(socket: &mut Socket, name: &str, subnets: &[Cidr], known: Option<u32>) -> Result<u32> {
-    let found = existing(socket, name)?;
-    if let Some(bridge) = found.as_ref().filter(|bridge| bridge.up && known == Some(bridge.index)) {
-        return Ok(bridge.index);
+/// The bridge as it was found, compared with what it should be.
+#[derive(Debug)]
+pub(super) struct Inspected {
+    /// None where it does not exist.
+    link: Option<Link>,
+    /// Addresses that it should have and has not.
+    lacking: Vec<Cidr>,
+    /// Addresses that subnets of an earlier configuration, or someone else, have left.
+    superfluous: Vec<Cidr>,
+}
+
+impl Inspected {
+    /// Its index, where it is as it should be.
+    pub(super) fn whole(&self) -> Option<u32> {
+        let is_whole = self.lacking.is_empty() && self.superfluous.is_empty();
+        self.link.as_ref().filter(|link| link.up && is_whole).map(|link| link.index)
     }
-    check_overlap(socket, subnets, found.as_ref())?;
-    if found.is_none() {
+
+    /// Whether it exists.
+    pub(super) fn exists(&self) -> bool {
+        self.link.is_some()
+    }
+}
+
+/// Looks at the bridge and its addresses; nothing is changed.
+///
+/// # Errors
+/// [`Error::InUse`] where the name or a subnet is taken.
+pub(super) fn inspect(socket: &mut Socket, name: &str, subnets: &[Cidr]) -> Result<Inspected> {
+    let link = existing(socket, name)?;
+    let addresses = link::addresses(socket)?;
+    check_overlap(&addresses, subnets, link.as_ref())?;
+    let has =
+        |index: u32| addresses.iter().filter(move |(link, _)| *link == index).map(|(_, address)| *address);
+    let own: Vec<Cidr> = link.as_ref().map(|link| has(link.index).collect()).unwrap_or_default();
+    let wanted = addresses_of(name, subnets);
+    // Link-local ones are the kernel's where no subnet is of IPv6.
+    let is_local =
+        |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    let superfluous = own.iter().filter(|own| !wanted.contains(own) && !is_local(own.address));
+    Ok(Inspected {
+        superfluous: superfluous.copied().collect(),
+        lacking: wanted.into_iter().filter(|wanted| !own.contains(wanted)).collect(),
+        link,
+    })
+}
+
+/// Makes the bridge what it should be: it exists, is up and has the gateways' addresses and no others. Gives its index.
+pub(super) fn repair(socket: &mut Socket, name: &str, subnets: &[Cidr], found: &Inspected) -> Result<u32> {
+    if found.link.is_none() {
         let mtu = uplink_mtu(socket);
         match link::make_bridge(socket, name, hardware_of(name), mtu) {
             Err(error) if errno(&error) != Some(libc::EEXIST) => return Err(error),
@@ -31,42 +73,27 @@ pub(super) fn ensure(socket: &mut Socket, name: &str, subnets: &[Cidr], known: O
     }
     let bridge =
         existing(socket, name)?.ok_or_else(|| Error::NotFound { kind: "bridge", id: name.to_owned() })?;
-    let mut addresses: Vec<Cidr> =
-        subnets.iter().map(|subnet| Cidr { address: subnet.gateway(), prefix: subnet.prefix }).collect();
-    if addresses.iter().any(|address| address.address.is_ipv6()) {
-        // The node asks for a pod's hardware address in its link-local one's name when it forwards. One that the kernel
-        // makes is of no use for the second or two that its confirmation takes after the first pod has come.
+    if subnets.iter().any(|subnet| subnet.address.is_ipv6()) {
+        // The link-local address that the kernel makes would be confirmed a second or two after the first pod has come.
         link::generate_no_address(socket, bridge.index)?;
-        addresses.push(link_local(hardware_of(name)));
     }
-    remove_others(socket, bridge.index, &addresses)?;
-    link::configure(socket, bridge.index, &addresses, &[])?;
+    // Their routes go with them.
+    for address in &found.superfluous {
+        link::remove_address(socket, bridge.index, *address)?;
+    }
+    link::configure(socket, bridge.index, &addresses_of(name, subnets), &[])?;
     Ok(bridge.index)
 }
 
-/// Removes what subnets of an earlier configuration have left, and their routes with it. Link-local addresses stay: they
-/// are the kernel's where no subnet is of IPv6.
-fn remove_others(socket: &mut Socket, bridge: u32, addresses: &[Cidr]) -> Result<()> {
-    let is_local =
-        |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-    for (link, address) in link::addresses(socket)? {
-        if link == bridge && !addresses.contains(&address) && !is_local(address.address) {
-            link::remove_address(socket, bridge, address)?;
-        }
+/// The addresses of the bridge: the gateways', and with IPv6 a link-local one, from which the node asks for a pod's hardware
+/// address when it forwards.
+fn addresses_of(name: &str, subnets: &[Cidr]) -> Vec<Cidr> {
+    let gateway = |subnet: &Cidr| Cidr { address: subnet.gateway(), prefix: subnet.prefix };
+    let mut addresses: Vec<Cidr> = subnets.iter().map(gateway).collect();
+    if addresses.iter().any(|address| address.address.is_ipv6()) {
+        addresses.push(link_local(hardware_of(name)));
     }
-    Ok(())
-}
-
-/// Whether [`ensure`] can work, without doing anything on the node. `possible` says whether the kernel makes such links.
-pub(super) fn check(
-    socket: &mut Socket,
-    name: &str,
-    subnets: &[Cidr],
-    possible: impl FnOnce() -> Result<()>,
-) -> Result<()> {
-    let found = existing(socket, name)?;
-    check_overlap(socket, subnets, found.as_ref())?;
-    if found.is_some() { Ok(()) } else { possible() }
+    addresses
 }
 
 /// Makes a bridge and a cable in a network namespace that nobody uses, so that a kernel without them is known.
@@ -90,10 +117,9 @@ fn existing(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
 }
 
 /// A subnet that the node is in already would take the way to its neighbours; one that the bridge has is there anyway.
-fn check_overlap(socket: &mut Socket, subnets: &[Cidr], bridge: Option<&Link>) -> Result<()> {
+fn check_overlap(addresses: &[(u32, Cidr)], subnets: &[Cidr], bridge: Option<&Link>) -> Result<()> {
     let is_bridge = |link: u32| bridge.is_some_and(|bridge| bridge.index == link);
-    let (own, taken): (Vec<_>, Vec<_>) =
-        link::addresses(socket)?.into_iter().partition(|(link, _)| is_bridge(*link));
+    let (own, taken): (Vec<_>, Vec<_>) = addresses.iter().partition(|(link, _)| is_bridge(*link));
     let has = |subnet: &Cidr| {
         own.iter().any(|(_, own)| own.address == subnet.gateway() && own.prefix == subnet.prefix)
     };
@@ -107,13 +133,17 @@ fn check_overlap(socket: &mut Socket, subnets: &[Cidr], bridge: Option<&Link>) -
     Ok(())
 }
 
+/// The pods among these whose cables are there and no ports of the bridge.
+pub(super) fn astray(socket: &mut Socket, bridge: u32, pods: &[String]) -> Result<Vec<String>> {
+    let links = link::list(socket)?;
+    let others: BTreeSet<&str> =
+        links.iter().filter(|link| link.master != Some(bridge)).map(|link| link.name.as_str()).collect();
+    Ok(pods.iter().filter(|pod| others.contains(node_end(pod).as_str())).cloned().collect())
+}
+
 /// Makes the cables of these pods ports of the bridge, which may be another one than they were made for.
-pub(super) fn reconnect<'a>(
-    socket: &mut Socket,
-    bridge: u32,
-    pods: impl Iterator<Item = &'a str>,
-) -> Result<()> {
-    pods.map(|pod| link::connect(socket, &node_end(pod), bridge)).fold(Ok(()), Result::and)
+pub(super) fn reconnect(socket: &mut Socket, bridge: u32, pods: &[String]) -> Result<()> {
+    pods.iter().map(|pod| link::connect(socket, &node_end(pod), bridge)).fold(Ok(()), Result::and)
 }
 
 /// The MTU of the link that the default route leaves by, so that a pod's packets fit.
@@ -198,8 +228,7 @@ mod tests {
 
     #[test]
     fn names_fit_the_kernels_limit_and_differ() {
-        let names: std::collections::BTreeSet<String> =
-            (0..10_000).map(|pod| node_end(&format!("pod-{pod}"))).collect();
+        let names: BTreeSet<String> = (0..10_000).map(|pod| node_end(&format!("pod-{pod}"))).collect();
         assert_eq!(names.len(), 10_000);
         assert!(names.iter().all(|name| name.len() == 15));
     }

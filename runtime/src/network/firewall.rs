@@ -17,7 +17,7 @@ use super::nft::{self, Table};
 use super::rules::{Element, element};
 use crate::{Error, Result};
 
-/// What the table is called and what it serves.
+/// The table, by its name, and the links and subnets that it serves.
 #[derive(Debug)]
 pub(super) struct Firewall {
     pub(super) table: String,
@@ -35,15 +35,15 @@ struct Wire {
     known: Known,
 }
 
-/// What this process knows of the table.
+/// The knowledge of the table that this process has.
 #[derive(Debug, Default)]
 struct Known {
     /// The generation of nftables in which the table was whole.
     whole: Option<u32>,
     /// The host ports that it should have; none when this process has not made it yet.
     elements: Option<BTreeSet<Element>>,
-    /// This kernel lists rules otherwise than they were sent, so that their number is all that can be compared.
-    lists_otherwise: bool,
+    /// The rules as this kernel lists them, where that is otherwise than they were sent.
+    listed: Option<Vec<Answer>>,
 }
 
 /// How the table was found.
@@ -106,8 +106,7 @@ impl Firewall {
                 None => elements == forwards()?.iter().map(element).collect(),
             };
             let sent = self.rules();
-            let alike =
-                listing::are_alike(&sent, &rules) || known.lists_otherwise && rules.len() == sent.len();
+            let alike = listing::are_alike(&sent, &rules) || known.listed.as_ref() == Some(&rules);
             if !alike || !expected {
                 return Ok(Found::Changed);
             }
@@ -148,14 +147,9 @@ impl Firewall {
             *known = Known::default();
             socket.execute_batch(&self.action("load"), &batch)?;
             known.elements = Some(forwards.iter().map(element).collect());
-            known.lists_otherwise = !listing::are_alike(&self.rules(), &self.list_rules(socket)?);
-            if known.lists_otherwise {
-                let table = &self.table;
-                tracing::warn!(
-                    table,
-                    "the kernel lists other rules than it was sent: from now on they are counted"
-                );
-            }
+            // Handles and defaults are in it, too: as long as nobody has touched a rule it is listed like that.
+            let listed = self.list_rules(socket)?;
+            known.listed = (!listing::are_alike(&self.rules(), &listed)).then_some(listed);
             Ok(())
         })
     }

@@ -123,7 +123,7 @@ impl Message {
 }
 
 /// One message of an answer.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     payload: Vec<u8>,
 }

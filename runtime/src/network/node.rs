@@ -29,14 +29,23 @@ pub struct NetworkStatus {
 pub(super) struct Node {
     pub(super) route: Socket,
     pub(super) nftables: Nftables,
-    /// The bridge that this process gave its addresses.
+    /// The bridge that this process has prepared.
     pub(super) bridge: Option<u32>,
     /// Whether the kernel makes bridges and cables: asked once, in a namespace of its own.
     links: Option<std::result::Result<(), String>>,
     advice: Vec<String>,
 }
 
-/// What is known of the nftables table.
+/// Table, bridge and cables as they were found.
+#[derive(Debug)]
+struct Inspection {
+    table: Found,
+    bridge: bridge::Inspected,
+    /// Pods whose cables are no ports of the bridge.
+    astray: Vec<String>,
+}
+
+/// The knowledge of the nftables table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Nftables {
     /// Nobody asked yet.
@@ -63,14 +72,19 @@ impl Node {
 }
 
 impl Network {
-    /// How the network fares now; repairs the table if someone flushed it.
+    /// The network's state now. From its first pod on, what someone has changed in it is repaired first.
     pub fn status(&self) -> NetworkStatus {
         let mut node = self.node();
         if matches!(node.nftables, Nftables::Unknown | Nftables::Missing(_)) {
             node.nftables = self.probe();
         }
-        let repaired = if node.bridge.is_some() { self.load(&mut node) } else { self.not_foreign(&node) };
-        if let Err(error) = repaired.and_then(|()| self.check_links(&mut node)) {
+        let inspected = self.inspect(&mut node);
+        // Before its first pod nothing is made.
+        let mended = inspected.and_then(|found| match node.bridge {
+            Some(_) => self.repair(&mut node, &found),
+            None => Ok(()),
+        });
+        if let Err(error) = mended {
             let message = words(&error);
             let (reason, host_ports, forwarding) = ("BridgeUnavailable", false, false);
             return NetworkStatus { ready: false, reason, message, host_ports, forwarding };
@@ -102,21 +116,53 @@ impl Network {
         NetworkStatus { ready: true, reason, message: sentences.join("; "), host_ports, forwarding }
     }
 
-    fn check_links(&self, node: &mut Node) -> Result<()> {
-        let Node { route, links, .. } = node;
-        let possible = || {
-            let found = links.get_or_insert_with(|| {
-                let probed = netns::make(self.config.unprivileged)
-                    .and_then(|mut namespace| bridge::probe(&mut namespace));
-                probed.map_err(|error| words(&error))
-            });
-            found.clone().map_err(|words| {
-                Error::Unsupported(format!(
-                    "the kernel makes no bridges with cables: {words}; load its modules"
-                ))
-            })
+    /// Looks at table, bridge and cables; nothing is changed.
+    fn inspect(&self, node: &mut Node) -> Result<Inspection> {
+        let table = match node.nftables {
+            Nftables::Missing(_) => Found::Whole,
+            Nftables::Unknown | Nftables::Possible | Nftables::Loaded => {
+                self.firewall.examine(|| self.forwards())?
+            }
         };
-        bridge::check(route, &self.config.bridge, &self.config.subnets, possible)
+        refuse_foreign(&table, &self.config.table)?;
+        let bridge = bridge::inspect(&mut node.route, &self.config.bridge, &self.config.subnets)?;
+        if !bridge.exists() {
+            self.check_links(node)?;
+        }
+        let astray = match bridge.whole() {
+            Some(index) => bridge::astray(&mut node.route, index, &self.pods())?,
+            None => Vec::new(),
+        };
+        Ok(Inspection { table, bridge, astray })
+    }
+
+    /// Makes what an inspection has found as it should be.
+    fn repair(&self, node: &mut Node, found: &Inspection) -> Result<()> {
+        if found.table != Found::Whole {
+            self.load(node)?;
+        }
+        match found.bridge.whole() {
+            Some(index) if Some(index) == node.bridge => {
+                bridge::reconnect(&mut node.route, index, &found.astray)
+            }
+            _ => {
+                let bridge = &self.config.bridge;
+                tracing::warn!(bridge, "the bridge was removed or changed by someone; it is repaired");
+                self.prepare_bridge(node, &found.bridge).map(drop)
+            }
+        }
+    }
+
+    /// Whether the kernel makes bridges and cables.
+    fn check_links(&self, node: &mut Node) -> Result<()> {
+        let found = node.links.get_or_insert_with(|| {
+            let probed =
+                netns::make(self.config.unprivileged).and_then(|mut namespace| bridge::probe(&mut namespace));
+            probed.map_err(|error| words(&error))
+        });
+        found.clone().map_err(|words| {
+            Error::Unsupported(format!("the kernel makes no bridges with cables: {words}; load its modules"))
+        })
     }
 
     /// Makes sure that table, bridge and forwarding are there; returns the bridge. The table comes before
@@ -129,17 +175,28 @@ impl Network {
         {
             return Err(Error::Unsupported(format!("host ports are not available: {words}")));
         }
+        let found = bridge::inspect(&mut node.route, &self.config.bridge, &self.config.subnets)?;
+        self.prepare_bridge(&mut node, &found)
+    }
+
+    fn prepare_bridge(&self, node: &mut Node, found: &bridge::Inspected) -> Result<u32> {
         let guarded = matches!(node.nftables, Nftables::Loaded);
-        let known = node.bridge;
-        let index = bridge::ensure(&mut node.route, &self.config.bridge, &self.config.subnets, known)?;
-        if known != Some(index) {
-            let leases = self.addresses.all();
-            bridge::reconnect(&mut node.route, index, leases.iter().map(|lease| lease.pod.as_str()))?;
+        let index = match found.whole() {
+            Some(index) => index,
+            None => bridge::repair(&mut node.route, &self.config.bridge, &self.config.subnets, found)?,
+        };
+        if node.bridge != Some(index) {
+            bridge::reconnect(&mut node.route, index, &self.pods())?;
         }
         node.bridge = Some(index);
         link::route_localnet(&mut node.route, index, guarded)?;
         node.advice = forwarding::ensure(&self.config.subnets, &self.config.bridge);
         Ok(index)
+    }
+
+    /// The pods that have addresses.
+    fn pods(&self) -> Vec<String> {
+        self.addresses.all().into_iter().map(|lease| lease.pod).collect()
     }
 
     /// Whether there can be a table; a kernel that has no nftables is remembered.
@@ -168,13 +225,6 @@ impl Network {
         self.firewall.build(&self.forwards()?)?;
         node.nftables = Nftables::Loaded;
         Ok(())
-    }
-
-    fn not_foreign(&self, node: &Node) -> Result<()> {
-        if matches!(node.nftables, Nftables::Missing(_)) {
-            return Ok(());
-        }
-        refuse_foreign(&self.firewall.examine(|| self.forwards())?, &self.config.table)
     }
 
     /// Accepts these subnets, if they are the bridge's own.
