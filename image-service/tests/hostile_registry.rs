@@ -22,6 +22,10 @@ enum Answer {
     Status(&'static str),
     /// Half of it, and then nothing more.
     Stalled(Vec<u8>),
+    /// An upload goes to this path.
+    Begun(&'static str),
+    /// The request is read up to its body, of which nothing is taken.
+    Deaf,
 }
 
 /// The requests that came: path and range.
@@ -50,7 +54,8 @@ fn answer(
     for line in BufReader::new(stream.try_clone()?).lines() {
         let line = line?;
         if path.is_empty() {
-            path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+            let target = line.split(' ').nth(1).unwrap_or_default();
+            path = target.split('?').next().unwrap_or_default().to_owned();
         }
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("range: bytes=") {
             range = value.trim_end_matches('-').parse::<u64>().ok();
@@ -74,6 +79,17 @@ fn answer(
         Answer::Stalled(body) => {
             write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())?;
             stream.write_all(&body[..body.len() / 2])?;
+            std::thread::sleep(Duration::from_secs(60));
+            return Ok(());
+        }
+        Answer::Begun(location) => {
+            let status = "202 Accepted";
+            return write!(
+                stream,
+                "HTTP/1.1 {status}\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
+        }
+        Answer::Deaf => {
             std::thread::sleep(Duration::from_secs(60));
             return Ok(());
         }
@@ -245,4 +261,34 @@ async fn a_cancelled_pull_leaves_a_partial_blob_that_the_next_goes_on_from() {
     let ranges: Vec<Option<u64>> =
         seen.lock().unwrap().iter().filter(|(seen, _)| *seen == path).map(|(_, range)| *range).collect();
     assert_eq!(ranges, [None, Some(half)]);
+}
+
+/// An upload was given up when it took more than five minutes in all, and one of which a registry took nothing was waited
+/// for as long. The layer is larger than the buffers of a connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_takes_nothing_of_an_upload_is_given_up() {
+    let script = HashMap::from([
+        ("/v2/a/blobs/uploads/".to_owned(), vec![Answer::Begun("/v2/a/upload")]),
+        ("/v2/a/upload".to_owned(), vec![Answer::Deaf]),
+    ]);
+    let (port, seen) = serve(script);
+    let folder = tempfile::tempdir().unwrap();
+    let config = StoreConfig { registry_silence: Duration::from_secs(1), ..StoreConfig::new(folder.path()) };
+    let store = Store::open(config).unwrap();
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    let noise: Vec<u8> = (0..24_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    header.set_mode(0o644);
+    header.set_size(noise.len() as u64);
+    header.set_uid(rustix::process::geteuid().as_raw().into());
+    header.set_gid(rustix::process::getegid().as_raw().into());
+    builder.append_data(&mut header, "noise", noise.as_slice()).unwrap();
+    let layer = store.import_layer(builder.into_inner().unwrap().as_slice(), &[]).unwrap();
+    let reference: Reference = format!("127.0.0.1:{port}/a:t").parse().unwrap();
+    let config = oci_spec::image::ImageConfiguration::default();
+    store.commit_image(&config, &[layer.diff_id], std::slice::from_ref(&reference)).unwrap();
+    let pushed = store.push(&reference, &Credentials::Anonymous, &|_| {}).await;
+    let error = pushed.unwrap_err().cause().to_string();
+    assert!(error.contains("nothing of the upload was taken for 1 s"), "{error}");
+    assert!(seen.lock().unwrap().iter().filter(|(path, _)| path == "/v2/a/upload").count() > 1);
 }

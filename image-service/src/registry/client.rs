@@ -1,38 +1,26 @@
 //! One HTTP request: plain or over TLS, following redirects without ever carrying the credentials to another host.
 
-use std::io::{self, Read};
-use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tokio::sync::mpsc;
+
+mod body;
+
+pub(crate) use body::Content;
+use body::{Payload, Sent};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longer than a registry takes to verify a large upload.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longer than a registry takes to verify and store a large upload, which begins when it has all of it.
+const VERIFICATION: Duration = Duration::from_secs(300);
 const REDIRECTS: usize = 5;
-const PIECE: usize = 128 << 10;
-
-type Payload = UnsyncBoxBody<Bytes, io::Error>;
-
-/// What a request carries.
-#[derive(Clone, Debug)]
-pub(crate) enum Content {
-    Nothing,
-    Bytes(Bytes),
-    File { path: PathBuf, size: u64 },
-}
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -65,8 +53,10 @@ pub(crate) struct Transport {
     plain: Client<HttpConnector, Payload>,
     /// Made at the first need: it reads the machine's certificates.
     secure: OnceLock<Result<Client<HttpsConnector<HttpConnector>, Payload>, String>>,
-    /// For how long the other side may send nothing.
+    /// For how long the other side may send nothing, or take nothing of an upload.
     silence: Duration,
+    /// For how long it may verify an upload before it answers.
+    verification: Duration,
 }
 
 /// Why a body ended before its end.
@@ -91,7 +81,7 @@ pub(crate) enum Broken {
 impl Transport {
     pub(crate) fn new(silence: Duration) -> Self {
         let plain = Client::builder(TokioExecutor::new()).build(connector(silence));
-        Self { plain, secure: OnceLock::new(), silence }
+        Self { plain, secure: OnceLock::new(), silence, verification: VERIFICATION }
     }
 
     /// Sends it, and follows where it is sent on to. The error is one line.
@@ -137,7 +127,8 @@ impl Transport {
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
-        let request = request.body(payload(&call.content)?).map_err(|error| error.to_string())?;
+        let (payload, sent) = body::payload(&call.content)?;
+        let request = request.body(payload).map_err(|error| error.to_string())?;
         let answer = async {
             if call.url.starts_with("https:") {
                 self.secure()?.request(request).await
@@ -146,11 +137,30 @@ impl Transport {
             }
             .map_err(|error| reason(&error))
         };
-        // While an upload goes out, and while it is verified, nothing comes in.
-        let downloads = matches!(call.method, Method::GET | Method::HEAD);
-        let longest = if downloads { self.silence } else { ANSWER_TIMEOUT };
-        let answered = tokio::time::timeout(longest, answer).await;
-        answered.unwrap_or_else(|_| Err(format!("no answer within {} s", longest.as_secs())))
+        self.unless_silent(answer, sent, call.method == Method::PUT).await
+    }
+
+    /// Waits for an answer for as long as the request's body moves, and then for the silence that is allowed: a registry
+    /// verifies what is PUT before it answers.
+    async fn unless_silent<T>(
+        &self,
+        answer: impl Future<Output = Result<T, String>>,
+        mut sent: Sent,
+        is_verified: bool,
+    ) -> Result<T, String> {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            let is_whole = sent.is_whole();
+            let longest = if is_whole && is_verified { self.verification } else { self.silence };
+            tokio::select! {
+                answered = &mut answer => return answered,
+                () = sent.moved(), if !is_whole => {}
+                () = tokio::time::sleep(longest) => {
+                    let what = if is_whole { "no answer within" } else { "nothing of the upload was taken for" };
+                    return Err(format!("{what} {} s", longest.as_secs()));
+                }
+            }
+        }
     }
 
     /// The next piece of a body; none at its end.
@@ -169,9 +179,9 @@ impl Transport {
     }
 
     /// A whole body; none when it has more than so many bytes.
-    pub(crate) async fn whole(&self, body: &mut Incoming, most: u64) -> Result<Option<Vec<u8>>, String> {
+    pub(crate) async fn whole(&self, body: &mut Incoming, most: u64) -> Result<Option<Vec<u8>>, Broken> {
         let mut bytes = Vec::new();
-        while let Some(piece) = self.piece(body).await.map_err(|broken| broken.to_string())? {
+        while let Some(piece) = self.piece(body).await? {
             if (bytes.len() + piece.len()) as u64 > most {
                 return Ok(None);
             }
@@ -232,67 +242,6 @@ pub(crate) fn resolve(from: &str, location: &str) -> Result<String, String> {
     Err("it redirects to a relative path".into())
 }
 
-fn payload(content: &Content) -> Result<Payload, String> {
-    match content {
-        Content::Nothing => Ok(Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync()),
-        Content::Bytes(bytes) => Ok(Full::new(bytes.clone()).map_err(|never| match never {}).boxed_unsync()),
-        Content::File { path, size } => {
-            let file =
-                std::fs::File::open(path).map_err(|error| format!("open {}: {error}", path.display()))?;
-            let (sender, receiver) = mpsc::channel(4);
-            tokio::task::spawn_blocking(move || read_pieces(file, &sender));
-            Ok(FileBody { receiver, left: *size }.boxed_unsync())
-        }
-    }
-}
-
-fn read_pieces(mut file: std::fs::File, sender: &mpsc::Sender<io::Result<Bytes>>) {
-    loop {
-        let mut buffer = vec![0_u8; PIECE];
-        let piece = file.read(&mut buffer).map(|count| {
-            buffer.truncate(count);
-            Bytes::from(buffer)
-        });
-        let last = !piece.as_ref().is_ok_and(|piece| !piece.is_empty());
-        if sender.blocking_send(piece).is_err() || last {
-            return;
-        }
-    }
-}
-
-/// A file as a request's body.
-struct FileBody {
-    receiver: mpsc::Receiver<io::Result<Bytes>>,
-    left: u64,
-}
-
-impl Body for FileBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.receiver.poll_recv(context).map(|piece| match piece {
-            Some(Ok(bytes)) if !bytes.is_empty() => {
-                self.left = self.left.saturating_sub(bytes.len() as u64);
-                Some(Ok(Frame::data(bytes)))
-            }
-            Some(Err(error)) => Some(Err(error)),
-            _ => None,
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,5 +254,45 @@ mod tests {
         assert!(resolve(from, "x").is_err());
         assert_ne!(origin("https://a/x"), origin("https://a.b/x"));
         assert_ne!(origin("https://a/x"), origin("http://a/x"));
+    }
+
+    /// Takes a request's body slowly: one piece in a while, with small buffers, then answers.
+    fn slow_server(size: u64, piece: u64, pause: Duration) -> u16 {
+        use std::io::{BufRead as _, Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 64 << 10).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut input = std::io::BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            while line != "\r\n" {
+                line.clear();
+                input.read_line(&mut line).unwrap();
+            }
+            let mut left = size;
+            while left > 0 {
+                std::thread::sleep(pause);
+                left -= std::io::copy(&mut input.by_ref().take(piece), &mut std::io::sink()).unwrap();
+            }
+            stream.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n").unwrap();
+        });
+        port
+    }
+
+    /// An upload was given up after five minutes in all, however well it moved. This one takes far longer than each of
+    /// its limits, and its registry never stops taking it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_upload_goes_on_for_as_long_as_it_moves() {
+        let (size, piece) = (24_u64 << 20, 1_u64 << 20);
+        let port = slow_server(size, piece, Duration::from_millis(500));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(size).unwrap();
+        let mut transport = Transport::new(Duration::from_secs(4));
+        transport.verification = Duration::from_secs(8);
+        let call = Call::new(Method::PUT, format!("http://127.0.0.1:{port}/upload"))
+            .header(header::CONTENT_LENGTH, size.to_string())
+            .content(Content::File { path: file.path().to_owned(), size });
+        assert_eq!(transport.send(&call, None).await.map(|response| response.status().as_u16()), Ok(201));
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use slipway_reference::Reference;
 
 use super::auth::{self, Challenge};
-use super::client::{Call, Content, Transport};
+use super::client::{Broken, Call, Content, Transport};
 use super::hosts::{self, Host};
 use super::manifest::{ACCEPT, DOCUMENT_MAX, Descriptor};
 use crate::credentials::Credentials;
@@ -27,7 +27,7 @@ const TRIES: u32 = 5;
 const FIRST_DELAY: Duration = Duration::from_millis(150);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
-/// What a session may do.
+/// The rights that a session asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Pull,
@@ -43,9 +43,9 @@ pub(crate) struct Session {
     domain: String,
     repository: String,
     access: Access,
-    /// What each host was last shown.
+    /// The authorization that each host was last shown.
     authorizations: Mutex<HashMap<String, String>>,
-    /// Mirrors that could not be reached: they are not asked again.
+    /// Mirrors that could not be reached or fell silent: they are not asked again.
     down: Mutex<HashSet<String>>,
 }
 
@@ -87,6 +87,23 @@ impl Session {
         self.down.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Asks a mirror no more in this session; the registry itself has no substitute.
+    fn mark_down(&self, host: &Host) {
+        if !host.own {
+            self.down().insert(host.authority.clone());
+        }
+    }
+
+    /// Whether a host whose answer broke off is asked for it again after so many tries. A mirror that fell silent is not,
+    /// nor for anything else: the next host may have it, and the other layers don't wait for this one.
+    fn asks_again(&self, host: &Host, broken: &Broken, tried: u32) -> bool {
+        if !host.own && matches!(broken, Broken::Silent(_)) {
+            self.mark_down(host);
+            return false;
+        }
+        tried < TRIES
+    }
+
     /// The hosts that are fit for something and not known to be down, in their order.
     fn fitting(&self, fits: impl Fn(&Host) -> bool) -> Vec<&Host> {
         let down = self.down();
@@ -118,9 +135,7 @@ impl Session {
                 }
                 Ok(response) => self.refusal(host, response, object).await?,
                 Err(reason) => {
-                    if !host.own {
-                        self.down().insert(host.authority.clone());
-                    }
+                    self.mark_down(host);
                     (reason, None)
                 }
             };
@@ -138,7 +153,7 @@ impl Session {
         Error::RegistryUnavailable { host: host.authority.clone(), object: object.to_owned(), reason }
     }
 
-    /// What an answer that is no success means: an error for good, or why and when to try again.
+    /// The meaning of an answer that is no success: an error for good, or why and when to try again.
     async fn refusal(
         &self,
         host: &Host,
@@ -263,7 +278,8 @@ impl Session {
             let answer = format!("its token service answers {}", status.as_u16());
             return Err(format!("{answer}: check the user and the password"));
         }
-        let bytes = self.transport.whole(response.body_mut(), 1 << 20).await?;
+        let bytes = self.transport.whole(response.body_mut(), 1 << 20).await;
+        let bytes = bytes.map_err(|broken| format!("its token service breaks off: {broken}"))?;
         let token: Option<Token> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let token =
             token.and_then(|token| token.token.or(token.access_token)).filter(|token| !token.is_empty());
@@ -271,7 +287,7 @@ impl Session {
     }
 }
 
-/// What an error's body says, as one short line.
+/// The message in an error's body, as one short line.
 fn message(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Errors {

@@ -3,10 +3,9 @@
 use hyper::body::Body as _;
 use tokio::sync::mpsc;
 
-use super::super::client::Broken;
 use super::{
-    ACCEPT, Bytes, Call, DOCUMENT_MAX, Descriptor, Digest, Error, FIRST_DELAY, HeaderName, Host, Incoming,
-    Method, Response, Result, Session, TRIES, header,
+    ACCEPT, Broken, Bytes, Call, DOCUMENT_MAX, Descriptor, Digest, Error, FIRST_DELAY, HeaderName, Host,
+    Incoming, Method, Response, Result, Session, header,
 };
 
 /// A manifest's or configuration's bytes, verified.
@@ -17,7 +16,7 @@ pub(crate) struct Fetched {
     pub(crate) content_type: Option<String>,
 }
 
-/// What a blob's reader gets; a channel that ends without `End` was cancelled.
+/// A piece of a blob for its reader; a channel that ends without `End` was cancelled.
 #[derive(Debug)]
 pub(crate) enum Chunk {
     Data(Bytes),
@@ -57,13 +56,13 @@ impl Session {
         rejected(format!("its manifest says that it has {said} bytes, it has {}", fetched.bytes.len()))
     }
 
-    /// One answer, whole; the error of a cut connection is none of the registry's.
+    /// One answer, whole; the outer error is a connection's, the inner one the registry's.
     async fn document(
         &self,
         (host, path): (&Host, &str),
         expected: Option<Digest>,
         object: &str,
-    ) -> Result<Result<Fetched>, String> {
+    ) -> Result<Result<Fetched>, Broken> {
         let call = Call::new(Method::GET, self.url(host, path)).header(header::ACCEPT, ACCEPT);
         let mut response = match self.send(host, &call, object).await {
             Ok(response) => response,
@@ -87,7 +86,7 @@ impl Session {
         })
     }
 
-    /// The same, asked for again where the connection was cut.
+    /// The same, asked for again where the connection broke off.
     async fn document_of(
         &self,
         (host, path): (&Host, &str),
@@ -99,15 +98,15 @@ impl Session {
             tried += 1;
             match self.document((host, path), expected, object).await {
                 Ok(answer) => return answer,
-                Err(reason) if tried >= TRIES || !host.own => {
-                    return Err(self.unavailable(host, object, reason));
+                Err(broken) if !self.asks_again(host, &broken, tried) => {
+                    return Err(self.unavailable(host, object, broken.to_string()));
                 }
                 Err(_) => tokio::time::sleep(FIRST_DELAY * tried).await,
             }
         }
     }
 
-    /// What the first host that has it answers; the last one's error, which is the registry's own, when none has.
+    /// The answer of the first host that has it; the last one's error, which is the registry's own, when none has.
     async fn first(
         &self,
         hosts: &[&Host],
@@ -146,7 +145,7 @@ impl Session {
         let hosts = self.fitting(|host| host.pull && (mirrors || host.own));
         for host in hosts {
             let mut tried = 0;
-            while tried < TRIES {
+            loop {
                 let (broken, reached) = match self.stream(host, (descriptor, &object), offset, give).await {
                     Ok(Ended::Complete) => return Ok(()),
                     Ok(Ended::Cut(reached, broken)) => (broken, reached),
@@ -159,9 +158,7 @@ impl Session {
                 tried = if reached > offset { 1 } else { tried + 1 };
                 offset = reached;
                 failure = Some(self.unavailable(host, &object, broken.to_string()));
-                if !host.own && matches!(broken, Broken::Silent(_)) {
-                    // The next host goes on from here, and the other layers don't wait for this one.
-                    self.down().insert(host.authority.clone());
+                if !self.asks_again(host, &broken, tried) {
                     break;
                 }
                 tokio::time::sleep(FIRST_DELAY * tried).await;
