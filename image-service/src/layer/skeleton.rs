@@ -1,20 +1,24 @@
-//! What reproduces a layer's tar bit for bit: every byte that is no file's data, and for the data the file that has it.
+//! The skeleton of a layer reproduces its tar bit for bit: every byte that is no file's data, and for the data the file
+//! that has it.
 //!
 //! ```text
 //! zstd( record* )
 //! record = 'R' length:u32le bytes                              bytes of the tar as they are
 //!        | 'F' length:u32le path offset:u64le count:u64le      count bytes of fs/path
-//!        | 'M' length:u32le path number:u64le                  what was at path until here is now kept/number
+//!        | 'M' length:u32le path number:u64le                  the entry at path until here is now kept/number
 //! ```
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::root::Root;
 use crate::error::{Error, Result};
+
+mod moves;
+
+use moves::Moves;
+pub(crate) use moves::{MOVES_MAX, cost as cost_of_move};
 
 const LEVEL: i32 = 3;
 const PENDING_MAX: usize = 64 << 10;
@@ -36,7 +40,7 @@ impl SkeletonWriter {
         Ok(Self { output: Some(output), path: path.to_path_buf(), pending })
     }
 
-    /// For who only reads a tar.
+    /// A writer for reading a tar only.
     pub(crate) fn none() -> Self {
         Self { output: None, path: PathBuf::new(), pending: Vec::new() }
     }
@@ -66,7 +70,7 @@ impl SkeletonWriter {
         self.write(&count.to_le_bytes())
     }
 
-    /// What was at a path is now kept under a number.
+    /// An entry that was at a path is now kept under a number.
     pub(crate) fn moved(&mut self, path: &[u8], number: u64) -> Result<()> {
         self.flush()?;
         self.record(b'M', path)?;
@@ -149,7 +153,7 @@ impl SkeletonReader {
 pub(crate) fn rebuild(layer: &Path, kept: u64, output: &mut dyn Write) -> Result<()> {
     let skeleton = layer.join("skeleton");
     let corrupt = |error: io::Error| Error::Corrupt { path: skeleton.clone(), reason: error.to_string() };
-    let moved = if kept > 0 { moved_data(&skeleton).map_err(corrupt)? } else { BTreeMap::new() };
+    let moves = if kept > 0 { Moves::read(&skeleton).map_err(corrupt)? } else { Moves::default() };
     let (files, keep) = (Root::open(&layer.join("fs"))?, layer.join("kept"));
     let mut reader = SkeletonReader::open(&skeleton).map_err(corrupt)?;
     let mut ordinal = 0_u64;
@@ -158,11 +162,9 @@ pub(crate) fn rebuild(layer: &Path, kept: u64, output: &mut dyn Write) -> Result
             Record::Raw(bytes) => output.write_all(&bytes).map_err(Error::io("write the tar of", layer))?,
             Record::Moved { .. } => {}
             Record::Data { path, offset, count } => {
-                let file = match moved.range(..=ordinal).next_back() {
-                    Some((_, (end, kept_path))) if ordinal < *end => {
-                        Root::open(&keep)?.open_file(kept_path)?
-                    }
-                    _ => files.open_file(&path)?,
+                let file = match moves.place(&path, ordinal) {
+                    Some(kept_path) => Root::open(&keep)?.open_file(&kept_path)?,
+                    None => files.open_file(&path)?,
                 };
                 copy(file, (offset, count), output).map_err(|error| Error::Corrupt {
                     path: layer.to_path_buf(),
@@ -181,51 +183,4 @@ fn copy(mut file: File, (offset, count): (u64, u64), output: &mut dyn Write) -> 
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than its tar says"))
-}
-
-/// The data records of files that were moved: by the first one's ordinal the end of theirs, and where the file is now. One
-/// file has many where it is sparse.
-fn moved_data(skeleton: &Path) -> io::Result<BTreeMap<u64, (u64, Vec<u8>)>> {
-    let moves = moves(skeleton)?;
-    let touched = |path: &[u8]| moves.iter().any(|moved| below(path, moved).is_some());
-    let mut reader = SkeletonReader::open(skeleton)?;
-    let (mut pending, mut moved, mut ordinal) = (Vec::<(Range<u64>, Vec<u8>)>::new(), BTreeMap::new(), 0_u64);
-    while let Some(record) = reader.next()? {
-        match record {
-            Record::Raw(_) => {}
-            Record::Data { path, .. } => {
-                if touched(&path) {
-                    match pending.last_mut() {
-                        Some((range, last)) if range.end == ordinal && *last == path => range.end += 1,
-                        _ => pending.push((ordinal..ordinal + 1, path)),
-                    }
-                }
-                ordinal += 1;
-            }
-            Record::Moved { path, number } => pending.retain(|(range, data)| match below(data, &path) {
-                None => true,
-                Some(rest) => {
-                    let kept = [number.to_string().as_bytes(), rest].concat();
-                    moved.insert(range.start, (range.end, kept));
-                    false
-                }
-            }),
-        }
-    }
-    Ok(moved)
-}
-
-fn moves(skeleton: &Path) -> io::Result<Vec<Vec<u8>>> {
-    let (mut reader, mut moves) = (SkeletonReader::open(skeleton)?, Vec::new());
-    while let Some(record) = reader.next()? {
-        if let Record::Moved { path, .. } = record {
-            moves.push(path);
-        }
-    }
-    Ok(moves)
-}
-
-/// What follows `above` in `path`, when `above` is it or one of its parents.
-fn below<'a>(path: &'a [u8], above: &[u8]) -> Option<&'a [u8]> {
-    path.strip_prefix(above).filter(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }

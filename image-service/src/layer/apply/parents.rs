@@ -111,7 +111,7 @@ impl Applier<'_> {
         match found {
             Some(found) => {
                 copy_metadata(&found, &path)?;
-                self.remember_times(real.to_vec(), mtime(&found))?;
+                self.times.push(real, mtime(&found))?;
             }
             None => rustix::fs::chmod(&path, Mode::from_raw_mode(0o755))
                 .map_err(Error::io("set the mode of", &path))?,
