@@ -1,10 +1,10 @@
 //! Steps under way, by their keys: of several builds that come to one step at once, one makes it, and the others take what
 //! it has made. Equal builds are one image, also when nothing of it was in the cache.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use slipway_disk::{Follow, Joined, Lead, SingleFlight};
 use slipway_image::{Digest, Lease};
 
 use crate::cache::Entry;
@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long the client of a build may take nothing of what it is told before others don't wait for that build any more.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a step has made, with a lease on its layer.
+/// The layer that a step has made, with a lease on it.
 #[derive(Clone, Debug)]
 pub(crate) struct Made {
     pub(crate) entry: Entry,
@@ -25,31 +25,26 @@ pub(crate) struct Made {
 
 /// The steps under way of all builds. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Flights(Arc<Mutex<HashMap<Digest, Arc<Flight>>>>);
-
-#[derive(Debug, Default)]
-struct Flight {
-    state: Mutex<State>,
-    ended: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    end: Option<End>,
-    /// Since when the build waits for its client to take what it is told.
-    telling: Option<Instant>,
-}
+pub(crate) struct Flights(SingleFlight<Digest, End, Telling>);
 
 /// Marks the time that a build spends on telling its client; clones mark the same.
-#[derive(Clone, Debug)]
-pub(crate) struct Telling(Arc<Flight>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Telling(Arc<Mutex<Option<Instant>>>);
 
 impl Telling {
     /// Tells the client, who may be slow or stopped.
     pub(crate) fn tell(&self, tell: impl FnOnce()) {
-        locked(&self.0.state).telling = Some(Instant::now());
+        *self.since() = Some(Instant::now());
         tell();
-        locked(&self.0.state).telling = None;
+        *self.since() = None;
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.since().is_some_and(|since| since.elapsed() > PATIENCE)
+    }
+
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -57,13 +52,11 @@ impl Telling {
 #[derive(Clone, Debug)]
 enum End {
     Made(Made),
-    /// The step failed, or its build's client is stuck: each that waits makes it by itself, and has an error of its own.
+    /// The step failed: each that waits makes it by itself, and has an error of its own.
     Failed,
-    /// Its build was given up: another makes it.
-    GivenUp,
 }
 
-/// What a build that comes to a step is to do.
+/// The part that a build has in a step to which it comes.
 pub(crate) enum Turn {
     /// Make it, and say how that ended; others may wait.
     Mine(Mine),
@@ -74,89 +67,55 @@ pub(crate) enum Turn {
 }
 
 /// The right to make a step; dropped, it is given up.
-pub(crate) struct Mine {
-    flights: Flights,
-    key: Digest,
-    flight: Arc<Flight>,
-}
+pub(crate) struct Mine(Lead<Digest, End, Telling>);
 
 impl Flights {
-    /// Waits for the build that makes this step; without one it is the caller's to make.
+    /// Waits for the build that makes this step; without one it is the caller's to make. One that is given up is made by
+    /// another of those that wait.
     ///
     /// # Errors
     /// When the caller's build is given up.
     pub(crate) fn join(&self, key: &Digest, cancel: &Cancellation) -> Result<Turn> {
         loop {
-            let flight = {
-                let mut under_way = locked(&self.0);
-                match under_way.get(key) {
-                    Some(flight) => Arc::clone(flight),
-                    None => {
-                        let flight = Arc::new(Flight::default());
-                        under_way.insert(*key, Arc::clone(&flight));
-                        return Ok(Turn::Mine(Mine { flights: self.clone(), key: *key, flight }));
-                    }
-                }
+            let follow = match self.0.join(key, Telling::default) {
+                Joined::Lead(lead) => return Ok(Turn::Mine(Mine(lead))),
+                Joined::Follow(follow) => follow,
             };
-            match flight.wait(cancel)? {
-                End::Made(made) => return Ok(Turn::Made(made)),
-                End::Failed => return Ok(Turn::Alone),
-                End::GivenUp => {}
+            if let Some(turn) = wait(&follow, cancel)? {
+                return Ok(turn);
             }
         }
     }
 }
 
-impl Flight {
-    fn wait(&self, cancel: &Cancellation) -> Result<End> {
-        let mut state = locked(&self.state);
-        loop {
-            if let Some(end) = &state.end {
-                return Ok(end.clone());
-            }
-            if state.telling.is_some_and(|since| since.elapsed() > PATIENCE) {
-                return Ok(End::Failed);
-            }
-            cancel.check()?;
-            state = self.ended.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+/// Waits for the end of a step; none when it was given up.
+fn wait(follow: &Follow<Digest, End, Telling>, cancel: &Cancellation) -> Result<Option<Turn>> {
+    loop {
+        match follow.wait(LOOK) {
+            Some(Some(End::Made(made))) => return Ok(Some(Turn::Made(made))),
+            Some(Some(End::Failed)) => return Ok(Some(Turn::Alone)),
+            Some(None) => return Ok(None),
+            None if follow.shared().is_stuck() => return Ok(Some(Turn::Alone)),
+            None => cancel.check()?,
         }
     }
 }
 
 impl Mine {
-    /// Gives those that wait what was made.
+    /// Gives those that wait the layer that was made.
     pub(crate) fn made(self, made: Made) {
-        self.end(End::Made(made));
+        self.0.land(End::Made(made));
     }
 
     /// Tells those that wait that the step failed.
     pub(crate) fn failed(self) {
-        self.end(End::Failed);
+        self.0.land(End::Failed);
     }
 
-    /// What marks the time that the step's build spends on telling its client.
+    /// The mark of the time that the step's build spends on telling its client.
     pub(crate) fn telling(&self) -> Telling {
-        Telling(Arc::clone(&self.flight))
+        self.0.shared().clone()
     }
-
-    fn end(&self, end: End) {
-        // From here on who comes to the step begins anew, and finds in the cache what was made.
-        locked(&self.flights.0).remove(&self.key);
-        locked(&self.flight.state).end.get_or_insert(end);
-        self.flight.ended.notify_all();
-    }
-}
-
-impl Drop for Mine {
-    fn drop(&mut self) {
-        if locked(&self.flight.state).end.is_none() {
-            self.end(End::GivenUp);
-        }
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -185,32 +144,39 @@ mod tests {
                 assert!(other.join().unwrap().is_none_or(|created| created == "then"));
             }
         });
-        assert!(locked(&flights.0).is_empty());
+        assert_eq!(flights.0.in_flight(), 0);
+    }
+
+    fn follow(flights: &Flights, key: &Digest) -> Follow<Digest, End, Telling> {
+        match flights.0.join(key, Telling::default) {
+            Joined::Follow(follow) => follow,
+            Joined::Lead(_) => panic!("nobody makes it"),
+        }
     }
 
     #[test]
     fn a_step_that_was_given_up_is_another_s_and_one_that_failed_is_each_one_s() {
         let (flights, key, cancel) = (Flights::default(), Digest::of(b"step"), Cancellation::default());
         let Turn::Mine(mine) = flights.join(&key, &cancel).unwrap() else { panic!("it is taken") };
-        let flight = Arc::clone(&mine.flight);
+        let waiting = follow(&flights, &key);
         drop(mine);
-        assert!(matches!(flight.wait(&cancel), Ok(End::GivenUp)));
+        assert!(matches!(wait(&waiting, &cancel), Ok(None)));
         let Turn::Mine(mine) = flights.join(&key, &cancel).unwrap() else { panic!("it is taken") };
-        let flight = Arc::clone(&mine.flight);
+        let waiting = follow(&flights, &key);
         mine.failed();
-        assert!(matches!(flight.wait(&cancel), Ok(End::Failed)));
+        assert!(matches!(wait(&waiting, &cancel), Ok(Some(Turn::Alone))));
     }
 
     #[test]
     fn a_build_whose_client_takes_nothing_is_not_waited_for() {
         let (flights, key, cancel) = (Flights::default(), Digest::of(b"step"), Cancellation::default());
         let Turn::Mine(mine) = flights.join(&key, &cancel).unwrap() else { panic!("it is taken") };
-        mine.telling().tell(|| {
-            let long_ago = Instant::now().checked_sub(PATIENCE * 2);
-            locked(&mine.flight.state).telling = long_ago;
+        let telling = mine.telling();
+        telling.tell(|| {
+            *telling.since() = Instant::now().checked_sub(PATIENCE * 2);
             assert!(matches!(flights.join(&key, &cancel), Ok(Turn::Alone)));
         });
-        assert!(locked(&mine.flight.state).telling.is_none());
+        assert!(telling.since().is_none());
     }
 
     #[test]

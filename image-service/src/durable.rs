@@ -8,7 +8,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slipway_disk::atomic::{self, Durability};
 pub(crate) use slipway_disk::atomic::{is_aside, is_temporary, temporary_name};
-use slipway_disk::walker;
 
 use crate::error::{Error, Result};
 use crate::records::Stored;
@@ -55,21 +54,6 @@ pub(crate) fn lock_named(file: &File, path: &Path) -> bool {
     let locked = rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
     let inode = |metadata: std::io::Result<fs::Metadata>| metadata.map(|stat| stat.ino()).ok();
     locked && inode(file.metadata()).is_some_and(|one| Some(one) == inode(fs::symlink_metadata(path)))
-}
-
-/// Removes a file; one that is not there is fine.
-pub(crate) fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        // A damaged disk, or a person, has put it there.
-        Err(error) if error.kind() == ErrorKind::IsADirectory => remove_tree(path),
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-        _ => Ok(()),
-    }
-}
-
-/// Removes a directory and all in it; one that is not there is fine.
-pub(crate) fn remove_tree(path: &Path) -> Result<()> {
-    Ok(walker::remove(path, &walker::never)?)
 }
 
 #[cfg(test)]

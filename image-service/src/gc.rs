@@ -135,7 +135,7 @@ pub(crate) fn discard(shared: &Arc<Shared>, layers: &[DiffId], blobs: &[Digest])
         discard_partial(shared, digest)?;
         let _placing = shared.placing();
         if !shared.index().reachable().contains(&Held::Blob(*digest)) {
-            durable::remove(&shared.places.blob(digest))?;
+            slipway_disk::remove_tree(&shared.places.blob(digest))?;
         }
     }
     Ok(())
@@ -145,7 +145,7 @@ pub(crate) fn discard(shared: &Arc<Shared>, layers: &[DiffId], blobs: &[Digest])
 pub(crate) fn discard_partial(shared: &Shared, digest: &Digest) -> Result<()> {
     let path = shared.places.partial(digest);
     match fs::File::open(&path) {
-        Ok(file) if durable::lock_named(&file, &path) => durable::remove(&path),
+        Ok(file) if durable::lock_named(&file, &path) => Ok(slipway_disk::remove_tree(&path)?),
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::io("open", &path)(error)),
@@ -166,7 +166,7 @@ fn blobs(shared: &Shared) -> Result<u64> {
             continue;
         }
         bytes += fs::symlink_metadata(&path).map_or(0, |stat| stat.len());
-        durable::remove(&path)?;
+        slipway_disk::remove_tree(&path)?;
     }
     Ok(bytes)
 }
@@ -183,7 +183,7 @@ fn partial_blobs(shared: &Shared) -> Result<()> {
         match Digest::from_hex(&name) {
             // A pull may have begun to fill it since: then it is locked.
             Ok(digest) => discard_partial(shared, &digest)?,
-            Err(_) => durable::remove(&path)?,
+            Err(_) => slipway_disk::remove_tree(&path)?,
         }
     }
     Ok(())

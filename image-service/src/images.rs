@@ -134,7 +134,7 @@ pub(crate) fn untag(shared: &Shared, name: &Reference) -> Result<()> {
     if !known {
         return Err(Error::ImageMissing { name: name.to_string() });
     }
-    durable::remove(&shared.places.tag(name))?;
+    slipway_disk::remove_tree(&shared.places.tag(name))?;
     durable::sync_directory(&shared.places.folder("refs"))?;
     let mut index = shared.index();
     index.healed(&shared.places.tag(name));
@@ -195,11 +195,11 @@ fn forget(
 /// Removes the files of an image's names, then its record; `left` are the names whose files are there still.
 fn remove_files(shared: &Shared, id: &ImageId, left: &mut &[Reference]) -> Result<()> {
     while let Some((name, rest)) = left.split_first() {
-        durable::remove(&shared.places.tag(name))?;
+        slipway_disk::remove_tree(&shared.places.tag(name))?;
         *left = rest;
     }
     durable::sync_directory(&shared.places.folder("refs"))?;
-    durable::remove(&shared.places.image(id))?;
+    slipway_disk::remove_tree(&shared.places.image(id))?;
     durable::sync_directory(&shared.places.folder("images"))
 }
 
@@ -271,7 +271,7 @@ fn drop_cached(shared: &Shared, key: &Digest, entry: &CacheRecord) -> Result<()>
     if shared.index().cache.get(key) != Some(entry) {
         return Ok(());
     }
-    durable::remove(&shared.places.cache(key))?;
+    slipway_disk::remove_tree(&shared.places.cache(key))?;
     shared.index().cache.remove(key);
     Ok(())
 }

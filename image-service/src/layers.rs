@@ -280,7 +280,7 @@ pub(crate) fn import(shared: &Arc<Shared>, tar: impl Read + Send, parents: &[Dif
         other => (other, false),
     };
     let unpacked = unpacked.map_err(|failure| failure.for_layer("of the given tar"))?;
-    durable::remove(&spool)?;
+    slipway_disk::remove_tree(&spool)?;
     let key = if leans {
         let chain = ChainId::of(&[parents, &[unpacked.diff_id]].concat());
         LayerKey::Chain(chain.last().copied().unwrap_or(ChainId(unpacked.diff_id.0)))
@@ -313,9 +313,9 @@ fn unpack_spool(shared: &Shared, layer: &Path, below: Option<&Below>) -> Result<
 
 /// Empties a draft for another try.
 pub(crate) fn clear(draft: &Path) -> Result<()> {
-    durable::remove_tree(&draft.join("fs"))?;
-    durable::remove_tree(&draft.join("kept"))?;
-    durable::remove(&draft.join("skeleton"))
+    slipway_disk::remove_tree(&draft.join("fs"))?;
+    slipway_disk::remove_tree(&draft.join("kept"))?;
+    Ok(slipway_disk::remove_tree(&draft.join("skeleton"))?)
 }
 
 /// The keys that a lease on these layers needs before it is known where they are.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use slipway_disk::{Follow, SingleFlight};
 use slipway_reference::Reference;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -14,7 +15,7 @@ use crate::image::{Leased, PullProgress};
 use crate::index::Held;
 use crate::layers::{self, Placed};
 use crate::lease::Lease;
-use crate::once::Once;
+use crate::once;
 use crate::records::{Compressed, ImageRecord, LayerKey, ManifestRecord, VERSION};
 use crate::registry::{Access, Descriptor, Manifest, Session};
 use crate::store::Shared;
@@ -30,16 +31,16 @@ pub(crate) use layer::Outcome;
 /// Pulls in flight.
 #[derive(Debug)]
 pub(crate) struct Pulls {
-    images: Once<(String, Digest), Result<(ImageId, Lease)>, Meter>,
-    layers: Once<LayerKey, Result<Outcome>>,
+    images: SingleFlight<(String, Digest), Result<(ImageId, Lease)>, Meter>,
+    layers: SingleFlight<LayerKey, Result<Outcome>>,
     parallel: Arc<Semaphore>,
 }
 
 impl Pulls {
     pub(crate) fn new(parallel: usize) -> Self {
         Self {
-            images: Once::default(),
-            layers: Once::default(),
+            images: SingleFlight::default(),
+            layers: SingleFlight::default(),
             parallel: Arc::new(Semaphore::new(parallel.max(1))),
         }
     }
@@ -59,12 +60,12 @@ impl Meter {
     }
 }
 
-/// What a pull needs to know of its image.
+/// The facts of an image that its pull needs.
 struct Plan {
     target: Digest,
     digest: Digest,
     manifest: Manifest,
-    /// What goes to `blobs/` beside the layers.
+    /// The objects that go to `blobs/` beside the layers.
     objects: Vec<(Digest, Vec<u8>)>,
     diff_ids: Vec<DiffId>,
 }
@@ -89,7 +90,7 @@ async fn join(
     let session = Arc::new(Session::new(reference, credentials, Access::Pull, &shared.config)?);
     let fetched = session.manifest(&reference.selector(), "its manifest").await?;
     let key = (reference.name(), fetched.digest);
-    let mut seat = shared.pulls.images.join(&key, Meter::new(), |meter| {
+    let seat = once::join(&shared.pulls.images, &key, Meter::new(), |meter| {
         let work = Work {
             shared: Arc::clone(shared),
             session,
@@ -99,8 +100,7 @@ async fn join(
         };
         async move { work.run(fetched).await }
     });
-    let (id, lease) =
-        wait(&mut seat, progress).await.ok_or(Error::Cancelled { what: "its pull".into() })??;
+    let (id, lease) = wait(&seat, progress).await.ok_or(Error::Cancelled { what: "its pull".into() })??;
     let (shared, reference) = (Arc::clone(shared), reference.clone());
     blocking(move || {
         if reference.digest().is_none() {
@@ -115,17 +115,17 @@ async fn join(
     .await
 }
 
-type ImageSeat = crate::once::Seat<(String, Digest), Result<(ImageId, Lease)>, Meter>;
+type ImageSeat = Follow<(String, Digest), Result<(ImageId, Lease)>, Meter>;
 
 async fn wait(
-    seat: &mut ImageSeat,
+    seat: &ImageSeat,
     progress: &(dyn Fn(PullProgress) + Sync),
 ) -> Option<Result<(ImageId, Lease)>> {
-    let mut changes = seat.meter.0.subscribe();
+    let mut changes = seat.shared().0.subscribe();
     loop {
         tokio::select! {
             biased;
-            result = seat.wait() => {
+            result = seat.value() => {
                 let last = *changes.borrow();
                 progress(last);
                 return result;
@@ -291,7 +291,7 @@ impl Work {
         descriptor: &Descriptor,
         below: Option<Vec<DiffId>>,
     ) -> impl Future<Output = Result<Outcome>> + use<> {
-        let mut seat = self.shared.pulls.layers.join(&key, (), |()| {
+        let seat = once::join(&self.shared.pulls.layers, &key, (), |()| {
             let fetch = layer::Fetch {
                 shared: Arc::clone(&self.shared),
                 session: Arc::clone(&self.session),
@@ -307,7 +307,7 @@ impl Work {
         let digest = descriptor.digest;
         async move {
             let cancelled = || Error::Cancelled { what: "its pull".into() };
-            let outcome = seat.wait().await.unwrap_or_else(|| Err(cancelled()));
+            let outcome = seat.value().await.unwrap_or_else(|| Err(cancelled()));
             outcome.map_err(|error| error.of_layer(digest))
         }
     }

@@ -9,13 +9,12 @@ use crate::monitor_client::Connection;
 use crate::monitor_process::{borrowed, sealed};
 use crate::opener::Opener;
 use crate::pod::{Container, EndRecord, Pod, StartRecord, lock, now};
-use crate::rootfs::inside::again;
 use crate::runtime::Shared;
 use crate::sandbox::{PROC, pause_program};
 use crate::{ContainerId, ContainerRequest, Error, Result, namespace, patience, state};
 pub(crate) use gather::{Descriptors, bits, cwd_of, filter};
 use oci_spec::runtime::{LinuxMemory, LinuxResources, LinuxResourcesBuilder};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat};
 use rustix::mount::MountAttrFlags;
 use slipway_monitor::plan::{Plan, Step};
 use slipway_monitor::protocol::{Reply, Request, Start};
@@ -279,7 +278,7 @@ pub(crate) fn open_log(path: &Path) -> Result<OwnedFd> {
         | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     let mode = Mode::from_raw_mode(0o640);
-    let log = again(|| openat2(&parent, name, flags, mode, resolve)).map_err(failed)?;
+    let log = slipway_disk::openat2(&parent, name, flags, mode, resolve).map_err(failed)?;
     let stat = rustix::fs::fstat(&log).map_err(failed)?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
         return Err(Error::Invalid(format!("log path {} is not a regular file", path.display())));

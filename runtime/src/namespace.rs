@@ -12,7 +12,7 @@ use rustix::mount::{
     move_mount, open_tree, unmount,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -138,14 +138,24 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, path: &Path) -> Result<()> {
     })
 }
 
-/// Keeps a namespace by a bind mount.
+/// Keeps a namespace by a bind mount on a file, which is made where it is absent.
 pub(crate) fn keep(namespace: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let failed = |source| Error::Io { action: "keep a namespace at", path: path.into(), source };
-    File::create(path).map_err(failed)?;
+    let failed = |source| Error::Io {
+        action: "keep a namespace at",
+        path: path.into(),
+        source: slipway_disk::explained(path, source),
+    };
+    OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(failed)?;
     mount_bind(format!("/proc/self/fd/{}", namespace.as_raw_fd()), path).map_err(|errno| failed(errno.into()))
 }
 
-/// Takes away what is mounted on a path, however often; nothing there is fine.
+/// Gives up a namespace that is kept at a path, with the file there; nothing there is fine.
+pub(crate) fn release(path: &Path) -> Result<()> {
+    unmount_all(path)?;
+    Ok(slipway_disk::remove_tree(path)?)
+}
+
+/// Unmounts every mount on a path; nothing there is fine.
 pub(crate) fn unmount_all(path: &Path) -> Result<()> {
     loop {
         match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {

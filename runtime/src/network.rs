@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use crate::{Error, Result};
+use crate::{Error, Result, namespace};
 
 mod addresses;
 mod bridge;
@@ -128,7 +128,7 @@ impl Network {
             NetnsSource::Existing(descriptor) => Namespace::enter(descriptor, self.config.unprivileged)?,
         };
         let netns_path = self.netns_path(id);
-        netns::keep(namespace.descriptor.as_fd(), &netns_path)?;
+        namespace::keep(namespace.descriptor.as_fd(), &netns_path)?;
         bridge::connect(&mut self.node().route, (id, bridge), &mut namespace, &lease.addresses)?;
         if !forwards.is_empty() {
             self.firewall.open(&forwards)?;
@@ -159,7 +159,7 @@ impl Network {
             Some(lease) if !lease.ports.is_empty() => self.close(lease),
             _ => Ok(()),
         };
-        closed.and(netns::release(&self.netns_path(id)))?;
+        closed.and(namespace::release(&self.netns_path(id)))?;
         if lease.is_some() {
             self.sweeper.sweep(id);
         }
@@ -185,7 +185,7 @@ impl Network {
     /// Opens the pod's network namespace.
     pub fn netns(&self, id: &str) -> Result<OwnedFd> {
         check_id(id)?;
-        netns::open(&self.netns_path(id))
+        namespace::open(&self.netns_path(id))
     }
 
     /// Removes what belongs to none of the live pods: cables, namespaces, host ports, addresses. Does all it can and
@@ -256,7 +256,7 @@ impl Network {
         for entry in std::fs::read_dir(&directory).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| live.contains(&name)) {
-                outcome = outcome.and(netns::release(&path));
+                outcome = outcome.and(namespace::release(&path));
             }
         }
         outcome

@@ -178,7 +178,7 @@ fn stays(removed: Result<()>) {
 fn discard_upper(path: &Path) -> Result<()> {
     let volatile = |name: &String| name == "upper" || name.starts_with("work-");
     let mut names = state::names(path)?.into_iter().filter(volatile);
-    names.try_for_each(|name| state::remove_directory(&path.join(name)))
+    names.try_for_each(|name| Ok(slipway_disk::remove_tree(&path.join(name))?))
 }
 
 /// A monitor is proven dead. If nobody asked it to end, its containers are killed and have ended with it.

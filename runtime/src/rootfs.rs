@@ -2,7 +2,6 @@
 
 pub(crate) mod binds;
 pub(crate) mod copy;
-pub(crate) mod inside;
 pub(crate) mod links;
 pub(crate) mod overlay;
 pub(crate) mod users;

@@ -26,7 +26,6 @@ use serde::de::DeserializeOwned;
 use slipway_disk::atomic::{self, Durability};
 pub(crate) use slipway_disk::record::Loaded;
 use slipway_disk::record::{Copies, Damage, Kind, Slot};
-use slipway_disk::walker;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
@@ -173,7 +172,7 @@ impl Place {
         }
         self.ready().remove()?;
         self.record().remove()?;
-        remove_directory(&self.directory)
+        Ok(slipway_disk::remove_tree(&self.directory)?)
     }
 }
 
@@ -216,11 +215,6 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
     })
 }
 
-/// Removes a directory and what is in it; an absent one is fine, and so is a file in its place.
-pub(crate) fn remove_directory(path: &Path) -> Result<()> {
-    Ok(walker::remove(path, &walker::never)?)
-}
-
 /// The names in a directory; none in an absent one.
 pub(crate) fn names(path: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(path) {
@@ -249,7 +243,7 @@ mod tests {
         let place = Place::container(&config, "one");
         make_directory(&place.directory).unwrap();
         place.record().write(&String::from("pod\n1")).unwrap();
-        remove_directory(&place.directory).unwrap();
+        slipway_disk::remove_tree(&place.directory).unwrap();
         assert_eq!(Place::ids(&config, "containers").unwrap(), BTreeSet::from(["one".to_owned()]));
         let loaded = place.record().take_up::<String>().unwrap().unwrap();
         assert_eq!((loaded.value.as_str(), loaded.this_boot), ("pod\n1", true));

@@ -96,7 +96,7 @@ fn prepare(shared: &Arc<Shared>, Fault { kind, finding }: &Fault) -> Result<Vec<
             // A kept compressed layer, or garbage: nothing needs it, unless something has come to need it since.
             let _placing = shared.placing();
             if !shared.index().leases.contains_key(&Held::Blob(*digest)) {
-                durable::remove(&shared.places.blob(digest))?;
+                slipway_disk::remove_tree(&shared.places.blob(digest))?;
             }
             Ok(Vec::new())
         }
@@ -115,7 +115,8 @@ fn prepare(shared: &Arc<Shared>, Fault { kind, finding }: &Fault) -> Result<Vec<
         Kind::Stranger
             if finding.path.file_name().is_some_and(|name| durable::is_aside(&name.to_string_lossy())) =>
         {
-            durable::remove(&finding.path).map(|()| Vec::new())
+            slipway_disk::remove_tree(&finding.path)?;
+            Ok(Vec::new())
         }
         Kind::Record | Kind::Stranger => Ok(Vec::new()),
     }
@@ -184,7 +185,7 @@ fn records(shared: &Shared, faults: &[Fault]) -> Result<Vec<Source>> {
         let folder = |name: &str| path.parent() == Some(&shared.places.folder(name));
         if folder("build-cache") || folder("refs") {
             let _naming = shared.naming();
-            durable::remove(path)?;
+            slipway_disk::remove_tree(path)?;
             shared.index().healed(path);
         }
         if folder("images") {

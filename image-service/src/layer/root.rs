@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat, openat2};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -46,10 +46,8 @@ impl Root {
     fn resolve(&self, path: &[u8], more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let path = if path.is_empty() { b"." } else { path };
-        retry(|| {
-            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
-            openat2(&self.fd, OsStr::from_bytes(path), flags, Mode::empty(), resolve)
-        })
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
+        slipway_disk::openat2(&self.fd, OsStr::from_bytes(path), flags, Mode::empty(), resolve)
     }
 
     /// Opens a regular file for reading by a path without links.
@@ -57,21 +55,10 @@ impl Root {
         let name = || self.path.join(OsStr::from_bytes(path));
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
-        let fd = retry(|| openat2(&self.fd, OsStr::from_bytes(path), flags, Mode::empty(), resolve))
+        let fd = slipway_disk::openat2(&self.fd, OsStr::from_bytes(path), flags, Mode::empty(), resolve)
             .map_err(Error::io("open", name()))?;
         Ok(File::from(fd))
     }
-}
-
-/// openat2(2) answers EAGAIN when a rename elsewhere made its checks uncertain; containers rename in loops.
-fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
-    for _ in 1..1000 {
-        match call() {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            other => return other,
-        }
-    }
-    call()
 }
 
 /// The path of a descriptor in proc.

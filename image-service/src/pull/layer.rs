@@ -153,7 +153,7 @@ impl Intake {
             _ => false,
         };
         if !stays {
-            durable::remove(&path)?;
+            slipway_disk::remove_tree(&path)?;
         }
         // Unlocked before it is asked whether the image was refused: whoever refuses it removes what is not locked.
         drop(partial);

@@ -1,20 +1,29 @@
-//! What every crate does on disk: records, atomic writes, and walks over trees that containers and images wrote.
+//! The work on disk that every crate shares: records, atomic writes, and walks over trees that containers and images
+//! wrote.
 //!
 //! This is a leaf package: it depends on no other crate of the project. Nothing in it recurses over a tree, follows a
 //! symbolic link that a container wrote, or reads more of a file than its caller allows.
 //!
 //! - [`atomic`]: files that are written whole or not at all, and bounded reads of regular files
 //! - [`record`]: JSON behind a header with a checksum, bound to the name of what it describes
+//! - [`walker`]: removal, usage and other walks over trees of any depth
 //! - [`Lock`]: a file that one process has
+//! - [`SingleFlight`]: equal work of several callers, done once
+//! - [`openat2()`]: bounded look-ups that renames elsewhere don't fail
 
 pub mod atomic;
 mod lock;
+mod lookup;
 pub mod record;
 mod room;
+mod single_flight;
 pub mod walker;
 
 pub use lock::Lock;
+pub use lookup::openat2;
 pub use room::{explained, why_read_only};
+pub use single_flight::{Follow, Joined, Lead, SingleFlight};
+pub use walker::remove_tree;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -233,7 +233,7 @@ impl Slot {
     /// As unlink(2); what is absent is fine.
     pub fn remove(&self) -> Result<()> {
         for path in [&self.copy, &self.path] {
-            remove(path).map_err(Error::io("remove record", path))?;
+            remove(path)?;
         }
         // Where it was the last one.
         let _ = self.copy.parent().map(fs::remove_dir);
@@ -273,18 +273,19 @@ impl Copies {
         let directory = self.of(group, id);
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             let path = entry.path();
-            remove(&path).map_err(Error::io("remove copy", &path))?;
+            remove(&path)?;
         }
         gone(fs::remove_dir(&directory)).map_err(Error::io("remove copies", &directory))
     }
 }
 
 /// Removes a file, or what a person or a damaged disk has put in its place.
-fn remove(path: &Path) -> std::io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::IsADirectory => gone(fs::remove_dir_all(path)),
-        outcome => gone(outcome),
-    }
+fn remove(path: &Path) -> Result<()> {
+    let removed = crate::walker::remove_tree(path);
+    removed.map_err(|error| {
+        let (action, path, source) = error.into_parts();
+        Error { action, path, source }
+    })
 }
 
 fn gone(outcome: std::io::Result<()>) -> std::io::Result<()> {

@@ -26,7 +26,7 @@ mod removal;
 mod sweep;
 mod usage;
 
-pub use removal::remove;
+pub use removal::{remove, remove_tree};
 pub use sweep::{Remnants, told};
 pub use usage::{Usage, usage};
 
@@ -375,15 +375,7 @@ const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFO
 /// Opens a directory by its name in its parent, never through a link.
 fn open_below(parent: BorrowedFd<'_>, name: &OsStr, more: ResolveFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | more;
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        match rustix::fs::openat2(parent, name, FLAGS, Mode::empty(), resolve) {
-            // A rename elsewhere made the kernel's checks uncertain, openat2(2).
-            Err(Errno::AGAIN | Errno::INTR) if attempts < 64 => {}
-            other => return other,
-        }
-    }
+    crate::openat2(parent, name, FLAGS, Mode::empty(), resolve)
 }
 
 /// A path to be shown. A whole one may have megabytes.

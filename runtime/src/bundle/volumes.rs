@@ -1,8 +1,8 @@
 //! A directory for each VOLUME of the image, which begins with a copy of the image's files there.
 
 use super::mounts::{Origin, Origins, Place, PlannedMount, taken};
+use crate::rootfs::copy;
 use crate::rootfs::links::follow;
-use crate::rootfs::{copy, inside};
 use crate::{Error, IdMap, Result, state};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat};
 use rustix::io::Errno;
@@ -75,9 +75,9 @@ pub(super) fn fill(place: &Place<'_>, planned: &PlannedMount, hidden: bool) -> R
 /// The image's directory at a place; none when it has nothing there.
 fn open_in_image(root: BorrowedFd<'_>, volume: &Path, at: &Path) -> Result<Option<OwnedFd>> {
     let path = at.strip_prefix("/").unwrap_or(at);
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    match inside::open(root, path, flags, resolve) {
+    match slipway_disk::openat2(root, path, flags, Mode::empty(), resolve) {
         Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT) => Ok(None),
         Err(Errno::NOTDIR) => {
@@ -96,8 +96,8 @@ fn make(directory: &Path, content: Option<OwnedFd>, map: Option<&IdMap>) -> Resu
         move |source| Error::Io { action, source: slipway_disk::explained(&path, source), path }
     };
     let (fresh, staging) = (directory.with_extension("new"), directory.with_extension("links"));
-    state::remove_directory(&fresh)?;
-    state::remove_directory(&staging)?;
+    slipway_disk::remove_tree(&fresh)?;
+    slipway_disk::remove_tree(&staging)?;
     state::make_directory(&fresh)?;
     if let Some(content) = content {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

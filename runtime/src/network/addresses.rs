@@ -9,7 +9,6 @@
 //! again from another.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -325,16 +324,7 @@ fn record(path: &Path, address: IpAddr) -> std::result::Result<Lease, String> {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    let removed = match std::fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::IsADirectory => std::fs::remove_dir_all(path),
-        outcome => outcome,
-    };
-    match removed {
-        Err(source) if source.kind() != ErrorKind::NotFound => {
-            Err(Error::Io { action: "remove address record", path: path.to_owned(), source })
-        }
-        _ => Ok(()),
-    }
+    Ok(slipway_disk::remove_tree(path)?)
 }
 
 #[cfg(test)]

@@ -1,15 +1,14 @@
 //! Network namespaces: made on a thread of their own, kept by a bind mount, and a few made ahead.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use rustix::mount::UnmountFlags;
 use rustix::thread::LinkNameSpaceType;
 
 use super::config::Unprivileged;
@@ -147,56 +146,4 @@ pub(super) fn make(unprivileged: Unprivileged) -> Result<Namespace> {
     let thread = thread::Builder::new().name("netns".to_owned());
     let thread = thread.spawn(move || Namespace::make_here(unprivileged)).map_err(failed)?;
     thread.join().unwrap_or_else(|_| Err(failed(io::Error::other("the thread ended early"))))
-}
-
-/// Keeps a namespace alive at `path` by a bind mount.
-pub(super) fn keep(netns: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let failed = |action| {
-        move |source| Error::Io {
-            action,
-            path: path.to_owned(),
-            source: slipway_disk::explained(path, source),
-        }
-    };
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(failed("create the mount point"))?;
-    let source = format!("/proc/self/fd/{}", netns.as_raw_fd());
-    rustix::mount::mount_bind(source, path)
-        .map_err(|errno| failed("mount the network namespace at")(errno.into()))
-}
-
-/// Lets go of the namespace at `path`; nothing there is fine.
-pub(super) fn release(path: &Path) -> Result<()> {
-    loop {
-        match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => break,
-            Err(errno) => {
-                return Err(Error::Io {
-                    action: "unmount the network namespace at",
-                    path: path.to_owned(),
-                    source: errno.into(),
-                });
-            }
-        }
-    }
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Io { action: "remove the mount point", path: path.to_owned(), source })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Opens the namespace kept at `path`.
-pub(super) fn open(path: &Path) -> Result<OwnedFd> {
-    File::open(path).map(OwnedFd::from).map_err(|source| Error::Io {
-        action: "open the network namespace",
-        path: path.to_owned(),
-        source,
-    })
 }

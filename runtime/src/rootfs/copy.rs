@@ -4,12 +4,10 @@
 //! or size, and no link is followed. A file with several names is linked from a staging directory, where it is named by
 //! its inode, so that no table of such files is needed.
 
-use super::inside::again;
-use crate::state;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
     chownat, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat,
-    openat, openat2, readlinkat, symlinkat, unlinkat, utimensat,
+    openat, readlinkat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use slipway_disk::walker::{Options, Step, Walker};
@@ -24,7 +22,7 @@ const LONGEST_VALUE: usize = 64 * 1024;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Copies what is in `from`, and its own attributes, to `to`, which is empty. `staging` is a directory on the file system
+/// Copies the entries of `from`, and its own attributes, to `to`, which is empty. `staging` is a directory on the file system
 /// of `to` that does not exist; it is gone afterwards.
 pub(crate) fn tree(from: OwnedFd, to: &OwnedFd, staging: &Path) -> crate::Result<()> {
     let top = Path::new("/");
@@ -32,8 +30,9 @@ pub(crate) fn tree(from: OwnedFd, to: &OwnedFd, staging: &Path) -> crate::Result
     let mut walker = Walker::of(from, top, Options::default())?;
     let copied = Copy { here: to.try_clone().map_err(failed("open", top))?, staging, staged: None };
     let outcome = copied.all(&mut walker);
-    let removed = state::remove_directory(staging);
-    outcome.and(removed)?;
+    let removed = slipway_disk::remove_tree(staging);
+    outcome?;
+    removed?;
     attributes(source.as_fd(), to.as_fd()).map_err(failed("copy the attributes of", top))
 }
 
@@ -151,7 +150,7 @@ impl Copy<'_> {
 fn open_file(from: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    Ok(again(|| openat2(from, name, flags, Mode::empty(), resolve))?)
+    Ok(slipway_disk::openat2(from, name, flags, Mode::empty(), resolve)?)
 }
 
 /// Gives a file or directory another's owner, mode, extended attributes and times.

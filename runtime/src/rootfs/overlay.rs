@@ -64,18 +64,16 @@ struct Layout {
 impl Layout {
     fn prepare(rootfs: &RootFs, directory: &Path, mapped: Option<Owner<'_>>) -> Result<Self> {
         for name in state::names(directory)? {
-            let removed = match name.as_str() {
-                "links" => state::remove_directory(&directory.join(name)),
+            match name.as_str() {
+                "links" => slipway_disk::remove_tree(&directory.join(name))?,
                 name if name.starts_with("work-") => {
                     // The next one has another name: one that can't be removed is not in the way.
-                    if let Err(error) = state::remove_directory(&directory.join(name)) {
+                    if let Err(error) = slipway_disk::remove_tree(&directory.join(name)) {
                         tracing::warn!(%error, "an old work directory stays");
                     }
-                    Ok(())
                 }
-                _ => Ok(()),
-            };
-            removed?;
+                _ => {}
+            }
         }
         let mut unique = [0_u8; 8];
         let _ = rustix::rand::getrandom(&mut unique, rustix::rand::GetRandomFlags::empty());

@@ -225,7 +225,7 @@ impl Shared {
     }
 
     fn forget_sandbox(&self, pod: &Pod) -> Result<()> {
-        state::remove_directory(&pod.state)?;
+        slipway_disk::remove_tree(&pod.state)?;
         pod.place.remove()?;
         lock(&self.pods).remove(&pod.record().config.id);
         Ok(())

@@ -1,4 +1,4 @@
-//! Removes a tree of any depth. What lies deep is renamed to the top of the tree and removed from there, so that each
+//! Removes a tree of any depth. A directory that lies deep is renamed to the top of the tree and removed from there, so that each
 //! directory is visited once and no more than [`DEPTH`] of them are open.
 
 use std::ffi::{CString, OsStr};
@@ -9,10 +9,18 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::{Error, Stop, open_below};
+use super::{Error, Stop, never, open_below};
 
 /// How many levels of the tree are open at once.
 const DEPTH: usize = 64;
+
+/// Removes a file, or a directory with all below it, as [`remove`] does; nothing stops it.
+///
+/// # Errors
+/// The first of what could not be removed; what does not exist is fine.
+pub fn remove_tree(path: &Path) -> Result<(), Error> {
+    remove(path, &never)
+}
 
 /// Removes a file, or a directory with all below it; what does not exist is fine. It never follows a link and never
 /// enters a mount. It removes all that can be removed and returns the first error, which names what could not be: an
@@ -32,7 +40,7 @@ pub fn remove(path: &Path, stop: Stop<'_>) -> Result<(), Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let above = match rustix::fs::open(above, flags, Mode::empty()) {
         Ok(above) => above,
-        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         Err(errno) => return Err(failed("remove")(errno)),
     };
     let name = CString::new(name.as_bytes()).map_err(|_| failed("remove")(Errno::INVAL))?;

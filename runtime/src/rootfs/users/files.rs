@@ -4,7 +4,6 @@
 //! inside of that alone. Nothing else is ever opened: opening /proc/kmsg, a pipe or a device can wait for ever, or do
 //! something.
 
-use crate::rootfs::inside;
 use crate::{Error, Result, patience};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat};
 use rustix::io::Errno;
@@ -95,7 +94,9 @@ fn elsewhere(path: &Path) -> Error {
 /// The place of a file: below the root, or below the deepest mount of the request's above it.
 fn find(root: &Root, path: &Path) -> rustix::io::Result<OwnedFd> {
     let inside = ResolveFlags::NO_MAGICLINKS | ResolveFlags::IN_ROOT;
-    let open = |base: BorrowedFd<'_>, path: &Path, resolve| inside::open(base, path, OFlags::PATH, resolve);
+    let open = |base: BorrowedFd<'_>, path: &Path, resolve| {
+        slipway_disk::openat2(base, path, OFlags::PATH, Mode::empty(), resolve)
+    };
     let below = |path: &Path| PathBuf::from(".").join(path.strip_prefix("/").unwrap_or(path));
     let covering = root.mounts.iter().filter(|mount| path.starts_with(mount));
     let Some(mount) = covering.max_by_key(|mount| mount.components().count()) else {
