@@ -2,16 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::rand::GetRandomFlags;
-use slipway_disk::atomic;
-use slipway_disk::walker::{self, Remnants};
 use slipway_image::{Image, Leased, Reference, Store};
-use slipway_runtime::{Owner, Runtime};
+use slipway_runtime::Runtime;
 
 use crate::cancel::Cancellation;
-use crate::context::{Context, OpenContext};
+use crate::context::{Context, OpenContext, Texts};
 use crate::dockerfile::{self, Dockerfile, Instruction, Step};
 use crate::error::{Error, Result};
 use crate::flight::{Flights, Telling};
@@ -20,14 +17,7 @@ use crate::progress::Progress;
 use crate::run::Sandbox;
 use crate::stage::{self, State};
 
-/// Where a builder keeps what is not finished.
-#[derive(Clone, Debug)]
-pub struct BuilderConfig {
-    /// A directory of the builder's own on the store's file system; it is emptied when the builder is made.
-    pub scratch: PathBuf,
-}
-
-/// What to build.
+/// A request to build.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
     /// The files.
@@ -36,6 +26,8 @@ pub struct BuildRequest {
     pub dockerfile: Option<PathBuf>,
     /// The Dockerfile's text, when it lies outside of the context.
     pub dockerfile_contents: Option<Vec<u8>>,
+    /// The text of the file `NAME.dockerignore` beside such a Dockerfile `NAME`; it replaces the context's.
+    pub dockerignore_contents: Option<Vec<u8>>,
     /// Names for the image.
     pub tags: Vec<String>,
     /// The stage to build; the last one when absent.
@@ -46,7 +38,7 @@ pub struct BuildRequest {
     pub no_cache: bool,
 }
 
-/// What a build tells and asks while it goes on.
+/// The client's side of a build.
 pub struct Session<'a> {
     /// Hears of every event; must not block for long.
     pub progress: &'a (dyn Fn(Progress) + Sync),
@@ -62,82 +54,11 @@ impl std::fmt::Debug for Session<'_> {
     }
 }
 
-/// What a build has made.
+/// The outcome of a build.
 #[derive(Clone, Debug)]
 pub struct Built {
     /// The image.
     pub image: Image,
-}
-
-/// Builds images. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Builder {
-    store: Store,
-    runtime: Runtime,
-    config: BuilderConfig,
-    flights: Flights,
-    remnants: Remnants,
-}
-
-impl Builder {
-    /// A builder; what an earlier one has left behind is removed.
-    ///
-    /// # Errors
-    /// When the scratch directory can't be emptied and made.
-    pub fn new(store: Store, runtime: Runtime, config: BuilderConfig) -> Result<Self> {
-        for sandbox in runtime.sandboxes() {
-            let id = &sandbox.config.id;
-            if sandbox.config.owner == Owner::Build
-                && let Err(error) = runtime.remove_sandbox(id)
-            {
-                tracing::warn!(sandbox = %id, %error, "remove an unfinished build's sandbox");
-            }
-        }
-        let made = atomic::make_directory(&config.scratch, 0o700);
-        let aside = made.map_err(|error| Error::io(error.action, &error.path)(error.source))?;
-        if let Some(aside) = aside {
-            tracing::error!(aside = %aside.display(), "it stood where a directory belongs and was renamed");
-        }
-        let remnants = Remnants::default();
-        clear(&config.scratch, &remnants);
-        Ok(Self { store, runtime, config, flights: Flights::default(), remnants })
-    }
-
-    /// What earlier builds left and could not be removed, which nothing refers to.
-    #[must_use]
-    pub fn remnants(&self) -> &Remnants {
-        &self.remnants
-    }
-
-    /// Builds an image. It blocks; failing or cancelled, it leaves nothing but cached layers.
-    ///
-    /// # Errors
-    /// [`Error::Dockerfile`] and [`Error::Step`] name the line; [`Error::Cancelled`] after a cancellation.
-    pub fn build(&self, request: &BuildRequest, session: &Session<'_>) -> Result<Built> {
-        let tags = request.tags.iter().map(|tag| Ok(tag.parse()?)).collect::<Result<Vec<Reference>>>()?;
-        let id = random_id()?;
-        let scratch = Scratch::create(self.config.scratch.join(&id), &self.remnants)?;
-        let mut build = Build {
-            store: &self.store,
-            runtime: &self.runtime,
-            flights: &self.flights,
-            request,
-            session,
-            id,
-            scratch: scratch.path.clone(),
-            drafts: 0,
-            steps: 0,
-            sandbox: None,
-            telling: None,
-            done: BTreeMap::new(),
-            declared: BTreeSet::new(),
-            globals: BTreeMap::new(),
-        };
-        let context = build.load()?;
-        let state = build.stages(&context)?;
-        let image = build.commit(&state, &tags)?;
-        Ok(Built { image })
-    }
 }
 
 /// The instructions that stages begin with, by their indices.
@@ -146,7 +67,7 @@ type Triggers = BTreeMap<usize, Vec<Step>>;
 /// The images that stages are built on, by the stages' indices.
 type Bases = BTreeMap<usize, State>;
 
-/// What the ONBUILDs of a stage keep for those that are built on it.
+/// The triggers that the ONBUILDs of a stage keep for those that are built on it.
 fn kept_triggers(file: &Dockerfile, index: usize) -> Vec<String> {
     let steps = file.stages.get(index).map(|stage| stage.steps.as_slice()).unwrap_or_default();
     let text = |step: &Step| match &step.instruction {
@@ -170,56 +91,6 @@ fn numbered(steps: &[Step]) -> usize {
     steps.iter().filter(|step| step.instruction.is_numbered()).count().saturating_add(1)
 }
 
-/// How long the removal of what earlier builds left may delay the start.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Removes what earlier builds left: after a moment in the background. Each build has a directory of its own, so that new
-/// ones are not concerned.
-fn clear(scratch: &Path, remnants: &Remnants) {
-    let left = std::fs::read_dir(scratch).and_then(|entries| {
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>()
-    });
-    if let Err(error) = left.and_then(|left| remnants.sweep(left, PATIENCE, stays)) {
-        tracing::error!(path = %scratch.display(), %error, "what earlier builds have left is not removed");
-    }
-}
-
-fn stays(path: &Path, error: &walker::Error) {
-    tracing::error!(
-        path = %path.display(),
-        error = walker::told(error),
-        "it can't be removed and stays: mend that, then run slipway check --repair"
-    );
-}
-
-/// A build's own directory; dropping it removes it.
-struct Scratch {
-    path: PathBuf,
-    remnants: Remnants,
-}
-
-impl Scratch {
-    fn create(path: PathBuf, remnants: &Remnants) -> Result<Self> {
-        std::fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
-        Ok(Self { path, remnants: remnants.clone() })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = self.remnants.remove(&self.path) {
-            stays(&self.path, &error);
-        }
-    }
-}
-
-fn random_id() -> Result<String> {
-    let mut bytes = [0_u8; 8];
-    rustix::rand::getrandom(bytes.as_mut_slice(), GetRandomFlags::empty())
-        .map_err(Error::io("read", "/dev/urandom"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 /// A build under way.
 pub(crate) struct Build<'a> {
     pub(crate) store: &'a Store,
@@ -230,7 +101,7 @@ pub(crate) struct Build<'a> {
     pub(crate) id: String,
     pub(crate) scratch: PathBuf,
     pub(crate) drafts: usize,
-    steps: u32,
+    pub(crate) steps: u32,
     pub(crate) sandbox: Option<Sandbox>,
     /// While a step is made that others may wait for.
     pub(crate) telling: Option<Telling>,
@@ -240,6 +111,13 @@ pub(crate) struct Build<'a> {
 }
 
 impl Build<'_> {
+    /// Makes the image and names it.
+    pub(crate) fn whole(mut self, tags: &[Reference]) -> Result<Image> {
+        let context = self.load()?;
+        let state = self.stages(&context)?;
+        self.commit(&state, tags)
+    }
+
     /// Does a step's work between its two events. The work says whether the cache had it.
     pub(crate) fn step<T>(
         &mut self,
@@ -268,8 +146,11 @@ impl Build<'_> {
         let file = request.dockerfile.as_deref();
         let shown = file.unwrap_or(Path::new("Dockerfile")).display();
         self.step(format!("[internal] load build definition from {shown}"), |_, _| {
-            let contents = request.dockerfile_contents.as_deref();
-            Ok((OpenContext::open(&request.context, file, contents)?, false))
+            let texts = Texts {
+                dockerfile: request.dockerfile_contents.as_deref(),
+                dockerignore: request.dockerignore_contents.as_deref(),
+            };
+            Ok((OpenContext::open(&request.context, file, texts)?, false))
         })
     }
 
@@ -367,7 +248,7 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// What a stage is built on.
+    /// The state that a stage is built on.
     fn base(&mut self, base: &Source, file: &Dockerfile, index: usize) -> Result<State> {
         let Some(stage) = file.stages.get(index) else { return Ok(State::scratch()) };
         match base {

@@ -26,12 +26,21 @@ pub enum Context {
     },
 }
 
+/// The texts of files that lie outside of the context.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Texts<'a> {
+    /// The Dockerfile's.
+    pub(crate) dockerfile: Option<&'a [u8]>,
+    /// That of the .dockerignore beside it.
+    pub(crate) dockerignore: Option<&'a [u8]>,
+}
+
 /// An opened context.
 #[derive(Debug)]
 pub(crate) struct OpenContext {
     /// The files.
     pub(crate) tree: Tree,
-    /// What stays out.
+    /// The rules of what stays out.
     pub(crate) ignore: Ignore,
     /// The Dockerfile.
     pub(crate) dockerfile: Dockerfile,
@@ -39,27 +48,33 @@ pub(crate) struct OpenContext {
 
 impl OpenContext {
     /// Opens the context and reads the Dockerfile and .dockerignore.
-    pub(crate) fn open(context: &Context, name: Option<&Path>, contents: Option<&[u8]>) -> Result<Self> {
+    pub(crate) fn open(context: &Context, name: Option<&Path>, texts: Texts<'_>) -> Result<Self> {
         let tree = open(context)?;
         let name = name.unwrap_or(Path::new("Dockerfile"));
-        let bytes = match contents {
+        let bytes = match texts.dockerfile {
             Some(bytes) => bytes.to_vec(),
             None => tree.read(relative(name)?, MAX_FILE)?.ok_or_else(|| Error::Missing {
                 path: name.display().to_string(),
                 place: "the build context".into(),
             })?,
         };
-        // That of a Dockerfile lies beside it, so that one from elsewhere has none here.
-        let own = contents.is_none().then(|| format!("{}.dockerignore", name.display()));
-        let mut ignore = Ignore::default();
-        for file in own.into_iter().chain([".dockerignore".to_owned()]) {
-            if let Some(bytes) = tree.read(Path::new(&file), MAX_FILE)? {
-                ignore = Ignore::parse(&file, &bytes)?;
-                break;
-            }
-        }
+        let ignore = ignore(&tree, name, texts)?;
         Ok(Self { tree, ignore, dockerfile: parse(&bytes)? })
     }
+}
+
+/// The rules of what stays out: a Dockerfile's own, which lie beside it, replace those of the context.
+fn ignore(tree: &Tree, name: &Path, texts: Texts<'_>) -> Result<Ignore> {
+    if let Some(bytes) = texts.dockerignore {
+        return Ignore::parse("the Dockerfile's own .dockerignore", bytes);
+    }
+    let own = texts.dockerfile.is_none().then(|| format!("{}.dockerignore", name.display()));
+    for file in own.into_iter().chain([".dockerignore".to_owned()]) {
+        if let Some(bytes) = tree.read(Path::new(&file), MAX_FILE)? {
+            return Ignore::parse(&file, &bytes);
+        }
+    }
+    Ok(Ignore::default())
 }
 
 fn open(context: &Context) -> Result<Tree> {

@@ -1,14 +1,20 @@
-//! COPY and ADD: sources to a list of entries, the list to a content hash, the list to files in a draft layer.
+//! COPY and ADD: sources to the files and directories that they name, a walk over those to a content hash, and another to
+//! files in a draft layer.
 
 pub(crate) mod archive;
 mod draft;
+mod entry;
+mod hash;
 mod mode;
 mod select;
 pub(crate) mod user;
+mod walk;
 
 pub(crate) use draft::Draft;
+pub(crate) use hash::hash;
 pub(crate) use mode::Chmod;
-pub(crate) use select::{Item, Selection, hash, named, select, take_sockets};
+pub(crate) use select::{Item, Selection, named, select, take_sockets};
+pub(crate) use walk::Sockets;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,12 +23,12 @@ use crate::cancel::Cancellation;
 use crate::ignore::Ignore;
 use crate::tree::Tree;
 
-/// Where a COPY takes from.
+/// The tree that a COPY takes from.
 #[derive(Debug)]
 pub(crate) struct Origin<'a> {
     /// The files.
     pub(crate) tree: &'a Tree,
-    /// What stays out.
+    /// The rules of what stays out.
     pub(crate) ignore: Option<&'a Ignore>,
     /// `the build context`, `stage base`, `image x`.
     pub(crate) place: String,
@@ -30,7 +36,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) cancel: &'a Cancellation,
 }
 
-/// What a COPY asks for, with its variables expanded.
+/// A COPY with its variables expanded.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     /// The sources as written.
@@ -141,7 +147,10 @@ mod tests {
         let tree = Tree::open(&[context.path().to_owned()]).unwrap();
         let cancel = &Cancellation::default();
         let origin = Origin { tree: &tree, ignore: None, place: "the build context".into(), cancel };
-        let now = || hash(&origin, &select(&origin, &["d".into(), "*".into()]).unwrap(), false).unwrap();
+        let now = || {
+            let found = select(&origin, &["d".into(), "*".into()]).unwrap();
+            hash(&origin, &found, false, &mut Sockets::default()).unwrap()
+        };
         let before = now();
         let file = fs::File::options().write(true).open(context.path().join("g")).unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();

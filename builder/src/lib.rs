@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! dockerfile/{lex, words, parse, expand}          bytes -> instructions
-//! context, ignore, glob, tree                     where files come from
+//! context, ignore, glob, tree                     the files and where they come from
 //! graph                                           which stages the target needs
-//! stage, setting, step, cache, flight             what an instruction changes, and whether it has run before, or runs
-//! copy/{select, draft, mode, user, archive}, run  the two ways to make a layer
-//! build                                           the stages one after another, then layers and configuration -> image
-//! progress                                        what is told meanwhile
+//! stage, setting, step, cache, flight             the changes of an instruction; whether it has run before, or runs
+//! copy/{select, walk, hash, archive}              the files that a COPY takes
+//! copy/{draft, entry, mode, user}, run            the two ways to make a layer
+//! builder, build                                  the stages one after another, then layers and configuration -> image
+//! progress                                        the events that a client is told
 //! ```
 
 mod build;
+mod builder;
 mod cache;
 mod cancel;
 mod clock;
@@ -29,7 +31,8 @@ mod stage;
 mod step;
 mod tree;
 
-pub use build::{BuildRequest, Builder, BuilderConfig, Built, Session};
+pub use build::{BuildRequest, Built, Session};
+pub use builder::{Builder, BuilderConfig};
 pub use cancel::Cancellation;
 pub use context::Context;
 pub use dockerfile::{

@@ -10,7 +10,7 @@ use crate::build::Build;
 use crate::cache::{self, Entry, Key};
 use crate::clock;
 use crate::context::OpenContext;
-use crate::copy::{self, Chmod, Draft, Origin, Request, archive};
+use crate::copy::{self, Chmod, Draft, Origin, Request, Sockets, archive};
 use crate::dockerfile::{Command, Copy, Heredoc, Instruction, Step};
 use crate::error::{Error, Result};
 use crate::flight::{Made, Mine, Turn};
@@ -231,7 +231,7 @@ impl Build<'_> {
         };
         let (chown, chmod) = (option(&copy.chown)?, option(&copy.chmod)?);
         let mut found = copy::select(&origin, &sources)?;
-        self.leave_out(&copy::take_sockets(&mut found), step.line);
+        let mut sockets = copy::take_sockets(&mut found);
         if found.is_empty() && copy.inline.is_empty() {
             let message = format!("line {}: {} matches nothing", step.line, sources.join(" "));
             (self.session.progress)(Progress::Warning { message });
@@ -243,8 +243,10 @@ impl Build<'_> {
         key.text(&destination);
         key.list(chown.iter().cloned().collect::<Vec<_>>().into_iter());
         key.list(chmod.iter().cloned().collect::<Vec<_>>().into_iter());
-        key.bytes(&copy::hash(&origin, &found, copy.from.is_some())?);
-        key.bytes(&copy::hash(&origin, &archives, copy.from.is_some())?);
+        for selections in [&found, &archives] {
+            key.bytes(&copy::hash(&origin, selections, copy.from.is_some(), &mut sockets)?);
+        }
+        self.leave_out(&sockets, step.line);
         key.list(
             inline
                 .iter()
@@ -268,9 +270,9 @@ impl Build<'_> {
     }
 
     /// Tells of sockets, which no image can hold.
-    fn leave_out(&self, sockets: &[PathBuf], line: usize) {
-        let Some(first) = sockets.first() else { return };
-        let more = match sockets.len().saturating_sub(1) {
+    fn leave_out(&self, sockets: &Sockets, line: usize) {
+        let Some(first) = &sockets.first else { return };
+        let more = match sockets.count.saturating_sub(1) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };

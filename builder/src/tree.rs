@@ -41,6 +41,27 @@ impl Node {
     }
 }
 
+/// Some of the names in a directory, in order.
+#[derive(Debug)]
+pub(crate) struct Names {
+    pub(crate) names: Vec<OsString>,
+    /// The last name that was read, also where it is a whiteout: more are behind it.
+    pub(crate) last: Option<OsString>,
+    /// The memory that they take, in bytes.
+    pub(crate) memory: usize,
+    /// Whether there are more.
+    pub(crate) more: bool,
+}
+
+/// The memory that the names of one directory may take at a time, in bytes.
+pub(crate) const NAMES_MAX: usize = 32 << 20;
+
+/// The memory that a name takes, in bytes.
+fn cost(name: &OsStr) -> usize {
+    const BESIDES: usize = 64;
+    name.len().saturating_add(BESIDES)
+}
+
 /// Where a path leads once its links are followed.
 #[derive(Debug)]
 pub(crate) struct Resolved {
@@ -212,22 +233,34 @@ impl Directory {
         Ok(top.map(|stat| Node::Directory(Self(parts), stat)))
     }
 
-    /// The names in it, sorted.
-    pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
-        let mut seen = std::collections::BTreeMap::new();
+    /// The first names in order behind `after`, or from the beginning, that take no more than `most` bytes of memory (but
+    /// always one). Each call reads the whole directory, and keeps no more than that.
+    pub(crate) fn names_after(&self, after: Option<&OsStr>, most: usize) -> io::Result<Names> {
+        let mut kept = std::collections::BTreeMap::new();
+        let (mut memory, mut ceiling) = (0_usize, None::<OsString>);
         for fd in &self.0 {
             for entry in rustix::fs::Dir::read_from(fd)? {
                 let entry = entry?;
                 let name = OsStr::from_bytes(entry.file_name().to_bytes());
-                if name == "." || name == ".." || seen.contains_key(name) {
+                let is_behind = after.is_none_or(|after| name > after);
+                let is_near = ceiling.as_ref().is_none_or(|ceiling| name < ceiling.as_os_str());
+                if name == "." || name == ".." || !is_behind || !is_near || kept.contains_key(name) {
                     continue;
                 }
                 let hides = entry.file_type() == FileType::CharacterDevice
                     && is_whiteout(&rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW)?);
-                seen.insert(name.to_owned(), !hides);
+                memory = memory.saturating_add(cost(name));
+                kept.insert(name.to_owned(), !hides);
+                while memory > most && kept.len() > 1 {
+                    let Some((last, _)) = kept.pop_last() else { break };
+                    memory = memory.saturating_sub(cost(&last));
+                    ceiling = Some(last);
+                }
             }
         }
-        Ok(seen.into_iter().filter_map(|(name, visible)| visible.then_some(name)).collect())
+        let last = kept.last_key_value().map(|(name, _)| name.clone());
+        let names = kept.into_iter().filter_map(|(name, visible)| visible.then_some(name)).collect();
+        Ok(Names { names, last, memory, more: ceiling.is_some() })
     }
 
     /// The part that shows a leaf.
@@ -307,8 +340,36 @@ mod tests {
         fs::write(upper.path().join("d/y"), "").unwrap();
         fs::write(upper.path().join("e"), "").unwrap();
         let tree = Tree::open(&[upper.path().to_owned(), lower.path().to_owned()]).unwrap();
-        let names = tree.directory(Path::new("d")).unwrap().names().unwrap();
-        assert_eq!(names, ["x", "y"]);
+        let names = tree.directory(Path::new("d")).unwrap().names_after(None, NAMES_MAX).unwrap();
+        assert_eq!((names.names, names.more), (vec!["x".into(), "y".into()], false));
         assert!(matches!(tree.root().child("e".as_ref()).unwrap(), Some(Node::Leaf(_))));
+    }
+
+    /// All names of a directory were in memory at once, and with them all paths of a copy.
+    #[test]
+    fn names_come_some_at_a_time_and_in_order_also_where_layers_hide_some() {
+        let (upper, lower) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let names: Vec<OsString> = (0..100).map(|number| format!("{number:03}").into()).collect();
+        for (at, name) in names.iter().enumerate() {
+            let folder = if at % 3 == 0 { &upper } else { &lower };
+            fs::write(folder.path().join(name), "").unwrap();
+            if at % 7 == 0 {
+                fs::write(lower.path().join(name), "").unwrap();
+            }
+        }
+        let tree = Tree::open(&[upper.path().to_owned(), lower.path().to_owned()]).unwrap();
+        for most in [1, 200, 1000, NAMES_MAX] {
+            let (mut all, mut after) = (Vec::new(), None);
+            loop {
+                let found = tree.root().names_after(after.as_deref(), most).unwrap();
+                assert!(found.memory <= most.max(cost(&names[0])));
+                all.extend(found.names);
+                after = found.last;
+                if !found.more {
+                    break;
+                }
+            }
+            assert_eq!(all, names, "{most}");
+        }
     }
 }

@@ -189,6 +189,30 @@ fn what_is_ignored_or_outside_is_not_there() {
     assert!(failed(&node, &context, &["-f", "Own"]).contains("Own.dockerignore line 2"));
 }
 
+/// The rules beside a Dockerfile that lies outside of the context were not used: secrets that they keep out came into the
+/// image.
+#[test]
+fn a_dockerfile_from_elsewhere_brings_the_dockerignore_beside_it() {
+    let node = Node::start();
+    node.build("busybox:1", "");
+    let context = Context::new("").file(".dockerignore", "plain\n").file("plain", "p").file("secret", "s");
+    let elsewhere = Context::new("").file("Own", "FROM busybox:1\nCOPY . /all/\nCMD ls /all\n");
+    let file = elsewhere.join("Own").display().to_string();
+    let copied = || {
+        let _ = built(&node, &context, &["-t", "elsewhere:1", "-f", &file]);
+        run(&node, "elsewhere:1", &[])
+    };
+    assert_eq!(copied(), "Dockerfile\nsecret");
+    elsewhere.write("Own.dockerignore", "secret\nDockerfile\n");
+    assert_eq!(copied(), "plain");
+    // Empty rules are rules: the context's own don't count.
+    elsewhere.write("Own.dockerignore", "");
+    assert_eq!(copied(), "Dockerfile\nplain\nsecret");
+    elsewhere.write("Own.dockerignore", "x\n[bad\n");
+    let said = failed(&node, &context, &["-f", &file]);
+    assert!(said.contains("the Dockerfile's own .dockerignore line 2"), "{said}");
+}
+
 #[test]
 fn archives_are_unpacked_by_add_alone() {
     let node = Node::start();

@@ -22,13 +22,13 @@ pub(crate) fn take(origin: &Origin<'_>, found: &mut Vec<Selection>) -> Result<Ve
     let mut archives = Vec::new();
     let mut others = Vec::new();
     for selection in found.drain(..) {
-        let archive = match selection.items.first() {
-            Some(item) if !selection.directory && kind(&item.stat) == FileType::RegularFile => {
-                is_archive(open(origin, item)?, item)?
-            }
-            _ => false,
-        };
-        if archive { archives.push(selection) } else { others.push(selection) }
+        let item = &selection.root;
+        let is_file = !selection.directory && kind(&item.stat) == FileType::RegularFile;
+        if is_file && is_archive(open(origin, item)?, item)? {
+            archives.push(selection)
+        } else {
+            others.push(selection)
+        }
     }
     *found = others;
     Ok(archives)
@@ -41,26 +41,24 @@ pub(crate) fn unpack(
     archive: &Selection,
     (draft, request): (&mut Draft, &Request),
 ) -> Result<()> {
-    for item in &archive.items {
-        let tar = || Ok::<_, Error>(Stoppable { file: open(origin, item)?, cancel: origin.cancel });
-        let imported = store.import_layer(tar()?, &[]);
-        // Whatever it says of an end that was asked for.
-        origin.cancel.check()?;
-        let layer = imported?;
-        let named = store.named_directories(tar()?)?;
-        let tree = Tree::open(&directories(store, &[layer.diff_id])?)?;
-        let place = format!("the archive {}", item.source.display());
-        let unpacked = Origin { tree: &tree, ignore: None, place, cancel: origin.cancel };
-        let whole = Request {
-            sources: vec!["/".into()],
-            destination: format!("{}/", request.destination.trim_end_matches('/')),
-            owner: request.owner,
-            chmod: None,
-            archive: Some(named),
-        };
-        draft.copy(&unpacked, &select(&unpacked, &whole.sources)?, &whole)?;
-    }
-    Ok(())
+    let item = &archive.root;
+    let tar = || Ok::<_, Error>(Stoppable { file: open(origin, item)?, cancel: origin.cancel });
+    let imported = store.import_layer(tar()?, &[]);
+    // Whatever it says of an end that was asked for.
+    origin.cancel.check()?;
+    let layer = imported?;
+    let named = store.named_directories(tar()?)?;
+    let tree = Tree::open(&directories(store, &[layer.diff_id])?)?;
+    let place = format!("the archive {}", item.source.display());
+    let unpacked = Origin { tree: &tree, ignore: None, place, cancel: origin.cancel };
+    let whole = Request {
+        sources: vec!["/".into()],
+        destination: format!("{}/", request.destination.trim_end_matches('/')),
+        owner: request.owner,
+        chmod: None,
+        archive: Some(named),
+    };
+    draft.copy(&unpacked, &select(&unpacked, &whole.sources)?, &whole)
 }
 
 /// A file that can't be read any more when the build is given up.

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timestamps, XattrFlags};
 
-use super::select::attributes;
+use super::entry::{Owned, give, leaf, set_attributes, times};
 use super::{Chmod, Item, Origin, Request, Selection};
-use crate::cancel::Cancellation;
 use crate::error::{Error, Result};
 use crate::tree::{Node, OPAQUE, Resolved, Tree, kind};
 
@@ -23,9 +21,14 @@ pub(crate) struct Draft {
     below: Tree,
     times: BTreeMap<PathBuf, Timestamps>,
     links: BTreeMap<(u64, u64), PathBuf>,
+    /// The memory that the paths in those have taken, in bytes.
+    memory: usize,
 }
 
-/// What a directory gets that is made on the way to something.
+/// The memory that the directories and hard links of one draft may take until it is finished, in bytes.
+const MEMORY_MAX: usize = 128 << 20;
+
+/// The owner and mode of a directory that is made on the way to something.
 #[derive(Clone, Copy)]
 struct Made {
     /// Root where absent, and the group that a set-group-ID directory hands down.
@@ -35,13 +38,6 @@ struct Made {
 
 /// Root's, and open to all.
 const PLAIN: Made = Made { owner: None, mode: 0o755 };
-
-/// What an entry gets.
-struct Owned {
-    owner: (u32, u32),
-    mode: u32,
-    times: Timestamps,
-}
 
 impl Draft {
     /// A draft in an empty directory over these lowers, the topmost first.
@@ -58,7 +54,7 @@ impl Draft {
         let mut stack = vec![upper.clone()];
         stack.extend_from_slice(lowers);
         let tree = Tree::open(&stack)?;
-        Ok(Self { upper, root, tree, below, times: BTreeMap::new(), links: BTreeMap::new() })
+        Ok(Self { upper, root, tree, below, times: BTreeMap::new(), links: BTreeMap::new(), memory: 0 })
     }
 
     /// The draft over its lowers.
@@ -110,19 +106,23 @@ impl Draft {
             } else {
                 self.landing(&request.destination, &selection.name, several)?
             };
-            for item in &selection.items {
-                origin.cancel.check()?;
+            for item in selection.items(origin) {
+                let item = &item?;
                 if !item.name.as_os_str().is_empty() {
                     let path = moved_to(&top, &item.name, &moved);
                     if is_implied(item, request) {
-                        moved.extend(self.implied(&path)?.map(|real| (item.name.clone(), real)));
+                        if let Some(real) = self.implied(&path)? {
+                            self.hold(&item.name)?;
+                            self.hold(&real)?;
+                            moved.insert(item.name.clone(), real);
+                        }
                     } else {
                         self.item(origin, item, &path, request)?;
                     }
                 } else if selection.directory {
                     // Whether it is new or not, it is no copy of the source's.
                     if request.archive.is_none() {
-                        self.times.insert(top.clone(), times(&item.stat));
+                        self.set_times_of(&top, times(&item.stat))?;
                     }
                 } else {
                     self.parents(top.parent().unwrap_or(Path::new("")), made)?;
@@ -140,6 +140,25 @@ impl Draft {
             return Ok(Some(there.path));
         }
         self.parents(path, Made { owner: Some((0, 0)), ..PLAIN }).map(|_| None)
+    }
+
+    /// Remembers the times of a directory, which what is written into it changes, for the end.
+    fn set_times_of(&mut self, path: &Path, times: Timestamps) -> Result<()> {
+        if self.times.insert(path.to_owned(), times).is_none() {
+            self.hold(path)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a path that is kept in memory until the draft is finished.
+    fn hold(&mut self, path: &Path) -> Result<()> {
+        const BESIDES: usize = 128;
+        self.memory = self.memory.saturating_add(path.as_os_str().len().saturating_add(BESIDES));
+        if self.memory <= MEMORY_MAX {
+            return Ok(());
+        }
+        let reason = "too many directories and hard links are copied at once: copy fewer, or exclude some by .dockerignore";
+        Err(Error::Invalid(reason.to_owned()))
     }
 
     /// Makes the destination a directory; its path without links.
@@ -181,7 +200,9 @@ impl Draft {
                     Some(stat) => {
                         give(&fd, (stat.st_uid, stat.st_gid), stat.st_mode)
                             .map_err(Error::io("set the owner of", &whole))?;
-                        self.times.entry(whole.clone()).or_insert_with(|| times(&stat));
+                        if !self.times.contains_key(&whole) {
+                            self.set_times_of(&whole, times(&stat))?;
+                        }
                         if let Some(Node::Directory(below, _)) = &seen {
                             below.top().map(|top| set_attributes(&fd, top, &whole)).transpose()?;
                         }
@@ -233,6 +254,7 @@ impl Draft {
                 .map_err(Error::io("link", path));
         }
         if is_linked {
+            self.hold(path)?;
             self.links.insert(identity, path.to_owned());
         }
         leaf(origin, item, (&parent, name), &owned)
@@ -257,7 +279,7 @@ impl Draft {
         }
         let fd = self.parents(path, PLAIN)?;
         give(&fd, owned.owner, owned.mode).map_err(Error::io("set the owner of", path))?;
-        self.times.insert(path.to_owned(), owned.times.clone());
+        self.set_times_of(path, owned.times.clone())?;
         match origin.tree.directory(&item.source)?.top() {
             Some(top) => set_attributes(&fd, top, path),
             None => Ok(()),
@@ -282,12 +304,7 @@ impl Draft {
     /// Removes a directory of the draft, with the times that it was to have.
     fn forget(&mut self, path: &Path) -> Result<()> {
         self.times.retain(|known, _| !known.starts_with(path));
-        match std::fs::remove_dir_all(self.upper.join(path)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("replace", path)(error))
-            }
-            _ => Ok(()),
-        }
+        Ok(slipway_disk::remove_tree(&self.upper.join(path))?)
     }
 
     fn open_written(&self, path: &Path) -> Result<OwnedFd> {
@@ -299,14 +316,14 @@ impl Draft {
     }
 }
 
-/// What directories get that a copy makes on its way. An archive's modes are its own.
+/// The owner and mode of directories that a copy makes on its way. An archive's modes are its own.
 fn made(request: &Request) -> Made {
     let chmod = request.chmod.as_ref().filter(|_| request.archive.is_none());
     let mode = chmod.and_then(Chmod::octal).map_or(PLAIN.mode, |mode| mode & 0o777);
     Made { owner: request.owner, mode }
 }
 
-/// What a directory gets that is made in another: from one with the set-group-ID bit, that bit and its group.
+/// The owner and mode of a directory that is made in another: from one with the set-group-ID bit, that bit and its group.
 fn handed_down(parent: &OwnedFd, made: Made) -> rustix::io::Result<((u32, u32), u32)> {
     const SET_GID: u32 = 0o2000;
     let stat = rustix::fs::fstat(parent)?;
@@ -330,77 +347,6 @@ fn moved_to(top: &Path, name: &Path, moved: &BTreeMap<PathBuf, PathBuf>) -> Path
     }
 }
 
-fn leaf(origin: &Origin<'_>, item: &Item, place: (&OwnedFd, &OsStr), owned: &Owned) -> Result<()> {
-    let path = &item.source;
-    let (parent, name) = place;
-    let from = origin.tree.directory(item.source.parent().unwrap_or(Path::new("")))?;
-    let source_name = item.source.file_name().unwrap_or_default();
-    match kind(&item.stat) {
-        FileType::RegularFile => {
-            let mut source = from.open_file(source_name).map_err(Error::io("open", path))?;
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let target = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR);
-            let mut target = File::from(target.map_err(Error::io("create a copy of", path))?);
-            let copied = copy_data(&mut source, &mut target, origin.cancel);
-            origin.cancel.check()?;
-            copied.map_err(Error::io("copy", path))?;
-            give(&target, owned.owner, owned.mode).map_err(Error::io("set the owner of a copy of", path))?;
-            set_attributes(&target, &source, &item.source)?;
-            return rustix::fs::futimens(&target, &owned.times)
-                .map_err(Error::io("set the times of a copy of", path));
-        }
-        FileType::Symlink => {
-            let target = from.read_link(source_name).map_err(Error::io("read link", path))?;
-            rustix::fs::symlinkat(&target, parent, name).map_err(Error::io("copy link", path))?;
-        }
-        kind @ (FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice) => {
-            let mode = Mode::from_raw_mode(owned.mode);
-            rustix::fs::mknodat(parent, name, kind, mode, item.stat.st_rdev)
-                .map_err(Error::io("copy", path))?;
-            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
-                .map_err(Error::io("set the mode of", path))?;
-        }
-        _ => {
-            return Err(Error::Invalid(format!(
-                "{} is a socket: exclude it by .dockerignore",
-                path.display()
-            )));
-        }
-    }
-    let (uid, gid) = ids(owned.owner);
-    let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-    rustix::fs::chownat(parent, name, Some(uid), Some(gid), nofollow)
-        .map_err(Error::io("set the owner of", path))?;
-    rustix::fs::utimensat(parent, name, &owned.times, nofollow).map_err(Error::io("set the times of", path))
-}
-
-/// How much of a file is copied before it is asked whether the build is given up.
-const PIECE: u64 = 16 << 20;
-
-/// Copies what there is, and leaves the holes of the source holes. It ends early when the build is given up.
-fn copy_data(source: &mut File, target: &mut File, cancel: &Cancellation) -> std::io::Result<()> {
-    use rustix::fs::{SeekFrom, seek};
-    use std::io::Read as _;
-    let length = source.metadata()?.len();
-    let mut at = 0;
-    while at < length && !cancel.is_cancelled() {
-        let from = match seek(&*source, SeekFrom::Data(at)) {
-            Ok(from) => from,
-            // Only a hole is left.
-            Err(rustix::io::Errno::NXIO) => break,
-            // A file system that knows no holes.
-            Err(rustix::io::Errno::INVAL) => at,
-            Err(errno) => return Err(errno.into()),
-        };
-        let to = seek(&*source, SeekFrom::Hole(from)).unwrap_or(length).min(from.saturating_add(PIECE));
-        seek(&*source, SeekFrom::Start(from))?;
-        seek(&*target, SeekFrom::Start(from))?;
-        std::io::copy(&mut source.take(to.saturating_sub(from)), target)?;
-        at = to.max(from.saturating_add(1));
-    }
-    target.set_len(length)
-}
-
 fn unlink(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Err(errno) if errno != rustix::io::Errno::NOENT => Err(errno),
@@ -420,29 +366,4 @@ fn is_directory(parent: &OwnedFd, name: &OsStr) -> bool {
 fn open_directory(parent: impl std::os::fd::AsFd, name: &OsStr, path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(Error::io("open", path))
-}
-
-fn ids((uid, gid): (u32, u32)) -> (Uid, Gid) {
-    (Uid::from_raw(uid), Gid::from_raw(gid))
-}
-
-/// The owner first: a change of owner clears setuid.
-fn give(fd: impl std::os::fd::AsFd, owner: (u32, u32), mode: u32) -> rustix::io::Result<()> {
-    let (uid, gid) = ids(owner);
-    rustix::fs::fchown(&fd, Some(uid), Some(gid))?;
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode & 0o7777))
-}
-
-fn set_attributes(to: &impl std::os::fd::AsFd, from: &impl std::os::fd::AsFd, path: &Path) -> Result<()> {
-    for (name, value) in attributes(from) {
-        rustix::fs::fsetxattr(to, name.as_str(), &value, XattrFlags::empty())
-            .map_err(Error::io("set an attribute of", path))?;
-    }
-    Ok(())
-}
-
-fn times(stat: &Stat) -> Timestamps {
-    let nanos = stat.st_mtime_nsec.try_into().unwrap_or_default();
-    let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: nanos };
-    Timestamps { last_access: time, last_modification: time }
 }

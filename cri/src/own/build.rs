@@ -108,6 +108,7 @@ fn request(start: own::BuildStart) -> Result<BuildRequest> {
         context,
         dockerfile,
         dockerfile_contents,
+        dockerignore_contents: start.dockerignore_contents,
         tags: start.tags,
         target: Some(start.target).filter(|target| !target.is_empty()),
         build_args: start.build_args,

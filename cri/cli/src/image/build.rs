@@ -4,7 +4,7 @@
 mod progress;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::connection::Session;
 use crate::error::{Error, Result};
 use crate::output;
 
-/// The greatest length of a Dockerfile on standard input, in bytes.
+/// The greatest length of a Dockerfile, or of its .dockerignore, that goes by its text, in bytes.
 const DOCKERFILE_LIMIT: u64 = 4 << 20;
 
 #[derive(Debug, clap::Args)]
@@ -64,11 +64,15 @@ fn start(args: Args) -> Result<BuildStart> {
     if !metadata.is_dir() {
         return Err(Error::Usage(format!("context {} is not a directory", context.display())));
     }
-    let dockerfile = args.file.as_deref().map(|file| dockerfile(file, &context)).transpose()?;
+    let (dockerfile, dockerignore_contents) = match &args.file {
+        Some(file) => dockerfile(file, &context)?,
+        None => (None, None),
+    };
     let path = text(&context)?;
     Ok(BuildStart {
         context: Some(Context::Path(ContextPath { path, device: metadata.dev(), inode: metadata.ino() })),
         dockerfile,
+        dockerignore_contents,
         tags: args.tag,
         target: args.target,
         build_args: build_args(&args.build_arg)?,
@@ -76,21 +80,49 @@ fn start(args: Args) -> Result<BuildStart> {
     })
 }
 
-/// The Dockerfile as the request names it: a file in the context by its path there, any other by its text.
-fn dockerfile(file: &Path, context: &Path) -> Result<Dockerfile> {
+/// The Dockerfile as the request names it: a file in the context by its path there, any other by its text, with that of the
+/// .dockerignore beside it.
+fn dockerfile(file: &Path, context: &Path) -> Result<(Option<Dockerfile>, Option<Vec<u8>>)> {
     let fail = |source| Error::Read { path: file.to_owned(), source };
     if file == Path::new("-") {
         let mut contents = Vec::new();
         std::io::stdin().lock().take(DOCKERFILE_LIMIT).read_to_end(&mut contents).map_err(fail)?;
-        return Ok(Dockerfile::DockerfileContents(contents));
+        return Ok((Some(Dockerfile::DockerfileContents(contents)), None));
     }
     let in_context = context.join(file);
     let found = if file.exists() || !in_context.exists() { file.to_owned() } else { in_context };
     let found = found.canonicalize().map_err(fail)?;
     match found.strip_prefix(context) {
-        Ok(relative) => Ok(Dockerfile::DockerfilePath(text(relative)?)),
-        Err(_) => Ok(Dockerfile::DockerfileContents(std::fs::read(&found).map_err(fail)?)),
+        Ok(relative) => Ok((Some(Dockerfile::DockerfilePath(text(relative)?)), None)),
+        Err(_) => {
+            let contents = limited(&found)?;
+            let ignore = match limited(&beside(&found)) {
+                Ok(rules) => Some(rules),
+                Err(Error::Read { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            Ok((Some(Dockerfile::DockerfileContents(contents)), ignore))
+        }
     }
+}
+
+/// The file of rules that belongs to a Dockerfile alone.
+fn beside(dockerfile: &Path) -> PathBuf {
+    let mut name = dockerfile.as_os_str().to_owned();
+    name.push(".dockerignore");
+    PathBuf::from(name)
+}
+
+/// A file's bytes, of which there may be as many as the daemon takes.
+fn limited(path: &Path) -> Result<Vec<u8>> {
+    let fail = |source| Error::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let mut file = std::fs::File::open(path).map_err(fail)?.take(DOCKERFILE_LIMIT + 1);
+    file.read_to_end(&mut bytes).map_err(fail)?;
+    if file.limit() == 0 {
+        return Err(Error::Usage(format!("{} has more than {DOCKERFILE_LIMIT} bytes", path.display())));
+    }
+    Ok(bytes)
 }
 
 fn text(path: &Path) -> Result<String> {
@@ -128,11 +160,14 @@ mod tests {
         for dir in [&root, &elsewhere.path().to_owned()] {
             std::fs::write(dir.join("D"), b"FROM scratch").unwrap();
         }
-        let by_path = Dockerfile::DockerfilePath("D".to_owned());
+        let by_path = (Some(Dockerfile::DockerfilePath("D".to_owned())), None);
+        std::fs::write(root.join("D.dockerignore"), b"x").unwrap();
         assert_eq!(dockerfile(&root.join("D"), &root).unwrap(), by_path);
         assert_eq!(dockerfile(Path::new("D"), &root).unwrap(), by_path);
-        let by_text = Dockerfile::DockerfileContents(b"FROM scratch".to_vec());
-        assert_eq!(dockerfile(&elsewhere.path().join("D"), &root).unwrap(), by_text);
+        let by_text = |rules| (Some(Dockerfile::DockerfileContents(b"FROM scratch".to_vec())), rules);
+        assert_eq!(dockerfile(&elsewhere.path().join("D"), &root).unwrap(), by_text(None));
+        std::fs::write(elsewhere.path().join("D.dockerignore"), b"y").unwrap();
+        assert_eq!(dockerfile(&elsewhere.path().join("D"), &root).unwrap(), by_text(Some(b"y".to_vec())));
         assert!(dockerfile(Path::new("missing"), &root).is_err());
     }
 

@@ -1,0 +1,244 @@
+//! A walk over what a COPY takes, parents first and names in order, in bounded memory: the tree is a client's or an image's,
+//! of any depth, with any number of entries in a directory.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+
+use super::select::excluded;
+use super::{Item, Origin, Selection};
+use crate::error::{Error, Result};
+use crate::tree::{Directory, NAMES_MAX, Node, kind};
+
+/// The longest path that a layer can hold: no path that a process gives the kernel is longer.
+const PATH_MAX: usize = 4095;
+/// How many directories are open at once; those above are opened again when the walk comes back to them.
+const OPEN: usize = 16;
+/// The memory that the names to come in all directories may take, in bytes: those of the topmost are dropped, and read
+/// again when the walk comes back to them.
+const HELD_MAX: usize = 2 * NAMES_MAX;
+
+/// Sockets, which no layer can hold and which are left out.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    /// The first one's path.
+    pub(crate) first: Option<PathBuf>,
+    /// How many there are.
+    pub(crate) count: usize,
+}
+
+impl Sockets {
+    pub(super) fn add(&mut self, path: PathBuf) {
+        self.first.get_or_insert(path);
+        self.count = self.count.saturating_add(1);
+    }
+
+    pub(super) fn extend(&mut self, others: Self) {
+        self.count = self.count.saturating_add(others.count);
+        self.first = self.first.take().or(others.first);
+    }
+}
+
+/// A walk; it ends with its first error.
+pub(crate) struct Walk<'a> {
+    origin: &'a Origin<'a>,
+    levels: Vec<Level>,
+    /// The memory that the names of all levels take.
+    held: usize,
+    /// Items that are found: also the excluded directories above one that is not.
+    ready: VecDeque<Item>,
+    sockets: Sockets,
+}
+
+/// A directory that is being walked.
+struct Level {
+    /// Absent while it is closed.
+    directory: Option<Directory>,
+    item: Item,
+    /// Some of the names to come, and the memory that they took when they were read.
+    names: std::vec::IntoIter<OsString>,
+    held: usize,
+    /// The last name that was taken, and the last one that was read.
+    taken: Option<OsString>,
+    last: Option<OsString>,
+    /// Whether there are names behind those.
+    more: bool,
+    /// It is excluded, and only counts with something in it.
+    waits: bool,
+}
+
+impl Selection {
+    /// The file, or the directory and what is below it, without what stays out.
+    pub(crate) fn items<'a>(&self, origin: &'a Origin<'a>) -> Walk<'a> {
+        let mut walk = Walk {
+            origin,
+            levels: Vec::new(),
+            held: 0,
+            ready: VecDeque::from([self.root.clone()]),
+            sockets: Sockets::default(),
+        };
+        if self.directory {
+            walk.levels.push(Level::new(None, self.root.clone(), false));
+        }
+        walk
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Result<Item>;
+
+    fn next(&mut self) -> Option<Result<Item>> {
+        let next = self.advance();
+        if next.is_err() {
+            self.levels.clear();
+        }
+        next.transpose()
+    }
+}
+
+impl Walk<'_> {
+    /// The sockets that were met.
+    pub(super) fn sockets(self) -> Sockets {
+        self.sockets
+    }
+
+    fn advance(&mut self) -> Result<Option<Item>> {
+        loop {
+            self.origin.cancel.check()?;
+            if let Some(item) = self.ready.pop_front() {
+                return Ok(Some(item));
+            }
+            let Some(name) = self.next_name()? else {
+                match self.levels.pop() {
+                    Some(level) => self.held = self.held.saturating_sub(level.held),
+                    None => return Ok(None),
+                }
+                continue;
+            };
+            self.entry(name)?;
+        }
+    }
+
+    /// The next name in the deepest directory; none at its end.
+    fn next_name(&mut self) -> Result<Option<OsString>> {
+        let Some(level) = self.levels.last_mut() else { return Ok(None) };
+        loop {
+            if let Some(name) = level.names.next() {
+                level.taken = Some(name.clone());
+                return Ok(Some(name));
+            }
+            self.held = self.held.saturating_sub(std::mem::take(&mut level.held));
+            if !level.more {
+                return Ok(None);
+            }
+            level.read(self.origin)?;
+            self.held = self.held.saturating_add(level.held);
+        }
+    }
+
+    /// Looks at a name in the deepest directory.
+    fn entry(&mut self, name: OsString) -> Result<()> {
+        let Some(level) = self.levels.last_mut() else { return Ok(()) };
+        let source = level.item.source.join(&name);
+        let is_out = excluded(self.origin, &source);
+        if is_out && !has_exceptions(self.origin, &source) {
+            return Ok(());
+        }
+        let node = level.opened(self.origin)?.child(&name).map_err(Error::io("look up", &source))?;
+        let Some(node) = node else { return Ok(()) };
+        let item = Item { source, name: level.item.name.join(&name), stat: *node.stat() };
+        check_path(self.origin, &item)?;
+        match node {
+            Node::Leaf(_) if is_out => {}
+            Node::Leaf(stat) if kind(&stat) == FileType::Socket => self.sockets.add(item.source),
+            Node::Leaf(_) => self.found(item),
+            Node::Directory(below, _) => {
+                if !is_out {
+                    self.found(item.clone());
+                }
+                self.levels.push(Level::new(Some(below), item, is_out));
+                self.let_go();
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives an item, after the excluded directories above it that had waited for one.
+    fn found(&mut self, item: Item) {
+        for level in self.levels.iter_mut().filter(|level| level.waits) {
+            level.waits = false;
+            self.ready.push_back(level.item.clone());
+        }
+        self.ready.push_back(item);
+    }
+
+    /// Closes the directories that are far above, and drops names where there are too many.
+    fn let_go(&mut self) {
+        if let Some(far) = self.levels.len().checked_sub(OPEN.saturating_add(1)) {
+            self.levels.get_mut(far).map(|level| level.directory.take());
+        }
+        let mut above = self.levels.iter_mut();
+        while self.held > HELD_MAX {
+            let Some(level) = above.next() else { return };
+            if level.names.len() > 0 {
+                (level.more, level.last) = (true, level.taken.clone());
+                level.names = Vec::new().into_iter();
+            }
+            self.held = self.held.saturating_sub(std::mem::take(&mut level.held));
+        }
+    }
+}
+
+impl Level {
+    fn new(directory: Option<Directory>, item: Item, waits: bool) -> Self {
+        Self {
+            directory,
+            item,
+            names: Vec::new().into_iter(),
+            held: 0,
+            taken: None,
+            last: None,
+            more: true,
+            waits,
+        }
+    }
+
+    /// The directory, opened again where it was closed.
+    fn opened(&mut self, origin: &Origin<'_>) -> Result<&Directory> {
+        match &mut self.directory {
+            Some(directory) => Ok(directory),
+            closed => Ok(closed.insert(origin.tree.directory(&self.item.source)?)),
+        }
+    }
+
+    /// Reads the names that follow the last one.
+    fn read(&mut self, origin: &Origin<'_>) -> Result<()> {
+        let last = self.last.take();
+        let found = self.opened(origin)?.names_after(last.as_deref(), NAMES_MAX);
+        let found = found.map_err(Error::io("list", &self.item.source))?;
+        (self.names, self.held) = (found.names.into_iter(), found.memory);
+        (self.more, self.last) = (found.more, found.last);
+        Ok(())
+    }
+}
+
+/// Whether something below what is excluded may come back in: nothing that lies deeper than a layer can hold.
+fn has_exceptions(origin: &Origin<'_>, path: &Path) -> bool {
+    path.as_os_str().len() <= PATH_MAX && origin.ignore.is_some_and(|ignore| ignore.has_exceptions())
+}
+
+/// Refuses an item whose path no layer can hold.
+fn check_path(origin: &Origin<'_>, item: &Item) -> Result<()> {
+    if item.source.as_os_str().len() <= PATH_MAX {
+        return Ok(());
+    }
+    let text = item.source.to_string_lossy();
+    let begin: String = text.chars().take(200).collect();
+    Err(Error::Invalid(format!(
+        "{begin}... in {} has a path of more than {PATH_MAX} bytes, the most that a layer can hold: remove the directories that lie so deep{}",
+        origin.place,
+        if origin.ignore.is_some() { ", or exclude them by .dockerignore" } else { "" }
+    )))
+}
