@@ -1,4 +1,4 @@
-/* Looks for what a container should not reach: spy steal|alter|keyring|key, see main. */
+/* Looks for what a container should not reach: spy steal|alter|keyring|key|patient|unfilter, see main. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -169,6 +169,25 @@ static int keyed(const char *name, char **command) {
   return perror(command[0]), 1;
 }
 
+/* Asks for a key in the session keyring, and for that keyring's id, until keyctl(2) is not refused any more. */
+static int patient(const char *name) {
+  long ring;
+  while ((ring = syscall(SYS_keyctl, 0, -3, 0)) < 0 && errno == EPERM) usleep(20000);
+  long key = syscall(SYS_keyctl, 10, -3, "user", name, 0);
+  return printf("key %s ring %ld\n", key >= 0 ? "found" : strerrorname_np(errno), ring) < 0;
+}
+
+/* Suspends another process's seccomp filter until that ends, by PTRACE_O_SUSPEND_SECCOMP. */
+static int unfilter(pid_t pid) {
+  int status;
+  if (ptrace(PTRACE_SEIZE, pid, 0, 1L << 21) < 0) return puts(strerrorname_np(errno)), 1;
+  while (waitpid(pid, &status, __WALL) == pid && WIFSTOPPED(status)) {
+    int is_event = status >> 16 != 0;
+    ptrace(PTRACE_CONT, pid, 0, is_event ? 0 : WSTOPSIG(status));
+  }
+  return 0;
+}
+
 int main(int count, char **arguments) {
   const char *call = count > 1 ? arguments[1] : "";
   long result = -1;
@@ -176,6 +195,8 @@ int main(int count, char **arguments) {
   if (!strcmp(call, "steal") && count > 3) return steal(strtoull(arguments[2], 0, 10), strtoull(arguments[3], 0, 10));
   if (!strcmp(call, "alter") && count > 2) return alter_all(arguments[2]);
   if (!strcmp(call, "keyed") && count > 3) return keyed(arguments[2], arguments + 3);
+  if (!strcmp(call, "patient") && count > 2) return patient(arguments[2]);
+  if (!strcmp(call, "unfilter") && count > 2) return unfilter(atoi(arguments[2]));
   if (!strcmp(call, "keyring")) return printf("%ld\n", syscall(SYS_keyctl, 0, -3, 0)) < 0;
   if (!strcmp(call, "key") && count > 2) result = syscall(SYS_keyctl, 10, -3, "user", arguments[2], 0);
   if (!strcmp(call, "mkdir") && count > 2) result = mkdir(arguments[2], 0755);

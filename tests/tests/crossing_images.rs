@@ -216,11 +216,15 @@ fn nothing_that_was_reported_done_is_lost_when_other_names_are_taken_away() {
     assert_eq!(lost, [""; 0], "{}", yard.node.log());
 }
 
-/// Each build moves the name from the image of the build before, which a prune then takes: never the one that has it now.
-#[test]
-fn a_name_that_builds_move_is_always_that_of_the_last_one() {
-    let node = Node::start();
-    node.build(BASE, "");
+/// Does something while another client prunes again and again.
+fn beside_prunes(node: &Node, work: impl FnOnce()) {
+    /// Ends the prunes, also when the work has panicked.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let pruning = scope.spawn(|| {
@@ -228,7 +232,20 @@ fn a_name_that_builds_move_is_always_that_of_the_last_one() {
                 let _ = node.slipway(&["prune"]).ok();
             }
         });
-        let mut wrong = Vec::new();
+        let ends = Over(&over);
+        work();
+        drop(ends);
+        pruning.join().expect("the prunes");
+    });
+}
+
+/// Each build moves the name from the image of the build before, which a prune then takes: never the one that has it now.
+#[test]
+fn a_name_that_builds_move_is_always_that_of_the_last_one() {
+    let node = Node::start();
+    node.build(BASE, "");
+    let mut wrong = Vec::new();
+    beside_prunes(&node, || {
         for number in 0..3 * TIMES {
             let context = Context::new(&format!("FROM {BASE}\nCMD [\"echo\", \"{number}\"]\n"));
             let _ = built(&node, &context, &["-t", "moving:1"]);
@@ -237,10 +254,8 @@ fn a_name_that_builds_move_is_always_that_of_the_last_one() {
                 wrong.push(format!("{number}: {run:?}"));
             }
         }
-        over.store(true, Ordering::SeqCst);
-        pruning.join().expect("the prunes");
-        assert_eq!(wrong, [""; 0], "{}", node.log());
     });
+    assert_eq!(wrong, [""; 0], "{}", node.log());
 }
 
 /// A prune of all takes what was there, unused, when it began. What is built, tagged or pulled from then on stays.
@@ -294,14 +309,8 @@ fn what_is_made_or_named_while_a_prune_of_all_runs_stays() {
 fn a_run_beside_prunes_hears_its_output_and_its_status() {
     let node = Node::start();
     node.build(BASE, "");
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let pruning = scope.spawn(|| {
-            while !over.load(Ordering::SeqCst) {
-                let _ = node.slipway(&["prune"]).ok();
-            }
-        });
-        let mut wrong = Vec::new();
+    let mut wrong = Vec::new();
+    beside_prunes(&node, || {
         for number in 0..3 * TIMES {
             let script = format!("echo {number}; exit 7");
             let run = node.slipway(&["run", "--network", "host", BASE, "sh", "-c", &script]);
@@ -309,8 +318,6 @@ fn a_run_beside_prunes_hears_its_output_and_its_status() {
                 wrong.push(format!("{run:?}"));
             }
         }
-        over.store(true, Ordering::SeqCst);
-        pruning.join().expect("the prunes");
-        assert_eq!(wrong, [""; 0], "{}", node.log());
     });
+    assert_eq!(wrong, [""; 0], "{}", node.log());
 }

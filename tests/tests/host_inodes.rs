@@ -3,11 +3,13 @@
 
 use serde_json::json;
 use slipway_runtime::{ContainerId, Exec, PidMode};
-use slipway_tests::{Embedded, Node, Pod, probe};
+use slipway_tests::build::{Context, built};
+use slipway_tests::{Embedded, Node, Output, Pod, probe};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
 
 /// Files that a pod's containers get from the runtime, made for that pod.
 const OF_THE_POD: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
@@ -131,24 +133,32 @@ fn an_exec_without_input_reads_nothing_whatever_the_container_s_null_device_is()
     }
 }
 
+/// A node whose daemon has a key in its session keyring, and the probe's image; none where the kernel has no keyrings.
+fn keyed() -> Option<Node> {
+    let mut node = Node::start();
+    probe::compile(&node.path(""));
+    let tool = node.path("spy");
+    if Output::of(Command::new(&tool).arg("keyring")).stdout.trim() == "-1" {
+        return None;
+    }
+    node.kill();
+    let mut command = Command::new(&tool);
+    command.args(["keyed", "slipway-secret"]).arg(slipway_tests::folder("SLIPWAY_PROGRAMS").join("slipwayd"));
+    node.launch_by(command);
+    probe::build(&node, "busybox:1", "");
+    Some(node)
+}
+
 /// Containers had the daemon's session keyring: a container without a filter read the keys of whoever had started the
 /// daemon, and every container those of every other.
 #[test]
 fn each_container_and_each_exec_has_an_empty_session_keyring_of_its_own() {
-    let mut node = Node::start();
-    probe::compile(&node.path(""));
-    let tool = node.path("spy");
-    if slipway_tests::Output::of(std::process::Command::new(&tool).arg("keyring")).stdout.trim() == "-1" {
+    let Some(node) = keyed() else {
         return slipway_tests::skip(
             "each_container_and_each_exec_has_an_empty_session_keyring_of_its_own",
             "the kernel has no keyrings",
         );
-    }
-    node.kill();
-    let mut command = std::process::Command::new(&tool);
-    command.args(["keyed", "slipway-secret"]).arg(slipway_tests::folder("SLIPWAY_PROGRAMS").join("slipwayd"));
-    node.launch_by(command);
-    probe::build(&node, "busybox:1", "");
+    };
     let pod = Pod::start(&node, "web", json!({}));
     let free = || json!({"linux": {"security_context": {"seccomp": {"profile_type": 1}}}});
     let script = "spy key slipway-secret; spy keyring";
@@ -164,4 +174,52 @@ fn each_container_and_each_exec_has_an_empty_session_keyring_of_its_own() {
             "{rings:?} {ring}"
         );
     }
+}
+
+/// The command of a RUN had the daemon's session keyring as containers had it. Its seccomp filter refuses keyctl(2), so
+/// that the test suspends the filter from outside.
+#[test]
+fn each_run_of_a_build_has_an_empty_session_keyring_of_its_own() {
+    const NAME: &str = "each_run_of_a_build_has_an_empty_session_keyring_of_its_own";
+    let Some(node) = keyed() else { return slipway_tests::skip(NAME, "the kernel has no keyrings") };
+    let mut rings = BTreeSet::new();
+    for number in ["1", "2"] {
+        let context =
+            Context::new(&format!("FROM busybox:1\nRUN exec spy patient slipway-secret {number}\n"));
+        let asks = format!("spy\0patient\0slipway-secret\0{number}\0");
+        let output = std::thread::scope(|scope| {
+            let building = scope.spawn(|| built(&node, &context, &[]));
+            let mut pid = None;
+            slipway_tests::wait("the command of the RUN", || {
+                assert!(!building.is_finished(), "the build ended without it");
+                pid = process_of(asks.as_bytes());
+                pid.is_some()
+            });
+            let pid = pid.expect("a process").to_string();
+            let suspended = Output::of(Command::new(node.path("spy")).args(["unfilter", &pid]));
+            if suspended.status != 0 {
+                Command::new("kill").args(["-9", &pid]).status().expect("kill");
+                return Err(suspended.stdout);
+            }
+            Ok(building.join().expect("the build"))
+        });
+        let output = match output {
+            Ok(output) => output,
+            Err(errno) if errno.trim() == "EINVAL" => {
+                return slipway_tests::skip(NAME, "the kernel can't suspend a seccomp filter");
+            }
+            Err(errno) => panic!("the filter is not suspended: {errno}"),
+        };
+        let ring = output.stderr.split_once("key ENOKEY ring ").map(|(_, rest)| rest);
+        let ring = ring.unwrap_or_else(|| panic!("{output:#?}"));
+        let digits: String = ring.chars().take_while(char::is_ascii_digit).collect();
+        assert!(digits.parse::<i64>().expect("a ring") > 0 && rings.insert(digits), "{output:#?}");
+    }
+}
+
+/// The process with these arguments.
+fn process_of(arguments: &[u8]) -> Option<u32> {
+    let pids = fs::read_dir("/proc").expect("proc").flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.find(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == arguments))
 }
