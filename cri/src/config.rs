@@ -71,7 +71,7 @@ pub struct ImageConfig {
     pub parallel_layers: usize,
     /// Speak plain HTTP to registries on loopback addresses.
     pub plain_http_loopback: bool,
-    /// For how many seconds a registry or mirror may send nothing before it is given up.
+    /// For how many seconds a registry or mirror may send nothing, or take nothing of a push, before it is given up.
     pub registry_silence_seconds: u64,
 }
 

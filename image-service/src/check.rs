@@ -12,7 +12,8 @@ use crate::digest::{Digest, ImageId};
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::image::{Checked, Finding};
-use crate::index::{Damaged, Hides, Index, entries};
+use crate::index::{Damaged, Hides, Index};
+use crate::places::entries;
 use crate::records::{CacheRecord, ImageRecord, LayerFile, LayerKey, TagRecord};
 use crate::store::Shared;
 

@@ -11,7 +11,8 @@ use slipway_disk::walker::{self, Remnants};
 use crate::digest::{DiffId, Digest};
 use crate::durable;
 use crate::error::{Error, Result};
-use crate::index::{Held, Index, Places, entries};
+use crate::index::{Held, Index};
+use crate::places::{Places, entries};
 use crate::records::LayerKey;
 use crate::store::Shared;
 

@@ -1,23 +1,21 @@
-//! What the files say, in memory: rebuilt at every start, and changed only after the files were.
+//! The records in memory: rebuilt at every start, and changed only after the files were.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::image::ImageConfiguration;
-use serde::de::DeserializeOwned;
 use slipway_reference::Reference;
 
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
-use crate::durable;
 use crate::error::{Error, Result};
 use crate::image::{Finding, Image};
-use crate::records::{
-    CacheRecord, ImageRecord, LayerFile, LayerKey, ManifestRecord, Stored, TagRecord, VERSION,
-};
-use crate::registry::Document;
+use crate::records::{CacheRecord, ImageRecord, LayerFile, LayerKey};
 
-/// What a lease holds.
+mod read;
+
+pub(crate) use read::read_config;
+
+/// An object that a lease holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Held {
     Image(ImageId),
@@ -53,9 +51,9 @@ pub(crate) struct Index {
     pub(crate) unreadable: BTreeMap<ImageId, ImageRecord>,
     /// Images of which no more than the id is known: neither their record nor their configuration can be read.
     pub(crate) lost: BTreeSet<ImageId>,
-    /// What could not be read when the store was opened.
+    /// The records that could not be read when the store was opened.
     pub(crate) damaged: Vec<Damaged>,
-    /// What was here then, and may be what a damaged record refers to.
+    /// The images and objects that were here then, to which a damaged record may refer.
     pub(crate) suspected: Suspected,
 }
 
@@ -66,7 +64,7 @@ pub(crate) struct Damaged {
     pub(crate) hides: Hides,
 }
 
-/// What can't be known while a record is damaged.
+/// The facts that can't be known while a record is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hides {
     /// Nothing that a collection has to know: a cache, or what other records say too.
@@ -77,141 +75,14 @@ pub(crate) enum Hides {
     Name,
 }
 
-/// What was here when the store was opened with damaged records.
+/// The images and objects that were here when the store was opened with damaged records.
 #[derive(Debug, Default)]
 pub(crate) struct Suspected {
     pub(crate) held: HashSet<Held>,
     pub(crate) images: BTreeSet<ImageId>,
 }
 
-/// Where the store's parts are.
-#[derive(Clone, Debug)]
-pub(crate) struct Places {
-    pub(crate) root: PathBuf,
-}
-
-impl Places {
-    pub(crate) const FOLDERS: [&'static str; 8] =
-        ["blobs/sha256", "blobs/partial", "layers", "images", "refs", "build-cache", "drafts", "trash"];
-
-    pub(crate) fn folder(&self, name: &str) -> PathBuf {
-        self.root.join(name)
-    }
-
-    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
-        self.root.join("blobs/sha256").join(digest.hex())
-    }
-
-    pub(crate) fn partial(&self, digest: &Digest) -> PathBuf {
-        self.root.join("blobs/partial").join(digest.hex())
-    }
-
-    pub(crate) fn layer(&self, key: &LayerKey) -> PathBuf {
-        self.root.join("layers").join(key.to_string())
-    }
-
-    pub(crate) fn image(&self, id: &ImageId) -> PathBuf {
-        self.root.join("images").join(id.hex())
-    }
-
-    pub(crate) fn tag(&self, name: &Reference) -> PathBuf {
-        self.root.join("refs").join(Digest::of(name.to_string().as_bytes()).hex())
-    }
-
-    pub(crate) fn cache(&self, key: &Digest) -> PathBuf {
-        self.root.join("build-cache").join(key.hex())
-    }
-}
-
 impl Index {
-    /// Reads every record. What can't be understood is made again where the rest of the store says what it was; else it
-    /// is noted and stays where it is.
-    pub(crate) fn read(places: &Places) -> Self {
-        let mut index = Self::default();
-        for (name, path) in index.listed(places, "layers") {
-            let Ok(key) = name.parse() else { continue };
-            if let Some(layer) = index.record::<LayerFile>(&path.join("record"), Hides::Nothing) {
-                index.layers.insert(key, layer);
-            }
-        }
-        for (_, path) in index.listed(places, "refs") {
-            if let Some(tag) = index.record::<TagRecord>(&path, Hides::Name) {
-                index.tags.insert(tag.name, tag.image);
-            }
-        }
-        for (name, path) in index.listed(places, "images") {
-            let Ok(id) = Digest::from_hex(&name).map(ImageId) else { continue };
-            index.image_at(places, id, &path);
-        }
-        index.restore_named(places);
-        for (name, path) in index.listed(places, "build-cache") {
-            let Ok(key) = Digest::from_hex(&name) else { continue };
-            if let Some(entry) = index.record::<CacheRecord>(&path, Hides::Nothing) {
-                index.cache.insert(key, entry);
-            }
-        }
-        index.suspect_what_is_here(places);
-        index
-    }
-
-    /// The entries of a folder; one that can't be read hides everything.
-    fn listed(&mut self, places: &Places, folder: &str) -> Vec<(String, PathBuf)> {
-        let path = places.folder(folder);
-        entries(&path).unwrap_or_else(|error| {
-            self.note(path, &error, Hides::Layers);
-            Vec::new()
-        })
-    }
-
-    fn image_at(&mut self, places: &Places, id: ImageId, path: &Path) {
-        let (blob, damage) = (places.blob(&id.0), durable::read_record::<ImageRecord>(path));
-        match (damage, read_config(&blob)) {
-            (Ok(None), _) => {}
-            (Ok(Some(record)), Ok((config, config_size))) => {
-                self.images.insert(id, IndexedImage { record, config, config_size, touched: 0 });
-            }
-            (Ok(Some(record)), Err(error)) => {
-                self.note(blob, &error, Hides::Nothing);
-                self.unreadable.insert(id, record);
-            }
-            (Err(error), _) => match rebuilt(places, &self.tags, &id) {
-                Some(image) => self.restored(id, image, path, &error.to_string()),
-                None => {
-                    self.note(path.to_path_buf(), &error, Hides::Layers);
-                    self.lost.insert(id);
-                }
-            },
-        }
-    }
-
-    /// Images that a name gives and that have no record: it is removed after the names, so that it was lost.
-    fn restore_named(&mut self, places: &Places) {
-        let named: BTreeSet<ImageId> = self.tags.values().copied().collect();
-        for id in named {
-            let known = self.images.contains_key(&id) || self.unreadable.contains_key(&id);
-            if known || self.lost.contains(&id) {
-                continue;
-            }
-            let whole = |image: &IndexedImage| self.keys(&image.record.layers).is_ok();
-            if let Some(image) = rebuilt(places, &self.tags, &id).filter(whole) {
-                self.restored(id, image, &places.image(&id), "it was absent while a name gave it");
-            }
-        }
-    }
-
-    /// An image's record was made again from its configuration.
-    fn restored(&mut self, id: ImageId, image: IndexedImage, path: &Path, reason: &str) {
-        let written = durable::write_record(path, &image.record);
-        tracing::warn!(image = %id, reason, "the record of an image was made again from its configuration");
-        if let Err(error) = written {
-            tracing::warn!(%error, "it is not on disk");
-        }
-        let problem = format!("{reason}; it was made again from the image's configuration");
-        let finding = Finding { path: path.to_path_buf(), problem, mended: true };
-        self.damaged.push(Damaged { finding, hides: Hides::Nothing });
-        self.images.insert(id, image);
-    }
-
     /// Notes that an image was made, named or pulled just now.
     pub(crate) fn touch(&mut self, id: &ImageId) {
         self.count += 1;
@@ -228,41 +99,14 @@ impl Index {
         old && !leased && (named_too || !self.is_named(id))
     }
 
-    fn record<T: DeserializeOwned + Stored>(&mut self, path: &Path, hides: Hides) -> Option<T> {
-        durable::read_record::<T>(path).unwrap_or_else(|error| {
-            self.note(path.to_path_buf(), &error, hides);
-            None
-        })
-    }
-
     /// A record was written or removed, whatever was there before.
     pub(crate) fn healed(&mut self, path: &Path) {
         self.damaged.retain(|damaged| damaged.finding.path != path);
     }
 
-    fn note(&mut self, path: PathBuf, error: &Error, hides: Hides) {
-        tracing::error!(%error, "damaged: slipway check says what to do, the rest of the image store works");
-        let problem = error.to_string();
-        self.damaged.push(Damaged { finding: Finding { path, problem, mended: false }, hides });
-    }
-
     /// Whether a record that is damaged still hides such a thing.
     pub(crate) fn hides(&self, what: Hides) -> bool {
         self.damaged.iter().any(|damaged| damaged.hides == what)
-    }
-
-    /// Notes what is here, for damaged records may refer to any of it; what comes later they can't know.
-    fn suspect_what_is_here(&mut self, places: &Places) {
-        if self.hides(Hides::Layers) {
-            let layers = entries(&places.folder("layers")).unwrap_or_default();
-            let blobs = entries(&places.folder("blobs/sha256")).unwrap_or_default();
-            let layers = layers.iter().filter_map(|(name, _)| name.parse().ok().map(Held::Layer));
-            let blobs = blobs.iter().filter_map(|(name, _)| Digest::from_hex(name).ok().map(Held::Blob));
-            self.suspected.held = layers.chain(blobs).collect();
-        }
-        if self.hides(Hides::Name) {
-            self.suspected.images = self.images.keys().copied().collect();
-        }
     }
 
     /// Whether an image has a name, or may have one that a damaged record gives.
@@ -402,63 +246,4 @@ impl Index {
         }
         held
     }
-}
-
-/// Reads an image's configuration.
-pub(crate) fn read_config(path: &Path) -> Result<(ImageConfiguration, u64)> {
-    let bytes = durable::read_object(path)?;
-    let config = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::Corrupt { path: path.to_path_buf(), reason: error.to_string() })?;
-    Ok((config, bytes.len() as u64))
-}
-
-/// An image made again from its configuration, which says its layers, and from the manifests here that lead to it.
-fn rebuilt(places: &Places, tags: &BTreeMap<Reference, ImageId>, id: &ImageId) -> Option<IndexedImage> {
-    let path = places.blob(&id.0);
-    let bytes = durable::read_object(&path).ok()?;
-    if Digest::of(&bytes) != id.0 {
-        return None;
-    }
-    let (config, config_size) = read_config(&path).ok()?;
-    let layers: Option<Vec<DiffId>> =
-        config.rootfs().diff_ids().iter().map(|text| text.parse().ok()).collect();
-    let names: BTreeSet<String> =
-        tags.iter().filter(|(_, tagged)| *tagged == id).map(|(name, _)| name.name()).collect();
-    let leading = manifests(places, id);
-    let record = |name: &String, digest: &Digest| ManifestRecord {
-        name: name.clone(),
-        target: *digest,
-        manifest: *digest,
-    };
-    let manifests: Vec<_> =
-        names.iter().flat_map(|name| leading.iter().map(move |digest| record(name, digest))).collect();
-    let built = leading.is_empty();
-    let record = ImageRecord { version: VERSION, id: *id, layers: layers?, manifests, built };
-    Some(IndexedImage { record, config, config_size, touched: 0 })
-}
-
-/// The manifests that name an image's configuration.
-fn manifests(places: &Places, id: &ImageId) -> Vec<Digest> {
-    let leads = |digest: &Digest| {
-        let Ok(bytes) = durable::read_object(&places.blob(digest)) else { return false };
-        let parsed = crate::registry::manifest::parse(&bytes, None);
-        matches!(parsed, Ok(Document::Manifest(manifest)) if manifest.config.digest == id.0)
-            && Digest::of(&bytes) == *digest
-    };
-    let blobs = entries(&places.folder("blobs/sha256")).unwrap_or_default();
-    let digests = blobs.iter().filter_map(|(name, _)| Digest::from_hex(name).ok());
-    digests.filter(|digest| *digest != id.0).filter(leads).collect()
-}
-
-/// The names and paths in a folder, but for unfinished writes and what was set aside.
-pub(crate) fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
-        let entry = entry.map_err(Error::io("read", folder))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !durable::is_temporary(&name) && !durable::is_aside(&name) {
-            found.push((name, entry.path()));
-        }
-    }
-    Ok(found)
 }

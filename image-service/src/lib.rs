@@ -5,15 +5,16 @@
 //! caller stacks them.
 //!
 //! ```text
-//! digest                   typed digests; references are the leaf package slipway-reference
-//! registry/                hosts and mirrors, auth, requests, uploads
-//! layer/, layers           tar -> directory (apply), directory -> tar (diff), and the exact tar again (skeleton)
-//! durable, records, index  the files under the root, and what they say, in memory
-//! pull, push, images       what makes and names images; once: two pulls of one image are one
-//! gc, lease, check         what keeps them, and what doesn't
+//! digest                    typed digests; references are the leaf package slipway-reference
+//! registry/                 hosts and mirrors, auth, requests, uploads
+//! layer/, layers            tar -> directory (apply), directory -> tar (diff), and the exact tar again (skeleton)
+//! places, durable, records  the files under the root; index: the same in memory
+//! pull, push, images        the ways to make and name images; once: two pulls of one image are one
+//! gc, lease, check          garbage, the leases that keep it, and damage
 //! ```
 
 mod check;
+mod config;
 mod credentials;
 mod digest;
 mod durable;
@@ -26,12 +27,14 @@ mod layer;
 mod layers;
 mod lease;
 mod once;
+mod places;
 mod pull;
 mod push;
 mod records;
 mod registry;
 mod store;
 
+pub use config::{Limits, StoreConfig};
 pub use credentials::Credentials;
 pub use digest::{ChainId, DiffId, Digest, ImageId};
 pub use error::{Error, Result};
@@ -42,4 +45,4 @@ pub use image::{
 pub use layer::compression::is_tar;
 pub use lease::Lease;
 pub use slipway_reference::Reference;
-pub use store::{Limits, Store, StoreConfig};
+pub use store::Store;

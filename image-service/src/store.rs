@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -12,6 +11,7 @@ use slipway_disk::walker::{Remnants, Stop};
 use slipway_disk::{Lock, atomic};
 use slipway_reference::Reference;
 
+use crate::config::StoreConfig;
 use crate::credentials::Credentials;
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::durable;
@@ -20,69 +20,21 @@ use crate::image::{
     Checked, Finding, Image, LayerRecord, Leased, Lower, PruneOptions, Pruned, PullProgress, Removed,
     Snapshot, Usage,
 };
-use crate::index::{Held, Index, Places};
+use crate::index::{Held, Index};
 use crate::layer::{compression, tar};
 use crate::lease::Lease;
+use crate::places::Places;
 use crate::pull::Pulls;
 use crate::records::{CacheRecord, VERSION};
 use crate::{check, gc, images, layers, pull, push};
 
-/// Where the store is and how it behaves.
-#[derive(Clone, Debug)]
-pub struct StoreConfig {
-    /// The root, `/var/lib/slipway`.
-    pub root: PathBuf,
-    /// Folders of registry hosts and mirrors in containerd's `certs.d` layout; the first that has a registry counts.
-    pub hosts_dirs: Vec<PathBuf>,
-    /// Keep compressed layers after they are unpacked.
-    pub keep_blobs: bool,
-    /// What a layer may be.
-    pub limits: Limits,
-    /// How many layers are fetched and unpacked at once.
-    pub parallel_layers: usize,
-    /// Speak plain HTTP to registries on loopback addresses.
-    pub plain_http_loopback: bool,
-    /// For how long a registry or mirror may send nothing before it is given up.
-    pub registry_silence: Duration,
-}
-
-impl StoreConfig {
-    /// The defaults for a root.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self {
-            root: root.into(),
-            hosts_dirs: Vec::new(),
-            keep_blobs: false,
-            limits: Limits::default(),
-            parallel_layers: 4,
-            plain_http_loopback: true,
-            registry_silence: Duration::from_secs(30),
-        }
-    }
-}
-
-/// What a layer may be; more is refused with the numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Entries of one layer's tar.
-    pub max_entries: u64,
-    /// Bytes of one layer's tar.
-    pub max_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { max_entries: 2_000_000, max_bytes: 64 << 30 }
-    }
-}
-
-/// What all clones of a store share.
+/// The part of a store that its clones share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: StoreConfig,
     pub(crate) places: Places,
     pub(crate) pulls: Pulls,
-    /// What could not be removed.
+    /// The files that could not be removed.
     pub(crate) remnants: Remnants,
     index: Mutex<Index>,
     placing: Mutex<()>,

@@ -14,10 +14,10 @@ use super::auth::{self, Challenge};
 use super::client::{Broken, Call, Content, Transport};
 use super::hosts::{self, Host};
 use super::manifest::{ACCEPT, DOCUMENT_MAX, Descriptor};
+use crate::config::StoreConfig;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::store::StoreConfig;
 
 mod fetch;
 
