@@ -76,21 +76,11 @@ impl MonitorProgram {
 
     /// Writes the program to a file: the first process of a pod's shared pid namespace is run from it.
     pub(crate) fn write_to(path: &Path) -> Result<()> {
-        let failed = |source| Error::Io { action: "write", path: path.into(), source };
         let most = u64::try_from(PROGRAM.len()).unwrap_or(u64::MAX);
         if atomic::read_regular(path, most).is_ok_and(|bytes| bytes == PROGRAM) {
             return Ok(());
         }
-        if path.is_dir() {
-            atomic::set_aside(path)?;
-        }
-        let fresh = path.with_file_name(atomic::temporary_name());
-        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o555);
-        let written = File::create_new(&fresh).and_then(|mut file| file.write_all(PROGRAM));
-        let renamed = written
-            .and_then(|()| std::fs::set_permissions(&fresh, executable))
-            .and_then(|()| std::fs::rename(&fresh, path));
-        renamed.inspect_err(|_| drop(std::fs::remove_file(&fresh))).map_err(failed)
+        Ok(atomic::write_program(path, PROGRAM)?)
     }
 }
 

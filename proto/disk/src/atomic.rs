@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ const TEMPORARY: &str = ".tmp-";
 const ASIDE: &str = ".aside-";
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// What a written file survives.
+/// The failures that a written file survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// The death of the daemon at any moment. Nothing is synced: after a power cut the file may be old, empty or torn.
@@ -59,9 +59,23 @@ pub fn is_aside(name: &str) -> bool {
 /// # Errors
 /// When the file can't be written, synced or renamed (rename(2)); the old content is still there then.
 pub fn write_atomic(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
+    replace(path, bytes, (durability, None))
+}
+
+/// Replaces a program as [`write_atomic`] replaces a file, for everybody to execute. It survives the death of the daemon
+/// at any moment.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_program(path: &Path, bytes: &[u8]) -> Result<()> {
+    const EXECUTABLE: u32 = 0o555;
+    replace(path, bytes, (Durability::DaemonDeath, Some(EXECUTABLE)))
+}
+
+fn replace(path: &Path, bytes: &[u8], (durability, mode): (Durability, Option<u32>)) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let draft = parent.join(temporary_name());
-    let written = write_draft(&draft, bytes, durability).and_then(|()| rename(&draft, path));
+    let written = write_draft(&draft, bytes, (durability, mode)).and_then(|()| rename(&draft, path));
     // Half a file on a full disk is of no use.
     written.inspect_err(|_| drop(fs::remove_file(&draft)))?;
     match durability {
@@ -70,9 +84,13 @@ pub fn write_atomic(path: &Path, bytes: &[u8], durability: Durability) -> Result
     }
 }
 
-fn write_draft(draft: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
+fn write_draft(draft: &Path, bytes: &[u8], (durability, mode): (Durability, Option<u32>)) -> Result<()> {
     let mut file = File::create_new(draft).map_err(Error::io("create", draft))?;
     file.write_all(bytes).map_err(Error::io("write", draft))?;
+    if let Some(mode) = mode {
+        file.set_permissions(fs::Permissions::from_mode(mode))
+            .map_err(Error::io("set the mode of", draft))?;
+    }
     match durability {
         Durability::DaemonDeath => Ok(()),
         Durability::PowerCut => file.sync_all().map_err(Error::io("sync", draft)),
@@ -228,6 +246,18 @@ mod tests {
             assert_eq!(fs::read(&other).unwrap(), b"untouched");
             assert_eq!(names(folder.path()), ["file", "other"]);
         }
+    }
+
+    #[test]
+    fn a_program_can_be_executed_by_everybody_and_replaces_one_that_nobody_may_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        for text in ["#!/bin/sh\nexit 3\n", "#!/bin/sh\nexit 4\n"] {
+            write_program(&path, text.as_bytes()).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o555);
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(names(folder.path()), ["program"]);
     }
 
     #[test]

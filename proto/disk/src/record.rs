@@ -33,7 +33,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use crate::atomic::{self, Durability};
-use crate::{Error, Result};
+use crate::{Error, Result, walker};
 
 const MAGIC: &[u8] = b"slipway-record ";
 const CURRENT: &[u8] = b"slipway-record 2 ";
@@ -281,11 +281,12 @@ impl Copies {
 
 /// Removes a file, or what a person or a damaged disk has put in its place.
 fn remove(path: &Path) -> Result<()> {
-    let removed = crate::walker::remove_tree(path);
-    removed.map_err(|error| {
-        let (action, path, source) = error.into_parts();
-        Error { action, path, source }
-    })
+    match crate::remove_tree(path).map_err(walker::Error::into_parts) {
+        // A directory above it is none: a person has put a file there.
+        Err((_, _, source)) if source.kind() == ErrorKind::NotADirectory => Ok(()),
+        Err((action, path, source)) => Err(Error { action, path, source }),
+        Ok(()) => Ok(()),
+    }
 }
 
 fn gone(outcome: std::io::Result<()>) -> std::io::Result<()> {

@@ -46,6 +46,27 @@ proptest! {
         prop_assert!(decode(&KIND, "a", NOW, &headed).is_err());
     }
 
+    /// Bytes that have all the checksums of a record, whatever they say: only the one way to write a record is accepted.
+    #[test]
+    fn whatever_is_accepted_is_what_would_be_written(
+        header in prop_oneof![
+            "[ -~]{0,60}",
+            "thing [a-z-]{0,9} [0-9]{1,3} a",
+            ("(thing|other)", "boot-[a-z]{0,3}", "[+0]{0,1}[0-9]{1,2}", "[ab\\n]{0,2}").prop_map(
+                |(kind, boot, length, name)| format!("{kind} {boot} {length} {name}")
+            ),
+        ],
+        body in prop::collection::vec(any::<u8>(), 0..12),
+    ) {
+        let covered = [format!("{header}\n").as_bytes(), &body].concat();
+        let (sum, short) = (hex(&Sha256::digest(&covered)), short(header.as_bytes()));
+        let bytes = [CURRENT, format!("{sum} {short}\n").as_bytes(), &covered].concat();
+        if let Ok(found) = decode(&KIND, "a", NOW, &bytes) {
+            let again = encode(KIND.name, "a", found.boot.unwrap_or_default(), found.body);
+            prop_assert_eq!(bytes, again);
+        }
+    }
+
     #[test]
     fn every_flipped_bit_of_the_body_of_an_older_form_is_noticed(
         body in "[a-z]{1,100}", at in any::<prop::sample::Index>(), bit in 0_u8..8,

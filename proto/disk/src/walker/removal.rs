@@ -40,7 +40,7 @@ pub fn remove(path: &Path, stop: Stop<'_>) -> Result<(), Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let above = match rustix::fs::open(above, flags, Mode::empty()) {
         Ok(above) => above,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        Err(Errno::NOENT) => return Ok(()),
         Err(errno) => return Err(failed("remove")(errno)),
     };
     let name = CString::new(name.as_bytes()).map_err(|_| failed("remove")(Errno::INVAL))?;
