@@ -16,10 +16,6 @@ use crate::tree::{Directory, NAMES_MAX, Node, kind};
 const PATH_MAX: usize = 4095;
 /// How many directories are open at once; those above are opened again when the walk comes back to them.
 const OPEN: usize = 16;
-/// The memory that the names to come in all directories may take, in bytes: those of the topmost are dropped, and read
-/// again when the walk comes back to them.
-const HELD_MAX: usize = 2 * NAMES_MAX;
-
 /// Sockets, which no layer can hold and which are left out.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
@@ -45,8 +41,10 @@ impl Sockets {
 pub(crate) struct Walk<'a> {
     origin: &'a Origin<'a>,
     levels: Vec<Level>,
-    /// The memory that the names of all levels take.
+    /// The memory that the names of all levels take, in bytes. Those of one directory take `names_max` at most; where all
+    /// take twice that, those of the topmost are dropped, and read again when the walk comes back to them.
     held: usize,
+    names_max: usize,
     /// Items that are found: also the excluded directories above one that is not.
     ready: VecDeque<Item>,
     sockets: Sockets,
@@ -72,10 +70,15 @@ struct Level {
 impl Selection {
     /// The file, or the directory and what is below it, without what stays out.
     pub(crate) fn items<'a>(&self, origin: &'a Origin<'a>) -> Walk<'a> {
+        self.items_by(origin, NAMES_MAX)
+    }
+
+    fn items_by<'a>(&self, origin: &'a Origin<'a>, names_max: usize) -> Walk<'a> {
         let mut walk = Walk {
             origin,
             levels: Vec::new(),
             held: 0,
+            names_max,
             ready: VecDeque::from([self.root.clone()]),
             sockets: Sockets::default(),
         };
@@ -133,7 +136,7 @@ impl Walk<'_> {
             if !level.more {
                 return Ok(None);
             }
-            level.read(self.origin)?;
+            level.read(self.origin, self.names_max)?;
             self.held = self.held.saturating_add(level.held);
         }
     }
@@ -180,7 +183,7 @@ impl Walk<'_> {
             self.levels.get_mut(far).map(|level| level.directory.take());
         }
         let mut above = self.levels.iter_mut();
-        while self.held > HELD_MAX {
+        while self.held > self.names_max.saturating_mul(2) {
             let Some(level) = above.next() else { return };
             if level.names.len() > 0 {
                 (level.more, level.last) = (true, level.taken.clone());
@@ -214,9 +217,9 @@ impl Level {
     }
 
     /// Reads the names that follow the last one.
-    fn read(&mut self, origin: &Origin<'_>) -> Result<()> {
+    fn read(&mut self, origin: &Origin<'_>, most: usize) -> Result<()> {
         let last = self.last.take();
-        let found = self.opened(origin)?.names_after(last.as_deref(), NAMES_MAX);
+        let found = self.opened(origin)?.names_after(last.as_deref(), most);
         let found = found.map_err(Error::io("list", &self.item.source))?;
         (self.names, self.held) = (found.names.into_iter(), found.memory);
         (self.more, self.last) = (found.more, found.last);
@@ -241,4 +244,62 @@ fn check_path(origin: &Origin<'_>, item: &Item) -> Result<()> {
         origin.place,
         if origin.ignore.is_some() { ", or exclude them by .dockerignore" } else { "" }
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::select;
+    use super::*;
+    use crate::cancel::Cancellation;
+    use crate::ignore::Ignore;
+    use crate::tree::Tree;
+
+    /// Three levels of directories with files, sockets and more directories in each.
+    fn fill(directory: &Path, levels: usize) {
+        for number in 0..4 {
+            std::fs::write(directory.join(format!("file{number}")), "").unwrap();
+        }
+        std::os::unix::net::UnixListener::bind(directory.join("socket")).unwrap();
+        for number in (0..3).filter(|_| levels > 0) {
+            let below = directory.join(format!("d{number}"));
+            std::fs::create_dir(&below).unwrap();
+            fill(&below, levels - 1);
+        }
+    }
+
+    fn walked(context: &Path, rules: &str, names_max: usize) -> (Vec<String>, usize) {
+        let tree = Tree::open(&[context.to_owned()]).unwrap();
+        let ignore = Ignore::parse(".dockerignore", rules.as_bytes()).unwrap();
+        let cancel = &Cancellation::default();
+        let origin = Origin { tree: &tree, ignore: Some(&ignore), place: "the build context".into(), cancel };
+        let found = select(&origin, &["/".to_owned()]).unwrap();
+        let mut walk = found[0].items_by(&origin, names_max);
+        let items = walk.by_ref().map(|item| item.unwrap().source.display().to_string()).collect();
+        (items, walk.sockets().count)
+    }
+
+    /// A list of all that a COPY takes could have any size; names that are dropped on the way are read again.
+    #[test]
+    fn little_memory_gives_the_same_walk_as_much() {
+        let context = tempfile::Builder::new().prefix("w").tempdir_in("/tmp").unwrap();
+        fill(context.path(), 3);
+        let (all, sockets) = walked(context.path(), "", NAMES_MAX);
+        assert_eq!((all.len(), sockets), (40 * 4 + 40, 40));
+        let mut sorted: Vec<_> = all.iter().map(PathBuf::from).collect();
+        sorted.sort();
+        assert!(all.iter().map(PathBuf::from).eq(sorted), "parents first, names in order");
+        for names_max in [1, 150, 400, 1000] {
+            assert_eq!(walked(context.path(), "", names_max), (all.clone(), sockets), "{names_max}");
+        }
+    }
+
+    #[test]
+    fn an_excluded_directory_comes_with_what_comes_back_in_alone() {
+        let context = tempfile::Builder::new().prefix("w").tempdir_in("/tmp").unwrap();
+        fill(context.path(), 2);
+        for names_max in [1, NAMES_MAX] {
+            let (items, sockets) = walked(context.path(), "*\n!d1/d0/file2\n!d2/socket", names_max);
+            assert_eq!((items, sockets), (["", "d1", "d1/d0", "d1/d0/file2"].map(str::to_owned).to_vec(), 1));
+        }
+    }
 }
