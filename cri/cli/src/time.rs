@@ -1,46 +1,26 @@
 //! Nanoseconds since the epoch as RFC 3339 writes them, the value of `--since`, and durations such as `1m30s`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use slipway_log::time::parse as parse_rfc3339;
 
 pub(crate) const SECOND: i64 = 1_000_000_000;
-const DAY: i64 = 86_400;
 
 /// The present time.
 pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 /// RFC 3339 in UTC, with as many digits of the second as there are.
 pub(crate) fn rfc3339(nanos: i64) -> String {
-    let (seconds, fraction) = (nanos.div_euclid(SECOND), nanos.rem_euclid(SECOND));
-    let (days, clock) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
-    let (year, month, day) = civil_date(days);
-    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
-    let digits = format!("{fraction:09}");
-    let digits = digits.trim_end_matches('0');
-    let point = if digits.is_empty() { "" } else { "." };
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{point}{digits}Z")
+    // Every time of 64 bits is one of jiff's.
+    Timestamp::from_nanosecond(i128::from(nanos)).map(|time| time.to_string()).unwrap_or_default()
 }
 
 /// A time as Go prints one: `2026-01-02 03:04:05.000000006 +0000 UTC`.
 pub(crate) fn full(nanos: i64) -> String {
     rfc3339(nanos).replace('T', " ").replace('Z', " +0000 UTC")
-}
-
-/// The Gregorian date of a day counted from the epoch, by years that begin in March (so that a leap day ends one).
-fn civil_date(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day)
 }
 
 /// The duration of a text such as `90s`, `1m30s`, `500ms`, `1.5h`, or a number of seconds.
@@ -95,6 +75,8 @@ mod tests {
             (1_709_210_096_000_000_000, "2024-02-29T12:34:56Z"),
             (1_709_210_096_120_000_000, "2024-02-29T12:34:56.12Z"),
             (-1, "1969-12-31T23:59:59.999999999Z"),
+            (i64::MIN, "1677-09-21T00:12:43.145224192Z"),
+            (i64::MAX, "2262-04-11T23:47:16.854775807Z"),
         ];
         for (nanos, text) in cases {
             assert_eq!(rfc3339(nanos), text);
