@@ -6,6 +6,9 @@ mod draft;
 mod entry;
 mod hash;
 mod mode;
+mod origin;
+mod paths;
+mod request;
 mod select;
 pub(crate) mod user;
 mod walk;
@@ -13,74 +16,17 @@ mod walk;
 pub(crate) use draft::Draft;
 pub(crate) use hash::hash;
 pub(crate) use mode::Chmod;
-pub(crate) use select::{Item, Selection, named, select, take_sockets};
-pub(crate) use walk::Sockets;
-
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-
-use crate::cancel::Cancellation;
-use crate::ignore::Ignore;
-use crate::tree::Tree;
-
-/// The tree that a COPY takes from.
-#[derive(Debug)]
-pub(crate) struct Origin<'a> {
-    /// The files.
-    pub(crate) tree: &'a Tree,
-    /// The rules of what stays out.
-    pub(crate) ignore: Option<&'a Ignore>,
-    /// `the build context`, `stage base`, `image x`.
-    pub(crate) place: String,
-    /// Gives the copy up.
-    pub(crate) cancel: &'a Cancellation,
-}
-
-/// A COPY with its variables expanded.
-#[derive(Clone, Debug)]
-pub(crate) struct Request {
-    /// The sources as written.
-    pub(crate) sources: Vec<String>,
-    /// The absolute destination; a `/` at its end says that it is a directory.
-    pub(crate) destination: String,
-    /// The owner to give.
-    pub(crate) owner: Option<(u32, u32)>,
-    /// The mode to give.
-    pub(crate) chmod: Option<Chmod>,
-    /// When an archive is unpacked, the directories that it has entries of its own for. What is there and of another
-    /// kind then gives way to what it has.
-    pub(crate) archive: Option<BTreeSet<PathBuf>>,
-}
-
-/// Joins a path to the working directory; a `/` at the end stays, and `.` gets one.
-pub(crate) fn absolute(workdir: &str, path: &str) -> String {
-    let joined = if path.starts_with('/') { path.to_owned() } else { format!("{workdir}/{path}") };
-    let directory = joined.ends_with('/') || joined.ends_with("/.") || joined.ends_with("/..");
-    let mut clean = normal(&joined);
-    if directory && !clean.ends_with('/') {
-        clean.push('/');
-    }
-    clean
-}
-
-/// An absolute path without `.`, `..` and doubled slashes.
-pub(crate) fn normal(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
+pub(crate) use origin::{Item, Origin, Selection, Sockets};
+pub(crate) use paths::{absolute, normal};
+pub(crate) use request::Request;
+pub(crate) use select::{named, select, take_sockets};
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cancel::Cancellation;
+    use crate::ignore::Ignore;
+    use crate::tree::Tree;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::path::Path;

@@ -5,8 +5,8 @@
 //! context, ignore, glob, tree                     the files and where they come from
 //! graph                                           which stages the target needs
 //! stage, setting, step, cache, flight             the changes of an instruction; whether it has run before, or runs
-//! copy/{select, walk, hash, archive}              the files that a COPY takes
-//! copy/{draft, entry, mode, user}, run            the two ways to make a layer
+//! copy/{origin, select, walk, hash, archive}      the files that a COPY takes
+//! copy/{request, draft, entry, mode, user}, run   the two ways to make a layer
 //! builder, build                                  the stages one after another, then layers and configuration -> image
 //! progress                                        the events that a client is told
 //! ```
@@ -24,6 +24,7 @@ mod flight;
 mod glob;
 mod graph;
 mod ignore;
+mod lowers;
 mod progress;
 mod run;
 mod setting;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use slipway_image::{DiffId, Digest, Lower, Store};
+use slipway_image::{DiffId, Digest};
 
 use crate::build::Build;
 use crate::cache::{self, Entry, Key};
@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::flight::{Made, Mine, Turn};
 use crate::graph::{self, Source};
 use crate::ignore::Ignore;
+use crate::lowers::directories;
 use crate::progress::Progress;
 use crate::run::{self, Process, Sandbox};
 use crate::stage::{self, State};
@@ -320,15 +321,6 @@ impl Build<'_> {
         self.drafts = self.drafts.saturating_add(1);
         Draft::new(self.scratch.join(self.drafts.to_string()), lowers)
     }
-}
-
-/// The directories of layers, the topmost first.
-pub(crate) fn directories(store: &Store, layers: &[DiffId]) -> Result<Vec<PathBuf>> {
-    let directory = |lower| match lower {
-        Lower::Directory(path) => Ok(path),
-        other => Err(Error::Invalid(format!("a layer of another form can't be built on: {other:?}"))),
-    };
-    store.lowers(layers)?.lowers.into_iter().map(directory).collect()
 }
 
 /// A command's words, with the shell that its form asks for.

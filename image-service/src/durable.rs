@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
 
+use oci_spec::image::ImageConfiguration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slipway_disk::atomic::{self, Durability};
@@ -54,6 +55,14 @@ pub(crate) fn lock_named(file: &File, path: &Path) -> bool {
     let locked = rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
     let inode = |metadata: std::io::Result<fs::Metadata>| metadata.map(|stat| stat.ino()).ok();
     locked && inode(file.metadata()).is_some_and(|one| Some(one) == inode(fs::symlink_metadata(path)))
+}
+
+/// Reads an image's configuration.
+pub(crate) fn read_config(path: &Path) -> Result<(ImageConfiguration, u64)> {
+    let bytes = read_object(path)?;
+    let config = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::Corrupt { path: path.to_path_buf(), reason: error.to_string() })?;
+    Ok((config, bytes.len() as u64))
 }
 
 #[cfg(test)]

@@ -13,8 +13,6 @@ use crate::records::{CacheRecord, ImageRecord, LayerFile, LayerKey};
 
 mod read;
 
-pub(crate) use read::read_config;
-
 /// An object that a lease holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Held {

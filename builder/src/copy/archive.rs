@@ -8,10 +8,13 @@ use std::path::Path;
 use rustix::fs::FileType;
 use slipway_image::Store;
 
-use super::{Draft, Item, Origin, Request, Selection, select};
+use super::draft::Draft;
+use super::origin::{Item, Origin, Selection};
+use super::request::Request;
+use super::select::select;
 use crate::cancel::Cancellation;
 use crate::error::{Error, Result};
-use crate::step::directories;
+use crate::lowers::directories;
 use crate::tree::{Tree, kind};
 
 /// Compressions that are known but not undone.

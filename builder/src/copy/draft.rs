@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timestamps, XattrFlags};
 
 use super::entry::{Owned, give, leaf, set_attributes, times};
-use super::{Chmod, Item, Origin, Request, Selection};
+use super::mode::Chmod;
+use super::origin::{Item, Origin, Selection};
+use super::request::Request;
 use crate::error::{Error, Result};
 use crate::tree::{Node, OPAQUE, Resolved, Tree, kind};
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 
 use super::hash::attributes;
-use super::{Item, Origin};
+use super::origin::{Item, Origin};
 use crate::cancel::Cancellation;
 use crate::error::{Error, Result};
 use crate::tree::kind;

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::FileType;
 use sha2::{Digest as _, Sha256};
 
-use super::{Item, Origin, Selection, Sockets};
+use super::origin::{Item, Origin, Selection, Sockets};
 use crate::error::{Error, Result};
 use crate::tree::kind;
 

@@ -3,9 +3,10 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::FileType;
 
-use super::{Origin, Sockets};
+use super::origin::{Item, Origin, Selection, Sockets, excluded};
+use super::paths::normal;
 use crate::error::{Error, Result};
 use crate::glob::{self, Pattern};
 use crate::tree::{Directory, NAMES_MAX, Node, Resolved, kind};
@@ -15,34 +16,11 @@ const MATCHES_MAX: usize = 128 << 20;
 /// The memory that a match takes besides its path, in bytes.
 const MATCH: usize = 512;
 
-/// One file or directory to copy.
-#[derive(Clone, Debug)]
-pub(crate) struct Item {
-    /// Its path in the origin's tree, without links on the way.
-    pub(crate) source: PathBuf,
-    /// Its path below where the selection lands; empty for the directory whose contents are copied.
-    pub(crate) name: PathBuf,
-    /// Its status in the origin.
-    pub(crate) stat: Stat,
-}
-
-/// A file or directory that a source leads to. What is in a directory is walked whenever it is needed
-/// ([`Selection::items`]): a list of it could take any amount of memory.
-#[derive(Clone, Debug)]
-pub(crate) struct Selection {
-    /// Whether the source is a directory, whose contents are taken.
-    pub(crate) directory: bool,
-    /// The file's own name.
-    pub(crate) name: PathBuf,
-    /// The file, or the directory.
-    pub(crate) root: Item,
-}
-
 /// Finds the files and directories that the sources name.
 pub(crate) fn select(origin: &Origin<'_>, sources: &[String]) -> Result<Vec<Selection>> {
     let mut found = Vec::new();
     for source in sources {
-        let clean = super::normal(source);
+        let clean = normal(source);
         if glob::is_wild(&clean) {
             for path in wild(origin, &clean, source)? {
                 let is_out = excluded(origin, &path);
@@ -186,9 +164,4 @@ pub(crate) fn take_sockets(found: &mut Vec<Selection>) -> Sockets {
         !is_socket
     });
     sockets
-}
-
-/// Whether .dockerignore keeps a path out.
-pub(super) fn excluded(origin: &Origin<'_>, path: &Path) -> bool {
-    !path.as_os_str().is_empty() && origin.ignore.is_some_and(|ignore| ignore.excludes(path))
 }

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use super::select::excluded;
-use super::{Item, Origin, Selection};
+use super::origin::{Item, Origin, Selection, Sockets, excluded};
 use crate::error::{Error, Result};
 use crate::tree::{Directory, NAMES_MAX, Node, kind};
 
@@ -16,27 +15,6 @@ use crate::tree::{Directory, NAMES_MAX, Node, kind};
 const PATH_MAX: usize = 4095;
 /// How many directories are open at once; those above are opened again when the walk comes back to them.
 const OPEN: usize = 16;
-/// Sockets, which no layer can hold and which are left out.
-#[derive(Debug, Default)]
-pub(crate) struct Sockets {
-    /// The first one's path.
-    pub(crate) first: Option<PathBuf>,
-    /// How many there are.
-    pub(crate) count: usize,
-}
-
-impl Sockets {
-    pub(super) fn add(&mut self, path: PathBuf) {
-        self.first.get_or_insert(path);
-        self.count = self.count.saturating_add(1);
-    }
-
-    pub(super) fn extend(&mut self, others: Self) {
-        self.count = self.count.saturating_add(others.count);
-        self.first = self.first.take().or(others.first);
-    }
-}
-
 /// A walk; it ends with its first error.
 pub(crate) struct Walk<'a> {
     origin: &'a Origin<'a>,
@@ -248,7 +226,7 @@ fn check_path(origin: &Origin<'_>, item: &Item) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::select;
+    use super::super::select::select;
     use super::*;
     use crate::cancel::Cancellation;
     use crate::ignore::Ignore;

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::ImageConfiguration;
 use serde::de::DeserializeOwned;
 use slipway_reference::Reference;
 
@@ -59,7 +58,7 @@ impl Index {
 
     fn image_at(&mut self, places: &Places, id: ImageId, path: &Path) {
         let (blob, damage) = (places.blob(&id.0), durable::read_record::<ImageRecord>(path));
-        match (damage, read_config(&blob)) {
+        match (damage, durable::read_config(&blob)) {
             (Ok(None), _) => {}
             (Ok(Some(record)), Ok((config, config_size))) => {
                 self.images.insert(id, IndexedImage { record, config, config_size, touched: 0 });
@@ -134,14 +133,6 @@ impl Index {
     }
 }
 
-/// Reads an image's configuration.
-pub(crate) fn read_config(path: &Path) -> Result<(ImageConfiguration, u64)> {
-    let bytes = durable::read_object(path)?;
-    let config = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::Corrupt { path: path.to_path_buf(), reason: error.to_string() })?;
-    Ok((config, bytes.len() as u64))
-}
-
 /// An image made again from its configuration, which says its layers, and from the manifests here that lead to it.
 fn rebuilt(places: &Places, tags: &BTreeMap<Reference, ImageId>, id: &ImageId) -> Option<IndexedImage> {
     let path = places.blob(&id.0);
@@ -149,7 +140,7 @@ fn rebuilt(places: &Places, tags: &BTreeMap<Reference, ImageId>, id: &ImageId) -
     if Digest::of(&bytes) != id.0 {
         return None;
     }
-    let (config, config_size) = read_config(&path).ok()?;
+    let (config, config_size) = durable::read_config(&path).ok()?;
     let layers: Option<Vec<DiffId>> =
         config.rootfs().diff_ids().iter().map(|text| text.parse().ok()).collect();
     let names: BTreeSet<String> =

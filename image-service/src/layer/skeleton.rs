@@ -9,21 +9,21 @@
 //! ```
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::root::Root;
 use crate::error::{Error, Result};
 
 mod moves;
+mod record;
 
 use moves::Moves;
 pub(crate) use moves::{MOVES_MAX, cost as cost_of_move};
+use record::{Record, SkeletonReader};
 
 const LEVEL: i32 = 3;
 const PENDING_MAX: usize = 64 << 10;
-/// A record is never longer; paths and raw pieces are far shorter.
-const RECORD_MAX: u32 = 2 << 20;
 
 /// Writes a skeleton, or drops what it is given.
 pub(crate) struct SkeletonWriter {
@@ -103,49 +103,6 @@ impl SkeletonWriter {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let Some(output) = &mut self.output else { return Ok(()) };
         output.write_all(bytes).map_err(Error::io("write", &self.path))
-    }
-}
-
-enum Record {
-    Raw(Vec<u8>),
-    Data { path: Vec<u8>, offset: u64, count: u64 },
-    Moved { path: Vec<u8>, number: u64 },
-}
-
-struct SkeletonReader {
-    input: zstd::Decoder<'static, BufReader<File>>,
-}
-
-impl SkeletonReader {
-    fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { input: zstd::Decoder::new(slipway_disk::atomic::open_regular(path)?)? })
-    }
-
-    fn next(&mut self) -> io::Result<Option<Record>> {
-        let mut tag = [0_u8; 1];
-        if self.input.read(&mut tag)? == 0 {
-            return Ok(None);
-        }
-        let mut length = [0_u8; 4];
-        self.input.read_exact(&mut length)?;
-        let length = u32::from_le_bytes(length);
-        if length > RECORD_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a record is too long"));
-        }
-        let mut bytes = vec![0_u8; length as usize];
-        self.input.read_exact(&mut bytes)?;
-        Ok(Some(match tag {
-            [b'R'] => Record::Raw(bytes),
-            [b'F'] => Record::Data { path: bytes, offset: self.number()?, count: self.number()? },
-            [b'M'] => Record::Moved { path: bytes, number: self.number()? },
-            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "an unknown record")),
-        }))
-    }
-
-    fn number(&mut self) -> io::Result<u64> {
-        let mut bytes = [0_u8; 8];
-        self.input.read_exact(&mut bytes)?;
-        Ok(u64::from_le_bytes(bytes))
     }
 }
 

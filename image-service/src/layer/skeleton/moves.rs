@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::path::Path;
 
-use super::{Record, SkeletonReader};
+use super::record::{Record, SkeletonReader};
 
 /// The memory that the moves of one layer may take, in bytes: a layer with more is refused.
 pub(crate) const MOVES_MAX: usize = 32 << 20;
