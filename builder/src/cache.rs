@@ -5,7 +5,7 @@ use slipway_image::{DiffId, Digest, Lease, Store};
 
 use crate::error::Result;
 
-/// What a step has made.
+/// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// Its layer; none when it changed nothing.
@@ -53,7 +53,7 @@ impl Key {
     }
 }
 
-/// What a step has made before, with a lease on its layer; none when any of it is gone.
+/// The earlier result of a step, with a lease on its layer; none when any of it is gone.
 pub(crate) fn get(store: &Store, key: &Digest) -> Option<(Entry, Option<Lease>)> {
     let entry: Entry = serde_json::from_slice(&store.cache_get(key)?).ok()?;
     match entry.layer {

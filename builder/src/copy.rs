@@ -16,7 +16,7 @@ mod walk;
 pub(crate) use draft::Draft;
 pub(crate) use hash::hash;
 pub(crate) use mode::Chmod;
-pub(crate) use origin::{Item, Origin, Selection, Sockets};
+pub(crate) use origin::{Origin, Sockets};
 pub(crate) use paths::{absolute, normal};
 pub(crate) use request::Request;
 pub(crate) use select::{named, select, take_sockets};

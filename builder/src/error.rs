@@ -1,4 +1,4 @@
-//! What can go wrong with a build, by what a caller does about it.
+//! The errors of a build, one for each way in which a caller treats them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub enum Error {
     Dockerfile {
         /// The line that the instruction begins on, from 1.
         line: usize,
-        /// What is wrong and what to do.
+        /// The fault and the way to mend it.
         reason: String,
     },
     /// The request is not right: a tag, a target, a path.
@@ -25,7 +25,7 @@ pub enum Error {
     Context {
         /// The context as it was named.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// The fault and the way to mend it.
         reason: String,
     },
     /// A file that the build needs is not there.
@@ -43,7 +43,7 @@ pub enum Error {
         command: String,
         /// The exit code, or 128 and the signal.
         code: i32,
-        /// What the code says, where it says something.
+        /// The meaning of the code, where it has one.
         hint: &'static str,
     },
     /// A step failed.
@@ -71,7 +71,7 @@ pub enum Error {
     /// A system call on a file.
     #[error("{action} {}", path.display())]
     Io {
-        /// What was being done.
+        /// The action, as a verb phrase.
         action: &'static str,
         /// To what, as the container or the context calls it.
         path: PathBuf,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::dockerfile::{Dockerfile, Instruction, Step, expand};
 use crate::error::{Error, Result};
 
-/// What a stage or a `COPY --from` takes.
+/// The origin of a stage or a `COPY --from`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// Nothing.
@@ -65,7 +65,7 @@ pub(crate) fn global_args(
 /// The stages of a build.
 #[derive(Debug)]
 pub(crate) struct Graph {
-    /// What each stage is built on.
+    /// The origin of each stage.
     pub(crate) bases: Vec<Source>,
     /// The stage to build.
     target: usize,
@@ -136,7 +136,7 @@ impl Graph {
     }
 }
 
-/// What `--from` of a COPY in this stage names.
+/// The origin that `--from` of a COPY in this stage names.
 pub(crate) fn copy_source(file: &Dockerfile, from: &str, index: usize, line: usize) -> Result<Source> {
     if let Some(found) = named(file, from, index, true) {
         return Ok(Source::Stage(found));

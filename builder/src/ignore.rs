@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::{Error, Result};
 use crate::glob::Pattern;
 
-/// What stays out of the build context.
+/// The rules of what stays out of the build context.
 #[derive(Debug, Default)]
 pub(crate) struct Ignore {
     rules: Vec<Rule>,
@@ -21,7 +21,7 @@ struct Rule {
     includes: bool,
 }
 
-/// What the rules say of a path: its last component stands here, its parents in the verdicts before.
+/// The verdict of the rules on a path: its last component stands here, its parents in the verdicts before.
 #[derive(Debug)]
 struct Verdict {
     name: OsString,
@@ -100,7 +100,7 @@ fn rule(line: &str) -> Option<Rule> {
     }
     let cleaned = clean(pattern);
     let cleaned = cleaned.trim();
-    // What begins with ! only now, behind a slash, is an exception to moby too.
+    // A pattern that begins with ! only now, behind a slash, is an exception to moby too.
     let (includes, cleaned) = match cleaned.strip_prefix('!') {
         Some(rest) if !includes => (true, rest),
         _ => (includes, cleaned),

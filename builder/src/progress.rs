@@ -1,4 +1,4 @@
-//! What a build tells while it goes on, and `docker build --progress=plain`'s way of showing it.
+//! The events of a build while it goes on, and `docker build --progress=plain`'s way of showing it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub enum Progress {
         step: u32,
         /// Where to.
         stream: Stream,
-        /// What, as it came.
+        /// The bytes as they came.
         bytes: Vec<u8>,
     },
     /// A step is done.

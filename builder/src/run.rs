@@ -25,7 +25,7 @@ const WAIT: Duration = Duration::from_secs(60);
 /// Where a command finds the heredoc that it is.
 pub(crate) const SCRIPTS: &str = "/dev/pipes";
 
-/// What is said where output was lost.
+/// The line that stands where output was lost.
 const LOST: &[u8] = b"[some of the output is lost: it could not be kept on the disk]\n";
 
 /// The sandbox of a build. Dropping it removes it with its containers.
@@ -90,7 +90,7 @@ impl Sandbox {
         self.last = Some(id.clone());
         cancel.check()?;
         self.runtime.start_container(&id)?;
-        // One that was cancelled meanwhile ends with the sandbox.
+        // A command that was cancelled meanwhile ends with the sandbox.
         cancel.running(&self.runtime, &id)?;
         let ended = self.follow(&id, output);
         cancel.ended();
@@ -102,7 +102,7 @@ impl Sandbox {
     fn follow(&self, id: &ContainerId, output: &dyn Fn(Stream, Vec<u8>)) -> Result<i32> {
         let waker = Waker::new()?;
         let ended = |wait| {
-            // One that is not known any more has ended too.
+            // A container that is not known any more has ended too.
             self.runtime.wait(id, wait).map_or(true, |state| state.is_some())
         };
         thread::scope(|scope| {

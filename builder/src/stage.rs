@@ -16,21 +16,21 @@ const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY"
 /// How many bytes the variables in scope may have: half of what Linux gives a program's arguments and environment.
 const MAX_VARIABLES: usize = 1 << 20;
 
-/// What marks the history of steps that were made here.
+/// The mark in the history of steps that were made here.
 const COMMENT: &str = "slipway";
 
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What a stage is so far. A stage that is built on it starts with a clone.
+/// The state of a stage so far. A stage that is built on it starts with a clone.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
     /// Layers, bottom first.
     pub(crate) layers: Vec<DiffId>,
     /// The image's settings.
     pub(crate) config: Config,
-    /// What has happened.
+    /// The history so far.
     pub(crate) history: Vec<History>,
     /// The time of the last step that made something.
     pub(crate) created: Option<String>,
@@ -40,7 +40,7 @@ pub(crate) struct State {
     pub(crate) shell: Vec<String>,
     /// Settings that Docker's images have and the OCI's don't: `Shell`, `Healthcheck`.
     pub(crate) more: BTreeMap<String, Value>,
-    /// What ONBUILD has kept for who builds on this.
+    /// The instructions that ONBUILD has kept for builds on this.
     pub(crate) triggers: Vec<String>,
     /// ENVs and ARGs in scope, by name: of two with one name the later counts.
     pub(crate) variables: BTreeMap<String, String>,

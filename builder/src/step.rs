@@ -57,8 +57,8 @@ impl Build<'_> {
         Ok(was_there)
     }
 
-    /// What the cache has for a step, or a build that is under way makes for it, or what this one makes; says whether it
-    /// was there. A build without the cache waits for no other: it is to run everything.
+    /// The result of a step: from the cache, from a build under way that makes it, or made here; also says whether it was
+    /// there. A build without the cache waits for no other: it is to run everything.
     fn once(
         &mut self,
         key: &Digest,
@@ -158,7 +158,8 @@ impl Build<'_> {
         })
     }
 
-    /// What a command is given besides what is in scope. Its HOME is the runtime's to find, also where it is empty.
+    /// The environment of a command, with the proxies that are not in scope. The runtime finds its HOME, also where it is
+    /// empty.
     fn environment(&self, mut env: BTreeMap<String, String>) -> BTreeMap<String, String> {
         for (name, value) in stage::proxies(&self.request.build_args) {
             env.entry(name).or_insert(value);

@@ -23,7 +23,7 @@ pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 #[derive(Clone, Debug)]
 pub(crate) struct Directory(Vec<Arc<OwnedFd>>);
 
-/// What a name leads to.
+/// The file or directory that a name leads to.
 #[derive(Debug)]
 pub(crate) enum Node {
     /// A directory, and what the topmost part says of it.
@@ -33,7 +33,7 @@ pub(crate) enum Node {
 }
 
 impl Node {
-    /// What the topmost layer says of it.
+    /// Its status in the topmost layer.
     pub(crate) fn stat(&self) -> &Stat {
         match self {
             Self::Directory(_, stat) | Self::Leaf(stat) => stat,
@@ -67,7 +67,7 @@ fn cost(name: &OsStr) -> usize {
 pub(crate) struct Resolved {
     /// The path from the root, without links, `.` and `..`.
     pub(crate) path: PathBuf,
-    /// What is there.
+    /// The file or directory there.
     pub(crate) node: Option<Node>,
 }
 
@@ -206,7 +206,7 @@ impl Directory {
         self.0.first().map(AsRef::as_ref)
     }
 
-    /// What a name is here.
+    /// The file or directory of a name.
     pub(crate) fn child(&self, name: &OsStr) -> io::Result<Option<Node>> {
         let mut parts = Vec::new();
         let mut top = None;

@@ -21,7 +21,7 @@ mod mend;
 
 pub(crate) use mend::mend;
 
-/// What is wrong somewhere, as far as something can be done about it.
+/// A fault, by the way in which it can be mended.
 #[derive(Clone, Debug)]
 struct Fault {
     kind: Kind,
@@ -42,7 +42,7 @@ enum Kind {
     Record,
     /// A record that is known in memory and damaged on disk.
     Written(Written),
-    /// What has no place in the store.
+    /// A file that has no place in the store.
     Stranger,
 }
 
@@ -104,7 +104,7 @@ fn once(faults: Vec<Fault>) -> Vec<Fault> {
     kept
 }
 
-/// What to do about an object that can't be fetched again by itself.
+/// The advice for an object that can't be fetched again by itself.
 fn advice(shared: &Shared, digest: &Digest) -> &'static str {
     let index = shared.index();
     let records = index.images.values().map(|image| &image.record).chain(index.unreadable.values());
@@ -185,7 +185,7 @@ fn strangers(shared: &Shared) -> Vec<Fault> {
     found
 }
 
-/// What was damaged when the store was opened, with what to do.
+/// The damage that was found when the store was opened, with advice.
 pub(crate) fn known(shared: &Shared) -> Vec<Finding> {
     damaged_records(shared).into_iter().map(|fault| fault.finding).collect()
 }
@@ -233,7 +233,7 @@ fn names(shared: &Shared, faults: &mut Vec<Fault>) -> u64 {
         }
     }
     for (tag, id) in &index.tags {
-        // What is wrong with a damaged image is said of itself.
+        // A damaged image has a finding of its own.
         if !index.images.contains_key(id) && !index.unreadable.contains_key(id) && !index.lost.contains(id) {
             let problem = format!(
                 "{tag} names the image {id}, which is not here: pull or build it again, or rmi -f {tag}"

@@ -1,4 +1,4 @@
-//! What a registry is shown to prove who asks.
+//! Credentials for a registry.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What can go wrong with images, by what a caller does about it.
+//! The errors of images, one for each way in which a caller treats them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// An error of the image service. It is `Clone`, for everyone who waits for one piece of work gets it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// What went wrong with an image or layer: the error is the source.
+    /// An error of an image or layer: the cause is the source.
     #[error("{subject}")]
     Of {
         /// `image <reference>` or `layer <digest>`.
@@ -28,19 +28,19 @@ pub enum Error {
     InvalidHosts {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// No image of that name or id is here.
     #[error("image {name} is not here: pull or build it first")]
     ImageMissing {
-        /// What was asked for.
+        /// The object that was asked for.
         name: String,
     },
     /// The short id fits several images.
     #[error("image id {name} fits {count} images: give more digits")]
     AmbiguousId {
-        /// What was asked for.
+        /// The object that was asked for.
         name: String,
         /// How many images fit.
         count: usize,
@@ -48,7 +48,7 @@ pub enum Error {
     /// The image is held by a container or a build.
     #[error("image {name} is in use: remove the containers that run from it first")]
     ImageInUse {
-        /// What was asked for.
+        /// The object that was asked for.
         name: String,
     },
     /// A layer that is needed is not in the store, or was found damaged.
@@ -62,9 +62,9 @@ pub enum Error {
     Unauthorized {
         /// The registry.
         host: String,
-        /// What was asked for.
+        /// The object that was asked for.
         object: String,
-        /// What it said, and what to do.
+        /// Its answer, and advice.
         reason: String,
     },
     /// The registry can't be reached, or answers with an error of its own.
@@ -72,9 +72,9 @@ pub enum Error {
     RegistryUnavailable {
         /// The registry.
         host: String,
-        /// What was asked for.
+        /// The object that was asked for.
         object: String,
-        /// What happened.
+        /// The failure.
         reason: String,
     },
     /// The registry does not have it.
@@ -82,7 +82,7 @@ pub enum Error {
     NotFoundInRegistry {
         /// The registry.
         host: String,
-        /// What was asked for.
+        /// The object that was asked for.
         object: String,
     },
     /// Bytes are not what their digest says.
@@ -90,9 +90,9 @@ pub enum Error {
     DigestMismatch {
         /// The object.
         object: String,
-        /// What it should be.
+        /// The digest that it should have.
         expected: Digest,
-        /// What it is.
+        /// The digest that it has.
         actual: Digest,
     },
     /// A manifest, index or configuration that can't be used.
@@ -116,7 +116,7 @@ pub enum Error {
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// Another process has the store open.
@@ -134,7 +134,7 @@ pub enum Error {
     /// A system call on a file.
     #[error("{action} {path}")]
     Io {
-        /// What was being done.
+        /// The action, as a verb phrase.
         action: &'static str,
         /// To what.
         path: PathBuf,
@@ -156,7 +156,7 @@ impl Error {
         )
     }
 
-    /// What went wrong, without the image and the layer that it went wrong with.
+    /// The cause, without the image and the layer that it concerns.
     pub fn cause(&self) -> &Self {
         let mut error = self;
         while let Self::Of { source, .. } = error {

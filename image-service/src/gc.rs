@@ -49,7 +49,7 @@ pub(crate) fn clear_leftovers(places: &Places, remnants: &Remnants) {
         match paths(&places.folder(folder)) {
             Ok(paths) if is_draft => left.extend(paths.into_iter().map(|path| {
                 let trash = places.folder("trash").join(durable::temporary_name());
-                // One that can't be moved is removed where it is.
+                // A layer that can't be moved is removed where it is.
                 if fs::rename(&path, &trash).is_ok() { trash } else { path }
             })),
             Ok(paths) => left.extend(paths),

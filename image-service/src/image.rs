@@ -1,4 +1,4 @@
-//! What the store says about its images.
+//! Images, layers and findings as callers of the store see them.
 
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ pub struct Leased {
 /// The layers of an image as data for who mounts them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// What to stack, topmost first.
+    /// The layers to stack, topmost first.
     pub lowers: Vec<Lower>,
 }
 
@@ -75,7 +75,7 @@ pub struct PullProgress {
     pub bytes_done: u64,
 }
 
-/// What `remove` took away.
+/// The outcome of `remove`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     /// The names that are gone.
@@ -86,7 +86,7 @@ pub struct Removed {
     pub bytes: u64,
 }
 
-/// What `prune` takes.
+/// The choice of images that `prune` takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PruneOptions {
     /// Every image that no lease holds, tagged or not, and the whole build cache; otherwise only untagged images and
@@ -94,7 +94,7 @@ pub struct PruneOptions {
     pub all: bool,
 }
 
-/// What `prune` took.
+/// The outcome of `prune`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// The images that are gone.
@@ -103,7 +103,7 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
-/// What the store takes.
+/// The disk space that the store takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes on disk.
@@ -119,16 +119,16 @@ pub struct Usage {
 pub struct Finding {
     /// The file or directory.
     pub path: PathBuf,
-    /// What is wrong, and what to do.
+    /// The fault, and advice.
     pub problem: String,
     /// It is well again.
     pub mended: bool,
 }
 
-/// What `check` and `mend` looked at.
+/// The outcome of `check` and `mend`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// What is, or was, wrong.
+    /// The faults that are there, or were.
     pub findings: Vec<Finding>,
     /// How many objects, layers, images and tags were looked at.
     pub objects: u64,

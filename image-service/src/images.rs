@@ -91,7 +91,7 @@ pub(crate) fn put(shared: &Shared, mut record: ImageRecord) -> Result<()> {
             record.built |= known.built;
         }
     }
-    let (config, config_size) = crate::durable::read_config(&shared.places.blob(&record.id.0))?;
+    let (config, config_size) = durable::read_config(&shared.places.blob(&record.id.0))?;
     durable::write_record(&shared.places.image(&record.id), &record)?;
     let mut index = shared.index();
     index.unreadable.remove(&record.id);

@@ -17,7 +17,7 @@ pub(crate) mod root;
 pub(crate) mod skeleton;
 pub(crate) mod tar;
 
-/// What a layer turned out to hold.
+/// The size of a layer, as it turned out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// Bytes on disk, by whole blocks.

@@ -48,7 +48,7 @@ impl Drop for Draft {
     }
 }
 
-/// What is known of a layer that was unpacked but has no record yet.
+/// A layer that was unpacked but has no record yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Placed {
     pub(crate) key: LayerKey,
@@ -234,7 +234,7 @@ pub(crate) fn commit(shared: &Arc<Shared>, upper: &Path, stop: Stop<'_>) -> Resu
     let file = Shared::layer_file(described.diff_id, described.size, described.contents);
     let key = LayerKey::Diff(described.diff_id);
     let lease = Lease::take(shared, vec![Held::Layer(key)]);
-    // One that a check found damaged does not count: this one takes its place.
+    // A layer that a check found damaged does not count: this one takes its place.
     let placed = match shared.placed(key) {
         Some(placed) => placed,
         None => match fs::rename(upper, draft.path().join("fs")) {

@@ -263,7 +263,7 @@ impl Work {
         Ok(placed)
     }
 
-    /// What is complete is recorded even if the pull fails: the next try has it.
+    /// A complete layer is recorded even if the pull fails: the next try has it.
     async fn record(&self, placed: Vec<Placed>) -> Result<Vec<Placed>> {
         let shared = Arc::clone(&self.shared);
         blocking(move || shared.record_layers(&placed).map(|()| placed)).await

@@ -1,4 +1,4 @@
-//! What the store's files say. All are records with a version; an unknown version is reported and kept.
+//! The content of the store's files. All are records with a version; an unknown version is reported and kept.
 
 use std::fmt;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub(crate) const VERSION: u32 = 1;
 
 /// A record of the store.
 pub(crate) trait Stored {
-    /// What is common to all of its kind.
+    /// The properties that all of its kind share.
     const KIND: Kind;
 
     /// The name that the record at a path is bound to: the file's, or its directory's.
@@ -62,7 +62,7 @@ pub(crate) struct ImageRecord {
 pub(crate) struct ManifestRecord {
     /// The repository, domain and path.
     pub(crate) name: String,
-    /// What was asked for: an index or the manifest itself.
+    /// The object that was asked for: an index or the manifest itself.
     pub(crate) target: Digest,
     /// The manifest.
     pub(crate) manifest: Digest,

@@ -175,7 +175,7 @@ impl Store {
         gc::collect(&self.shared)
     }
 
-    /// What the store takes, from its records.
+    /// The disk space that the store takes, from its records.
     pub fn usage(&self) -> Result<Usage> {
         let path = self.shared.places.root.clone();
         let index = self.shared.index();
@@ -292,7 +292,7 @@ impl Store {
         serde_json::from_slice(&bytes).map_err(damaged)
     }
 
-    /// What the build cache holds for a step.
+    /// The entry of the build cache for a step.
     pub fn cache_get(&self, key: &Digest) -> Option<Vec<u8>> {
         self.shared.index().cache.get(key).map(|entry| entry.value.clone())
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use slipway_image::{Credentials, Digest, Error, PullProgress, Reference, Store, StoreConfig};
 
-/// What the registry answers for a path, in this order; the last answer stays.
+/// The registry's answers for a path, in this order; the last answer stays.
 type Script = HashMap<String, Vec<Answer>>;
 
 #[derive(Clone)]

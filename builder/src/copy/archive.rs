@@ -95,6 +95,6 @@ fn is_archive(file: File, item: &Item) -> Result<bool> {
         )));
     }
     io::Seek::rewind(&mut file).map_err(Error::io("read", &item.source))?;
-    // What can't be decompressed is no archive, whatever its first bytes say.
+    // A file that can't be decompressed is no archive, whatever its first bytes say.
     Ok(slipway_image::is_tar(file).unwrap_or(false))
 }

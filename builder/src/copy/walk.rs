@@ -2,8 +2,8 @@
 //! of any depth, with any number of entries in a directory.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use rustix::fs::FileType;
 
@@ -98,7 +98,7 @@ impl Walk<'_> {
                 }
                 continue;
             };
-            self.entry(name)?;
+            self.entry(&name)?;
         }
     }
 
@@ -120,16 +120,16 @@ impl Walk<'_> {
     }
 
     /// Looks at a name in the deepest directory.
-    fn entry(&mut self, name: OsString) -> Result<()> {
+    fn entry(&mut self, name: &OsStr) -> Result<()> {
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
-        let source = level.item.source.join(&name);
+        let source = level.item.source.join(name);
         let is_out = excluded(self.origin, &source);
         if is_out && !has_exceptions(self.origin, &source) {
             return Ok(());
         }
-        let node = level.opened(self.origin)?.child(&name).map_err(Error::io("look up", &source))?;
+        let node = level.opened(self.origin)?.child(name).map_err(Error::io("look up", &source))?;
         let Some(node) = node else { return Ok(()) };
-        let item = Item { source, name: level.item.name.join(&name), stat: *node.stat() };
+        let item = Item { source, name: level.item.name.join(name), stat: *node.stat() };
         check_path(self.origin, &item)?;
         match node {
             Node::Leaf(_) if is_out => {}
@@ -226,6 +226,8 @@ fn check_path(origin: &Origin<'_>, item: &Item) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::super::select::select;
     use super::*;
     use crate::cancel::Cancellation;

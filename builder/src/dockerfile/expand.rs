@@ -257,7 +257,7 @@ fn kept(value: &str, pattern: &Pattern, all: bool) -> Vec<String> {
             at = at.saturating_add(1);
             continue;
         }
-        // What did not match in all that is left does not match in less of it.
+        // A pattern that did not match in all that is left does not match in less of it.
         part.extend(chars.get(at..).unwrap_or_default());
         parts.push(part);
         return parts;

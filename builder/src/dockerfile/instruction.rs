@@ -1,4 +1,4 @@
-//! What a Dockerfile can say. Texts are as written: variables are expanded when the step runs.
+//! The instructions of a Dockerfile. Texts are as written: variables are expanded when the step runs.
 
 use super::heredoc::Heredoc;
 
@@ -9,7 +9,7 @@ pub struct Step {
     pub line: usize,
     /// The instruction as written, in one line.
     pub text: String,
-    /// What it says.
+    /// The parsed instruction.
     pub instruction: Instruction,
 }
 
@@ -63,7 +63,7 @@ pub enum Command {
     Script {
         /// The file's name.
         name: String,
-        /// What is in it.
+        /// Its content.
         text: String,
     },
 }
@@ -85,7 +85,7 @@ pub struct Copy {
     pub destination: String,
 }
 
-/// What tells whether a container is well; kept in the image for who asks for it.
+/// The command that tells whether a container is well; the image keeps it for its readers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`.
@@ -114,7 +114,7 @@ pub struct Stage {
     pub line: usize,
     /// The FROM as written.
     pub text: String,
-    /// What it is built on.
+    /// The image or stage that it is built on.
     pub from: From,
     /// Its instructions.
     pub steps: Vec<Step>,

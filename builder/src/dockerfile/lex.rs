@@ -13,7 +13,7 @@ pub(crate) struct Line {
     pub(crate) number: usize,
     /// The text without surrounding blanks.
     pub(crate) text: String,
-    /// What the `<<words` in it stand for, in order.
+    /// The heredocs that the `<<words` in it stand for, in order.
     pub(crate) heredocs: Vec<Heredoc>,
 }
 

@@ -22,7 +22,7 @@ pub(super) fn flags(line: usize, rest: &str, escape: char) -> Result<(Vec<(Strin
     Ok((found, rest))
 }
 
-/// What stands behind the flags.
+/// The words behind the flags.
 pub(super) fn after_flags(rest: &str, escape: char) -> &str {
     let mut rest = rest.trim_start();
     while let Some(after) = rest.strip_prefix("--") {

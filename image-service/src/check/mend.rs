@@ -102,7 +102,7 @@ fn prepare(shared: &Arc<Shared>, Fault { kind, finding }: &Fault) -> Result<Vec<
         }
         Kind::Image(id) => {
             restore_missing(shared, id)?;
-            // What was wrong with its layers may be mended by now.
+            // The faults of its layers may be mended by now.
             if is_well(shared, kind, Path::new("")) {
                 return Ok(Vec::new());
             }

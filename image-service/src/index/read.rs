@@ -10,7 +10,7 @@ use slipway_reference::Reference;
 use super::{Damaged, Held, Hides, Index, IndexedImage};
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::durable;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::image::Finding;
 use crate::places::{Places, entries};
 use crate::records::{CacheRecord, ImageRecord, LayerFile, ManifestRecord, Stored, TagRecord, VERSION};

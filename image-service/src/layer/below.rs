@@ -1,4 +1,4 @@
-//! What lies below a layer, for the rare tar that leans on it: overlayfs' lookup, done by hand over layer directories.
+//! The layers below a layer, for the rare tar that leans on them: overlayfs' lookup, done by hand over layer directories.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;

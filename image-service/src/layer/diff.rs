@@ -26,7 +26,7 @@ use links::FirstNames;
 /// The longest path of an entry: no path that a process gives the kernel is longer, and no tar with a longer one unpacks.
 const PATH_MAX: usize = 4095;
 
-/// What became of a directory.
+/// The outcome of a directory.
 #[derive(Debug)]
 pub(crate) struct Diff {
     pub(crate) diff_id: DiffId,

@@ -20,7 +20,7 @@ use crate::digest::{DiffId, Digest};
 const DEPTH: usize = 8;
 const CHUNK: usize = 256 << 10;
 
-/// What a layer is unpacked to and within.
+/// The place and the limits of an unpacked layer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {
     pub(crate) layer: &'a Path,

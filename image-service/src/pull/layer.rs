@@ -22,7 +22,7 @@ use crate::records::{Compressed, LayerKey};
 use crate::registry::{Chunk, Descriptor, Session};
 use crate::store::Shared;
 
-/// What came of a layer.
+/// The outcome of a layer.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Placed(Placed),
@@ -57,7 +57,7 @@ impl Fetch {
         }
         let (outcome, resumed) = self.attempt(true).await;
         match outcome {
-            // What an earlier try left on disk, or a mirror, may be what is wrong; the former is gone now.
+            // The bytes of an earlier try, or a mirror's, may be wrong; the former are gone now.
             Err(Error::DigestMismatch { .. } | Error::LayerRejected { .. })
                 if resumed || self.session.has_mirrors() =>
             {
@@ -175,7 +175,7 @@ impl Intake {
         Ok(Outcome::Placed(placed))
     }
 
-    /// What the two sides' results mean together: the network's first, then the digest, then the tar.
+    /// The meaning of the two sides' results together: the network's first, then the digest, then the tar.
     fn judge(&self, digest: Result<Digest>, unpacked: Result<Unpacked, Failure>) -> Result<Option<Unpacked>> {
         let actual = digest?;
         if actual != self.descriptor.digest {

@@ -17,7 +17,7 @@ pub(crate) struct Host {
     pub(crate) scheme: String,
     /// Host and port.
     pub(crate) authority: String,
-    /// What precedes a repository's path, `/v2` as a rule.
+    /// The prefix of a repository's path, `/v2` as a rule.
     pub(crate) prefix: String,
     pub(crate) pull: bool,
     pub(crate) resolve: bool,
@@ -77,7 +77,7 @@ fn is_loopback(domain: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// What is wrong in a file, and at which byte of it.
+/// A fault in a file, with the bytes where it is.
 type Wrong = (Range<usize>, String);
 
 fn parse(text: &str, own: &Host) -> Result<Vec<Host>, String> {

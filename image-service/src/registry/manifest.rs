@@ -12,7 +12,7 @@ const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// The annotation by which an index marks what only goes with an image, as attestations.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-/// What a client can read.
+/// The media types that a client can read.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json";
@@ -20,7 +20,7 @@ pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
 pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
 const LAYERS_MAX: usize = 500;
 
-/// What an object is found by.
+/// The descriptor by which an object is found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
@@ -89,7 +89,7 @@ impl Platform {
     }
 }
 
-/// What a registry answers for a tag.
+/// A registry's answer for a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Document {
     Manifest(Manifest),

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[error("{action} {}", path.display())]
 pub struct Error {
-    /// What was being done, as a verb phrase.
+    /// The action, as a verb phrase.
     pub action: &'static str,
     /// The file it was done to.
     pub path: PathBuf,

@@ -54,14 +54,14 @@ pub fn boot_id() -> &'static str {
     })
 }
 
-/// What is common to all records of a kind.
+/// The properties that all records of a kind share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     /// One word, which no other kind has: it is part of each record.
     pub name: &'static str,
     /// The longest record in bytes; a longer file is damaged.
     pub most: u64,
-    /// What a written record survives.
+    /// The failures that a written record survives.
     pub durability: Durability,
     /// Whether records of this kind were plain JSON once.
     pub once_plain: bool,
@@ -70,11 +70,11 @@ pub struct Kind {
 /// A record as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded<T> {
-    /// What it says.
+    /// Its content.
     pub value: T,
     /// Whether it was written since the machine has started; false where the form does not say.
     pub this_boot: bool,
-    /// What was wrong with the file, where a copy was read in its place.
+    /// The fault of the file, where a copy was read in its place.
     pub healed: Option<String>,
 }
 
@@ -84,7 +84,7 @@ pub struct Loaded<T> {
 pub struct Damage {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The fault.
     pub reason: String,
     /// A power cut has torn it: what it described was never whole on disk, and does not run any more.
     pub torn: bool,
@@ -326,7 +326,7 @@ pub struct Decoded<'a> {
 /// Why bytes are no whole record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bad {
-    /// What is wrong.
+    /// The fault.
     pub reason: String,
     /// A power cut can have done it.
     pub torn: bool,

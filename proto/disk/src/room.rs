@@ -1,4 +1,4 @@
-//! What a file system has no more of.
+//! Full file systems: which of bytes and inodes is used up.
 
 use std::fmt;
 use std::io;

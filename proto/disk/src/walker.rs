@@ -54,13 +54,13 @@ pub fn never() -> bool {
     false
 }
 
-/// What can go wrong with an entry or directory.
+/// An error of an entry or directory.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call failed.
     #[error("{action} {path}")]
     Io {
-        /// What was being done.
+        /// The action, as a verb phrase.
         action: &'static str,
         /// To what.
         path: PathBuf,
@@ -85,7 +85,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What was being done, to what, and why it can't be: the shape that every crate's own error has.
+    /// The action, its path and the system's answer: the shape that every crate's own error has.
     #[must_use]
     pub fn into_parts(self) -> (&'static str, PathBuf, io::Error) {
         match self {
@@ -106,7 +106,7 @@ impl Error {
     }
 }
 
-/// What every caller says of its walk.
+/// The options of a walk.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Options<'a> {
@@ -149,7 +149,7 @@ impl<'a> Options<'a> {
     }
 }
 
-/// What the walk has come to.
+/// The place that the walk has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// An entry of the current directory: [`Walker::name`], [`Walker::kind`]. [`Walker::enter`] visits what is below it.
@@ -295,7 +295,7 @@ impl<'a> Walker<'a> {
         &self.path
     }
 
-    /// What the directory says that the entry is; `Unknown` where the file system does not say.
+    /// The kind of the entry by its directory; `Unknown` where the file system does not say.
     #[must_use]
     pub fn kind(&self) -> FileType {
         self.kind

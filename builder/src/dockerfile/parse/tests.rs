@@ -1,4 +1,4 @@
-//! What parses, into what, and what each mistake is told.
+//! Texts that parse, their instructions, and the errors of those that don't.
 
 use super::*;
 use proptest::prelude::*;

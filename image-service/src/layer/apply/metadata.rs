@@ -81,7 +81,7 @@ fn path_of(entry: &Entry) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(&entry.path))
 }
 
-/// What the kernel's refusal means: the entry is impossible, or the machine is in trouble.
+/// The meaning of the kernel's refusal: the entry is impossible, or the machine is in trouble.
 pub(super) fn refused(entry: &Entry, what: &str, errno: Errno, path: &Path) -> Failure {
     match errno {
         Errno::PERM

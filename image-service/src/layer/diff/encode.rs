@@ -7,7 +7,7 @@ use crate::layer::tar::{BLOCK, padding};
 const OCTAL_7: u64 = 0o7_777_777;
 const OCTAL_11: u64 = 0o77_777_777_777;
 
-/// What a header says.
+/// The fields of a header.
 pub(super) struct Fields {
     path: Vec<u8>,
     pub(super) link: Vec<u8>,

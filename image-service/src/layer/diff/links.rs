@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use rustix::fs::Stat;
 
-/// What the names may take in memory, in bytes.
+/// The memory that the names may take, in bytes.
 const LIMIT: usize = 256 << 20;
-/// What a name takes besides its bytes.
+/// The memory that a name takes besides its bytes.
 const OVERHEAD: usize = 96;
 
 /// Files whose other names are still to come.

@@ -1,4 +1,4 @@
-//! What precedes an entry and changes it: PAX records and GNU long names.
+//! The metadata before an entry that changes it: PAX records and GNU long names.
 
 use super::block::{broken, decimal};
 use super::entry::{Entry, Kind};
@@ -12,7 +12,7 @@ const SPARSE: &[u8] = b"GNU.sparse.";
 /// PAX records in their order; of two of one key the last wins.
 pub(super) type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// What was read since the last entry.
+/// The metadata since the last entry.
 #[derive(Debug, Default)]
 pub(super) struct Meta {
     pub(super) local: Records,

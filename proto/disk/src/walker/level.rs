@@ -8,9 +8,9 @@ use rustix::io::Errno;
 
 use super::open_below;
 
-/// What the names of one directory take in memory at most, with what each takes besides its bytes.
+/// The memory that the names of one directory take at most, with [`OVERHEAD`] for each.
 const BATCH_LIMIT: usize = 16 << 20;
-/// What a name takes besides its bytes.
+/// The memory that a name takes besides its bytes.
 const OVERHEAD: usize = 48;
 
 /// A name and what it is.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Error, never, remove};
 
-/// What could not be removed, and why. Clones share it.
+/// The files that could not be removed, and why. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Remnants(Arc<Mutex<BTreeMap<PathBuf, String>>>);
 
@@ -56,7 +56,7 @@ impl Remnants {
         Ok(())
     }
 
-    /// What is still there, with the reason why it could not be removed.
+    /// The files that are still there, with the reason why it could not be removed.
     #[must_use]
     pub fn list(&self) -> Vec<(PathBuf, String)> {
         let mut remnants = self.lock();
@@ -68,7 +68,7 @@ impl Remnants {
     pub fn retry(&self) {
         let paths: Vec<PathBuf> = self.lock().keys().cloned().collect();
         for path in paths {
-            // What fails again is remembered again.
+            // A removal that fails again is remembered again.
             let _ = self.remove(&path);
         }
     }

@@ -1,4 +1,4 @@
-//! What a tree takes on its file system.
+//! The space that a tree takes on its file system.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::{Error, Options, Step, Stop, Walker};
 
-/// What a tree takes.
+/// The space that a tree takes.
 #[derive(Debug, Default)]
 pub struct Usage {
     /// Bytes on disk, by whole blocks. A file with several names counts for each.
