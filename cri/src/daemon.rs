@@ -29,8 +29,6 @@ use crate::own::run;
 use crate::recovery::{self, Strangers};
 use crate::service::{image::Images, runtime::Pods, slipway::Verbs};
 
-/// The largest message either way, as kubelet has it.
-pub(crate) const MESSAGE_MAX: usize = 16 << 20;
 /// How long the first request waits for pods to be taken up, which takes milliseconds where all is well: what it is told
 /// is how things are then, and not how they were.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -119,18 +117,18 @@ pub async fn serve(
         .layer(Deadlines)
         .add_service(
             RuntimeServiceServer::new(Pods::new(node.clone()))
-                .max_decoding_message_size(MESSAGE_MAX)
-                .max_encoding_message_size(MESSAGE_MAX),
+                .max_decoding_message_size(http2::MESSAGE_MAX)
+                .max_encoding_message_size(http2::MESSAGE_MAX),
         )
         .add_service(
             ImageServiceServer::new(Images::new(node.clone()))
-                .max_decoding_message_size(MESSAGE_MAX)
-                .max_encoding_message_size(MESSAGE_MAX),
+                .max_decoding_message_size(http2::MESSAGE_MAX)
+                .max_encoding_message_size(http2::MESSAGE_MAX),
         );
     let server = server.add_service(
         SlipwayServer::new(Verbs::new(node.clone()))
-            .max_decoding_message_size(MESSAGE_MAX)
-            .max_encoding_message_size(MESSAGE_MAX),
+            .max_decoding_message_size(http2::MESSAGE_MAX)
+            .max_encoding_message_size(http2::MESSAGE_MAX),
     );
     let (told, mut ending) = oneshot::channel::<Instant>();
     let ending_node = node.clone();

@@ -9,6 +9,8 @@
 
 use tonic::transport::{Endpoint, Server};
 
+/// The greatest length of a message in either direction, in bytes: that of kubelet.
+pub const MESSAGE_MAX: usize = 16 << 20;
 /// Bytes of one stream that may wait unread.
 const STREAM: u32 = 256 << 10;
 /// Bytes of all streams of a connection that may wait unread.

@@ -19,7 +19,6 @@ use crate::{output, time};
 
 const DEFAULT_ENDPOINT: &str = "unix:///run/slipway/slipway.sock";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
-const MESSAGE_LIMIT: usize = 16 << 20;
 
 pub(crate) type RuntimeClient = RuntimeServiceClient<Channel>;
 pub(crate) type ImageClient = ImageServiceClient<Channel>;
@@ -91,19 +90,19 @@ impl Session {
     /// A client of the CRI's runtime service.
     pub(crate) async fn runtime(&self) -> Result<RuntimeClient> {
         let channel = self.channel(&self.runtime_endpoint).await?;
-        Ok(RuntimeServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
+        Ok(RuntimeServiceClient::new(channel).max_decoding_message_size(http2::MESSAGE_MAX))
     }
 
     /// A client of the CRI's image service.
     pub(crate) async fn images(&self) -> Result<ImageClient> {
         let channel = self.channel(&self.image_endpoint).await?;
-        Ok(ImageServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
+        Ok(ImageServiceClient::new(channel).max_decoding_message_size(http2::MESSAGE_MAX))
     }
 
     /// A client of slipway.v1.
     pub(crate) async fn slipway(&self) -> Result<SlipwayClient<Channel>> {
         let channel = self.channel(&self.runtime_endpoint).await?;
-        Ok(SlipwayClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
+        Ok(SlipwayClient::new(channel).max_decoding_message_size(http2::MESSAGE_MAX))
     }
 
     async fn channel(&self, endpoint: &str) -> Result<Channel> {

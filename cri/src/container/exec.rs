@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
+use slipway_proto::http2::MESSAGE_MAX;
 use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::{Exec, ExecOutput};
 
-use crate::daemon::MESSAGE_MAX;
 use crate::error::{Error, Result};
 use crate::node::Node;
 
