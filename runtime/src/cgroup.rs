@@ -26,12 +26,12 @@ pub use hierarchy::{Directory, Location};
 pub(crate) use monitors::MonitorPlace;
 pub use stats::Stats;
 
+use crate::features::CgroupSupport;
 use crate::{Error, Features, Result};
 use hierarchy::Hierarchy;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use serde::{Deserialize, Serialize};
 use slipway_monitor::protocol;
-use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -102,10 +102,12 @@ impl Cgroups {
         self.hierarchy.unified
     }
 
-    /// Whether a whole cgroup can be killed at once.
-    pub(crate) fn has_kill(&self) -> bool {
+    /// The features of the hierarchies.
+    pub(crate) fn support(&self) -> CgroupSupport {
+        let unified = self.unified();
         let mut directories = self.root.directories.iter();
-        self.unified() && directories.any(|directory| directory.path.join("cgroup.kill").exists())
+        let kill = unified && directories.any(|directory| directory.path.join("cgroup.kill").exists());
+        CgroupSupport { unified, kill }
     }
 
     /// The controllers that containers can be limited by.
@@ -382,11 +384,6 @@ fn missing(path: &Path) -> Vec<PathBuf> {
     let mut missing: Vec<_> = path.ancestors().take_while(|one| !one.exists()).map(Path::to_owned).collect();
     missing.reverse();
     missing
-}
-
-/// Whether an error says that the thing is not there (any more).
-fn is_gone(error: &std::io::Error) -> bool {
-    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! What this kernel offers, found out once, less what the configuration denies: each fallback can be tested anywhere.
 
-use crate::cgroup::Cgroups;
 use crate::{Error, Result};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -43,16 +42,25 @@ const SWITCHES: [(&str, Switch); 5] = [
     ("sys-resource", |features| &mut features.sys_resource),
 ];
 
+/// The features of the hierarchies that the node's cgroups are in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CgroupSupport {
+    /// They are of version 2.
+    pub(crate) unified: bool,
+    /// They have `cgroup.kill`.
+    pub(crate) kill: bool,
+}
+
 impl Features {
-    /// Asks the kernel, and believes it but for the denied.
-    pub(crate) fn probe(denied: &[String], cgroups: &Cgroups) -> Result<Self> {
+    /// The kernel's features, without the denied ones.
+    pub(crate) fn probe(denied: &[String], cgroups: CgroupSupport) -> Result<Self> {
         let mut features = Self {
             lowerdir_append: lowerdir_append(),
             lowerdir_descriptor: lowerdir_descriptor(),
-            clone_into_cgroup: cgroups.unified(),
-            cgroup_kill: cgroups.has_kill(),
+            clone_into_cgroup: cgroups.unified,
+            cgroup_kill: cgroups.kill,
             sys_resource: effective_capabilities() & (1 << CAP_SYS_RESOURCE) != 0,
-            unified_cgroup: cgroups.unified(),
+            unified_cgroup: cgroups.unified,
             open_files: 0,
         };
         features.deny(denied)?;

@@ -107,7 +107,7 @@ impl Runtime {
         let cgroups = Cgroups::open(&CgroupConfig { root: config.cgroup_root.clone() })?;
         dismantle::remember(&config.state, cgroups.made())?;
         let shared = Shared {
-            features: Features::probe(&config.disable_features, &cgroups)?,
+            features: Features::probe(&config.disable_features, cgroups.support())?,
             cgroups,
             network,
             program: MonitorProgram::load()?,

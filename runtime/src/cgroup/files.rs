@@ -1,6 +1,5 @@
 //! Reading and writing the kernel's control files, with errors that name file and value.
 
-use super::is_gone;
 use crate::{Error, Result};
 use rustix::fs::{Mode, OFlags};
 use std::fs::OpenOptions;
@@ -13,6 +12,11 @@ const LONGEST: u64 = 16 << 20;
 
 pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io { action, path: path.to_owned(), source }
+}
+
+/// Whether an error says that the file or cgroup does not exist, or has been removed meanwhile.
+pub(super) fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 pub(super) fn read_raw(path: &Path) -> std::io::Result<String> {

@@ -1,8 +1,7 @@
 //! From OCI resources to the values of control files, checked before anything is written.
 
-use super::files;
+use super::files::{self, is_gone};
 use super::hierarchy::Location;
-use super::is_gone;
 use crate::{Error, Result};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use std::path::Path;

@@ -3,9 +3,8 @@
 //! A privileged container nests cgroups as deep as it likes, beyond what a path may hold, so that trees are walked by
 //! descriptors ([`slipway_disk::walker`]).
 
-use super::files;
+use super::files::{self, is_gone};
 use super::hierarchy::Location;
-use super::is_gone;
 use crate::{Error, Result};
 use rustix::fs::{AtFlags, unlinkat};
 use slipway_disk::walker::{self, Options, Step, Walker};
