@@ -87,6 +87,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
     use slipway_proto::runtime::v1::{
         ContainerConfig, Int64Value, LinuxContainerConfig, LinuxContainerSecurityContext,
@@ -200,5 +201,67 @@ mod tests {
         let period = |number: Value| parse(&json!({"linux": {"resources": {"cpu_period": number}}}));
         assert!(period(json!(u64::MAX)).is_err());
         assert!(period(json!("-9223372036854775808")).is_ok());
+    }
+
+    /// JSON whose keys are names of the CRI's fields, so that it gets below the top of a message.
+    fn any_json() -> impl Strategy<Value = Value> {
+        let name = proptest::sample::select(vec![
+            "metadata",
+            "name",
+            "attempt",
+            "image",
+            "command",
+            "envs",
+            "key",
+            "value",
+            "mounts",
+            "readonly",
+            "labels",
+            "linux",
+            "resources",
+            "cpu_period",
+            "security_context",
+            "capabilities",
+            "add_capabilities",
+            "run_as_user",
+            "supplemental_groups",
+            "namespace_options",
+            "pid",
+            "NETWORK",
+            "logPath",
+            "unknown",
+        ]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            (-3_i32..70_000).prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "[a-zA-Z0-9-]{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(6, 64, 6, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::vec((name.clone(), inner), 0..6).prop_map(|pairs| pairs
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value))
+                    .collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_json_is_refused_or_gives_a_message_whose_json_and_text_agree(value in any_json()) {
+            let Ok(Parsed { mut message, .. }) = parse(&value) else { return Ok(()) };
+            let registry = Registry::load().unwrap();
+            // Bytes are printed in base64, and read as they are.
+            message.envs.clear();
+            let json = registry.to_json(&message).unwrap();
+            let text: Value = serde_json::from_str(&registry.to_text(&message).unwrap()).unwrap();
+            prop_assert_eq!(&text, &json);
+            prop_assert_eq!(parse(&json).unwrap().message, message);
+        }
     }
 }

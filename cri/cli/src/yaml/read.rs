@@ -220,6 +220,7 @@ fn number(text: &str) -> Option<Number> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -272,5 +273,14 @@ mod tests {
         let deep = (0..120).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect::<String>();
         assert!(parse(&deep).unwrap_err().contains("100 deep"));
         assert_eq!(parse("# nothing\n").unwrap_err(), "the file is empty");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_refused_with_its_line_or_read(text in "[a-z0-9 \n:,\\[\\]{}&*<>|!'\"#?~.-]{0,120}") {
+            if let Err(reason) = parse(&text) {
+                prop_assert!(reason.starts_with("line ") || reason == "the file is empty", "{}", reason);
+            }
+        }
     }
 }

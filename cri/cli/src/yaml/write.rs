@@ -172,6 +172,7 @@ fn block(out: &mut String, text: &str, indent: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -237,6 +238,33 @@ mod tests {
             let value = json!({"k": odd, "l": [odd, {"m": odd}], odd: 1});
             let written = text(&value);
             assert_eq!(read::parse(&written).as_ref(), Ok(&value), "{odd:?}:\n{written}");
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let text =
+            prop_oneof!["\\PC{0,90}", "[ -~\n\t]{0,40}", "(yes|no|~|0x1f|1e3|- a|a: b|#|<<|'|\"){1,3}"];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            text.clone().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 32, 4, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map(text.clone(), inner, 0..4)
+                    .prop_map(|pairs| pairs.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_reads_back_as_it_was(value in any_value()) {
+            let written = text(&value);
+            let back = read::parse(&written);
+            prop_assert_eq!(back.as_ref(), Ok(&value), "{}", written);
         }
     }
 }
