@@ -5,6 +5,11 @@
 //! detach: map elements -> bind mount -> (in the background) cable -> addresses given back
 //! ```
 //! A failed attach calls detach, and so does recovery: there is no other way back.
+//!
+//! - `namespaces`: the pods' network namespaces
+//! - `bridge`: the bridge with the pods' links, their addresses, and the node's forwarding
+//! - `hostport`: the ports of the node that lead to pods, and the nftables table that forwards them
+//! - `node`: the state of all that on the node, inspected, repaired and reported
 
 use std::fs::Permissions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,38 +19,28 @@ use std::sync::{Arc, Mutex};
 
 use crate::{Error, Result, namespace};
 
-mod addresses;
 mod bridge;
 mod cidr;
 mod config;
-mod conntrack;
-mod firewall;
-mod forwarding;
-mod holder;
 mod hostport;
-mod link;
-mod listing;
 mod message;
+mod namespaces;
 mod netlink;
-mod netns;
-mod nft;
 mod node;
-mod obstacles;
-mod rules;
-mod sweeper;
 
-use addresses::{Addresses, Lease};
+use bridge::addresses::{Addresses, Lease};
+use bridge::link;
+use bridge::sweeper::Sweeper;
 pub use cidr::Cidr;
 use config::check_id;
 pub use config::{NetworkConfig, Unprivileged};
-use firewall::{Firewall, Found};
-use hostport::Forward;
+use hostport::firewall::{Firewall, Found};
+use hostport::{Forward, holder};
 pub use hostport::{PortMapping, Protocol};
-pub use netns::in_netns;
-use netns::{Namespace, Pool};
+pub use namespaces::in_netns;
+use namespaces::{Namespace, Pool};
 pub use node::NetworkStatus;
 use node::{Nftables, Node};
-use sweeper::Sweeper;
 
 /// Where a pod's network namespace comes from.
 #[derive(Debug, Clone, Copy)]

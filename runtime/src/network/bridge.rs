@@ -1,14 +1,19 @@
 //! The node's bridge: made when the first pod needs it, repaired when someone has changed it, and the cables of the pods.
 
+pub(super) mod addresses;
+pub(super) mod forwarding;
+pub(super) mod link;
+pub(super) mod sweeper;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use super::cidr::{self, Cidr};
-use super::link::{self, Cable, Link};
+use super::namespaces::Namespace;
 use super::netlink::{Socket, errno};
-use super::netns::Namespace;
 use crate::{Error, Result};
+use link::{Cable, Link};
 
 /// The pod's end of the cable, as every image expects it.
 const POD_END: &str = "eth0";

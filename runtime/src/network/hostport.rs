@@ -1,5 +1,13 @@
 //! Ports of the node that lead to a pod: how they are asked for, and the sockets that keep them from everyone else.
 
+mod conntrack;
+pub(super) mod firewall;
+pub(super) mod holder;
+mod listing;
+mod nft;
+mod obstacles;
+mod rules;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;

@@ -212,8 +212,8 @@ pub(super) fn errno(error: &Error) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::Attributes;
     use super::*;
+    use crate::network::message::Attributes;
 
     #[test]
     fn an_error_carries_the_kernels_sentence() {

@@ -2,11 +2,12 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
+use super::bridge::{forwarding, link};
 use super::cidr::Cidr;
-use super::firewall::Found;
+use super::hostport::firewall::Found;
 use super::hostport::{self, Forward};
 use super::netlink::Socket;
-use super::{Network, bridge, forwarding, link, netns};
+use super::{Network, bridge, namespaces};
 use crate::{Error, Result};
 
 /// How the network fares.
@@ -156,8 +157,8 @@ impl Network {
     /// Whether the kernel makes bridges and cables.
     fn check_links(&self, node: &mut Node) -> Result<()> {
         let found = node.links.get_or_insert_with(|| {
-            let probed =
-                netns::make(self.config.unprivileged).and_then(|mut namespace| bridge::probe(&mut namespace));
+            let probed = namespaces::make(self.config.unprivileged)
+                .and_then(|mut namespace| bridge::probe(&mut namespace));
             probed.map_err(|error| words(&error))
         });
         found.clone().map_err(|words| {

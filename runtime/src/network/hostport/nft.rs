@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::message::{APPEND, Answer, Attributes, CREATE, Message, Parsed};
+use crate::network::message::{APPEND, Answer, Attributes, CREATE, Message, Parsed};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
@@ -26,34 +26,34 @@ const COMMENT: u8 = 0;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 /// The size of `struct nfgenmsg`.
-pub(super) const HEADER: usize = 4;
+pub(in crate::network) const HEADER: usize = 4;
 /// `NFPROTO_INET`: rules for both address families.
-pub(super) const INET: u8 = 1;
+pub(in crate::network) const INET: u8 = 1;
 /// `NFPROTO_IPV4`.
-pub(super) const IPV4: u8 = 2;
+pub(in crate::network) const IPV4: u8 = 2;
 /// `NFPROTO_IPV6`.
-pub(super) const IPV6: u8 = 10;
+pub(in crate::network) const IPV6: u8 = 10;
 /// The first of the 4-byte registers; a 16-byte value takes four.
-pub(super) const REGISTER: u32 = 8;
+pub(in crate::network) const REGISTER: u32 = 8;
 /// The first of the 16-byte registers, which are the same memory.
 const WIDE: u32 = 1;
 
 /// Where a base chain hooks in.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Hook {
-    pub(super) chain: &'static str,
-    pub(super) kind: &'static str,
-    pub(super) number: u32,
-    pub(super) priority: i32,
+pub(in crate::network) struct Hook {
+    pub(in crate::network) chain: &'static str,
+    pub(in crate::network) kind: &'static str,
+    pub(in crate::network) number: u32,
+    pub(in crate::network) priority: i32,
 }
 
 /// A map from a key to a value, both a chain of fields.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Map {
-    pub(super) name: &'static str,
-    pub(super) id: u32,
-    pub(super) key: (u32, u32),
-    pub(super) value: (u32, u32),
+pub(in crate::network) struct Map {
+    pub(in crate::network) name: &'static str,
+    pub(in crate::network) id: u32,
+    pub(in crate::network) key: (u32, u32),
+    pub(in crate::network) value: (u32, u32),
 }
 
 fn generic(family: u8) -> [u8; 4] {
@@ -61,18 +61,18 @@ fn generic(family: u8) -> [u8; 4] {
 }
 
 /// The marks that begin and end a batch.
-pub(super) fn begin() -> Message {
+pub(in crate::network) fn begin() -> Message {
     Message::new("begin", (BATCH_BEGIN, 0), &[0, 0, 0, 10], &Attributes::new())
 }
 
 /// See [`begin`].
-pub(super) fn end() -> Message {
+pub(in crate::network) fn end() -> Message {
     Message::new("commit", (BATCH_END, 0), &[0, 0, 0, 10], &Attributes::new())
 }
 
 /// The table's lookup, deletion, and creation.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Table<'a>(pub(super) &'a str);
+pub(in crate::network) struct Table<'a>(pub(in crate::network) &'a str);
 
 impl Table<'_> {
     fn message(
@@ -89,17 +89,17 @@ impl Table<'_> {
     }
 
     /// Asks whether it exists.
-    pub(super) fn look_up(self) -> Message {
+    pub(in crate::network) fn look_up(self) -> Message {
         self.message("look it up", (GET_TABLE, 0), &self.named())
     }
 
     /// Makes it, if it is not there.
-    pub(super) fn make(self) -> Message {
+    pub(in crate::network) fn make(self) -> Message {
         self.message("make it (CONFIG_NF_TABLES_INET)", (NEW_TABLE, CREATE), &self.named())
     }
 
     /// Makes it with a comment, which tells whose it is.
-    pub(super) fn make_with(self, comment: &str) -> Message {
+    pub(in crate::network) fn make_with(self, comment: &str) -> Message {
         let length = u8::try_from(comment.len().saturating_add(1)).unwrap_or(u8::MAX);
         let mut data = vec![COMMENT, length];
         data.extend_from_slice(comment.as_bytes());
@@ -109,23 +109,23 @@ impl Table<'_> {
     }
 
     /// Asks for its rules.
-    pub(super) fn list_rules(self) -> Message {
+    pub(in crate::network) fn list_rules(self) -> Message {
         self.message("list its rules", (GET_RULE, 0), &self.named())
     }
 
     /// Asks for the elements of a map.
-    pub(super) fn list_elements(self, map: &str) -> Message {
+    pub(in crate::network) fn list_elements(self, map: &str) -> Message {
         let attributes = self.named().string(2, map);
         self.message(format!("list map {map}"), (GET_ELEMENT, 0), &attributes)
     }
 
     /// Removes it with all in it.
-    pub(super) fn delete(self) -> Message {
+    pub(in crate::network) fn delete(self) -> Message {
         self.message("delete it", (DELETE_TABLE, 0), &self.named())
     }
 
     /// Makes a base chain that accepts what no rule decides.
-    pub(super) fn chain(self, hook: Hook) -> Message {
+    pub(in crate::network) fn chain(self, hook: Hook) -> Message {
         let place =
             Attributes::new().be32(1, hook.number).be32(2, u32::from_ne_bytes(hook.priority.to_ne_bytes()));
         let attributes = self.named().string(3, hook.chain).nest(4, &place).be32(5, 1).string(7, hook.kind);
@@ -134,7 +134,7 @@ impl Table<'_> {
     }
 
     /// Makes a map.
-    pub(super) fn map(self, map: Map) -> Message {
+    pub(in crate::network) fn map(self, map: Map) -> Message {
         let attributes = self
             .named()
             .string(2, map.name)
@@ -148,7 +148,7 @@ impl Table<'_> {
     }
 
     /// Appends a rule.
-    pub(super) fn rule(self, chain: &str, what: &str, expressions: &[Attributes]) -> Message {
+    pub(in crate::network) fn rule(self, chain: &str, what: &str, expressions: &[Attributes]) -> Message {
         let list = expressions.iter().fold(Attributes::new(), |list, expression| list.nest(1, expression));
         let attributes = self.named().string(2, chain).nest(4, &list);
         let label = format!("add the rule in {chain} that {what}");
@@ -156,7 +156,12 @@ impl Table<'_> {
     }
 
     /// Adds or removes elements of a map.
-    pub(super) fn elements(self, map: &str, add: bool, elements: &[(Vec<u8>, Vec<u8>)]) -> Message {
+    pub(in crate::network) fn elements(
+        self,
+        map: &str,
+        add: bool,
+        elements: &[(Vec<u8>, Vec<u8>)],
+    ) -> Message {
         let list = elements.iter().fold(Attributes::new(), |list, (key, value)| {
             let mut element = Attributes::new().nest(1, &Attributes::new().bytes(1, key));
             if add {
@@ -175,12 +180,12 @@ impl Table<'_> {
 }
 
 /// Asks how often anything in nftables has been changed.
-pub(super) fn generation() -> Message {
+pub(in crate::network) fn generation() -> Message {
     Message::new("", (GET_GENERATION, 0), &generic(0), &Attributes::new())
 }
 
 /// The comment of a table, as an answer to its lookup tells it.
-pub(super) fn comment(table: &Answer) -> Option<String> {
+pub(in crate::network) fn comment(table: &Answer) -> Option<String> {
     let data = table.attributes(HEADER).find(USER_DATA)?;
     let (kind, length) = (data.first()?, data.get(1)?);
     let text = data.get(2..usize::from(*length).checked_add(2)?)?;
@@ -189,7 +194,7 @@ pub(super) fn comment(table: &Answer) -> Option<String> {
 }
 
 /// The elements in an answer to [`Table::list_elements`], each a key and a value.
-pub(super) fn elements(answer: &Answer) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(in crate::network) fn elements(answer: &Answer) -> Vec<(Vec<u8>, Vec<u8>)> {
     let Some(list) = answer.attributes(HEADER).nested(3) else { return Vec::new() };
     let bytes = |element: Parsed<'_>, kind| Some(element.nested(kind)?.find(1)?.to_vec());
     list.all()
@@ -201,12 +206,12 @@ pub(super) fn elements(answer: &Answer) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Asks for the chains of every table.
-pub(super) fn list_chains() -> Message {
+pub(in crate::network) fn list_chains() -> Message {
     Message::new("", (GET_CHAIN, 0), &generic(0), &Attributes::new())
 }
 
 /// Asks for the rules of one chain.
-pub(super) fn list_rules(family: u8, table: &str, chain: &str) -> Message {
+pub(in crate::network) fn list_rules(family: u8, table: &str, chain: &str) -> Message {
     let attributes = Attributes::new().string(1, table).string(2, chain);
     Message::new("", (GET_RULE, 0), &generic(family), &attributes)
 }
@@ -225,7 +230,7 @@ fn expression(name: &str, data: &Attributes) -> Attributes {
 
 /// What `meta` loads.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Meta {
+pub(in crate::network) enum Meta {
     /// The index of the link a packet came in by.
     InputLink = 4,
     /// The name of the link a packet leaves by.
@@ -237,13 +242,13 @@ pub(super) enum Meta {
 }
 
 /// Loads a fact about the packet.
-pub(super) fn meta(key: Meta, register: u32) -> Attributes {
+pub(in crate::network) fn meta(key: Meta, register: u32) -> Attributes {
     expression("meta", &Attributes::new().be32(2, key as u32).be32(1, listed(register)))
 }
 
 /// Where `payload` begins to count.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Base {
+pub(in crate::network) enum Base {
     /// The network header.
     Network = 1,
     /// The transport header.
@@ -251,20 +256,20 @@ pub(super) enum Base {
 }
 
 /// Loads bytes of the packet.
-pub(super) fn payload(base: Base, (offset, length): (u32, u32), register: u32) -> Attributes {
+pub(in crate::network) fn payload(base: Base, (offset, length): (u32, u32), register: u32) -> Attributes {
     let place =
         Attributes::new().be32(1, listed(register)).be32(2, base as u32).be32(3, offset).be32(4, length);
     expression("payload", &place)
 }
 
 /// Goes on only when the register equals `value`, or differs from it.
-pub(super) fn compare(register: u32, equal: bool, value: &[u8]) -> Attributes {
+pub(in crate::network) fn compare(register: u32, equal: bool, value: &[u8]) -> Attributes {
     let data = Attributes::new().bytes(1, value);
     expression("cmp", &Attributes::new().be32(1, listed(register)).be32(2, u32::from(!equal)).nest(3, &data))
 }
 
 /// Keeps only the bits of `mask`.
-pub(super) fn masked(register: u32, mask: &[u8]) -> Attributes {
+pub(in crate::network) fn masked(register: u32, mask: &[u8]) -> Attributes {
     let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
     let zero = vec![0; mask.len()];
     let data = Attributes::new()
@@ -277,20 +282,20 @@ pub(super) fn masked(register: u32, mask: &[u8]) -> Attributes {
 }
 
 /// Goes on only when the destination is an address of this node (`RTN_LOCAL`).
-pub(super) fn to_this_node() -> [Attributes; 2] {
+pub(in crate::network) fn to_this_node() -> [Attributes; 2] {
     let kind = Attributes::new().be32(1, listed(REGISTER)).be32(2, 3).be32(3, 2);
     [expression("fib", &kind), compare(REGISTER, true, &2_u32.to_ne_bytes())]
 }
 
 /// Goes on only for connections whose destination was translated (`IPS_DST_NAT`).
-pub(super) fn was_translated() -> [Attributes; 3] {
+pub(in crate::network) fn was_translated() -> [Attributes; 3] {
     let status = Attributes::new().be32(2, 2).be32(1, listed(REGISTER));
     let bit = (1_u32 << 5).to_ne_bytes();
     [expression("ct", &status), masked(REGISTER, &bit), compare(REGISTER, false, &[0; 4])]
 }
 
 /// Replaces the key in the first register by its value in the map; goes on only if there is one.
-pub(super) fn look_up(map: Map) -> Attributes {
+pub(in crate::network) fn look_up(map: Map) -> Attributes {
     let data = Attributes::new()
         .string(1, map.name)
         .be32(2, listed(REGISTER))
@@ -300,7 +305,7 @@ pub(super) fn look_up(map: Map) -> Attributes {
 }
 
 /// Sends the connection to the address and port in the registers.
-pub(super) fn translate_destination(family: u8, address: u32, port: u32) -> Attributes {
+pub(in crate::network) fn translate_destination(family: u8, address: u32, port: u32) -> Attributes {
     let data = Attributes::new()
         .be32(1, 1)
         .be32(2, u32::from(family))
@@ -310,18 +315,18 @@ pub(super) fn translate_destination(family: u8, address: u32, port: u32) -> Attr
 }
 
 /// Gives the connection the address of the link it leaves by.
-pub(super) fn masquerade() -> Attributes {
+pub(in crate::network) fn masquerade() -> Attributes {
     expression("masq", &Attributes::new())
 }
 
 /// Drops the packet.
-pub(super) fn drop_packet() -> Attributes {
+pub(in crate::network) fn drop_packet() -> Attributes {
     let verdict = Attributes::new().nest(2, &Attributes::new().be32(1, 0));
     expression("immediate", &Attributes::new().be32(1, 0).nest(2, &verdict))
 }
 
 /// A link's name as `meta` loads it.
-pub(super) fn link_name(name: &str) -> Vec<u8> {
+pub(in crate::network) fn link_name(name: &str) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.resize(16, 0);
     bytes

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::hostport::{Forward, Protocol};
+use crate::network::hostport::{Forward, Protocol};
 
 /// The program that listens on the port, `PROCESS (NAME)`, when it can be found. A socket that is bound and does not
 /// listen is in no list.
-pub(super) fn process(forward: &Forward) -> Option<String> {
+pub(in crate::network) fn process(forward: &Forward) -> Option<String> {
     let files: &[&str] = match forward.protocol {
         Protocol::Tcp => &["tcp", "tcp6"],
         Protocol::Udp => &["udp", "udp6"],

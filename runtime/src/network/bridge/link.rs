@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::cidr::{self, Cidr};
-use super::message::{Answer, Attributes, CREATE, EXCLUSIVE, Message, REPLACE};
-use super::netlink::{Socket, errno};
 use crate::Result;
+use crate::network::cidr::{self, Cidr};
+use crate::network::message::{Answer, Attributes, CREATE, EXCLUSIVE, Message, REPLACE};
+use crate::network::netlink::{Socket, errno};
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
@@ -47,13 +47,13 @@ const ROUTE_LOCALNET: u16 = 26;
 
 /// A link as the kernel describes it.
 #[derive(Debug)]
-pub(super) struct Link {
-    pub(super) index: u32,
-    pub(super) name: String,
-    pub(super) kind: Option<String>,
-    pub(super) master: Option<u32>,
-    pub(super) mtu: Option<u32>,
-    pub(super) up: bool,
+pub(in crate::network) struct Link {
+    pub(in crate::network) index: u32,
+    pub(in crate::network) name: String,
+    pub(in crate::network) kind: Option<String>,
+    pub(in crate::network) master: Option<u32>,
+    pub(in crate::network) mtu: Option<u32>,
+    pub(in crate::network) up: bool,
 }
 
 fn header(index: u32, up: bool) -> Vec<u8> {
@@ -66,13 +66,13 @@ fn header(index: u32, up: bool) -> Vec<u8> {
 }
 
 /// Brings the loopback device up.
-pub(super) fn loopback_up(socket: &mut Socket) -> Result<()> {
+pub(in crate::network) fn loopback_up(socket: &mut Socket) -> Result<()> {
     let message = Message::new("", (SET_LINK, 0), &header(LOOPBACK, true), &Attributes::new());
     socket.execute("bring lo up", &[message]).map(drop)
 }
 
 /// Looks a link up by its name.
-pub(super) fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
+pub(in crate::network) fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
     let attributes = Attributes::new().string(NAME, name);
     let message = Message::new("", (GET_LINK, 0), &header(0, false), &attributes);
     match socket.execute(&format!("look up link {name}"), &[message]) {
@@ -83,7 +83,7 @@ pub(super) fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
 }
 
 /// All links of the namespace.
-pub(super) fn list(socket: &mut Socket) -> Result<Vec<Link>> {
+pub(in crate::network) fn list(socket: &mut Socket) -> Result<Vec<Link>> {
     let message = Message::new("", (GET_LINK, 0), &header(0, false), &Attributes::new());
     Ok(socket.dump("list links", &message)?.iter().filter_map(parse).collect())
 }
@@ -105,7 +105,7 @@ fn parse(answer: &Answer) -> Option<Link> {
 }
 
 /// The addresses of all links of the namespace, each with its link's index.
-pub(super) fn addresses(socket: &mut Socket) -> Result<Vec<(u32, Cidr)>> {
+pub(in crate::network) fn addresses(socket: &mut Socket) -> Result<Vec<(u32, Cidr)>> {
     let message = Message::new("", (GET_ADDRESS, 0), &[0; ADDRESS_HEADER], &Attributes::new());
     Ok(socket.dump("list addresses", &message)?.iter().filter_map(parse_address).collect())
 }
@@ -125,7 +125,7 @@ fn parse_address(answer: &Answer) -> Option<(u32, Cidr)> {
 }
 
 /// Makes a link a hairpin port of a bridge; a link that is not there is fine.
-pub(super) fn connect(socket: &mut Socket, name: &str, bridge: u32) -> Result<()> {
+pub(in crate::network) fn connect(socket: &mut Socket, name: &str, bridge: u32) -> Result<()> {
     let attributes = Attributes::new().string(NAME, name).u32(MASTER, bridge);
     let joined = Message::new("", (SET_LINK, 0), &header(0, false), &attributes);
     match socket.execute(&format!("connect link {name} to the bridge"), &[joined, hairpin(name)]) {
@@ -143,7 +143,7 @@ fn hairpin(name: &str) -> Message {
 }
 
 /// Makes a bridge with a hardware address of its own (else it takes the lowest of its ports', which changes).
-pub(super) fn make_bridge(
+pub(in crate::network) fn make_bridge(
     socket: &mut Socket,
     name: &str,
     hardware: [u8; 6],
@@ -161,7 +161,7 @@ pub(super) fn make_bridge(
 }
 
 /// Brings a link up and gives it addresses; those it has already are fine.
-pub(super) fn configure(
+pub(in crate::network) fn configure(
     socket: &mut Socket,
     link: u32,
     addresses: &[Cidr],
@@ -178,7 +178,7 @@ fn family(address: IpAddr) -> u8 {
 }
 
 /// Takes an address from a link; one that it has not is fine.
-pub(super) fn remove_address(socket: &mut Socket, link: u32, address: Cidr) -> Result<()> {
+pub(in crate::network) fn remove_address(socket: &mut Socket, link: u32, address: Cidr) -> Result<()> {
     let message = addressed((DELETE_ADDRESS, 0), link, address);
     match socket.execute("remove from link", &[message]) {
         Err(error) if errno(&error) != Some(libc::EADDRNOTAVAIL) => Err(error),
@@ -211,7 +211,7 @@ fn route_message(link: u32, gateway: IpAddr) -> Message {
 }
 
 /// Has the kernel make no link-local address for this link when it comes up.
-pub(super) fn generate_no_address(socket: &mut Socket, link: u32) -> Result<()> {
+pub(in crate::network) fn generate_no_address(socket: &mut Socket, link: u32) -> Result<()> {
     let configuration = Attributes::new().nest(INET6, &Attributes::new().u8(GENERATION_MODE, GENERATE_NONE));
     let attributes = Attributes::new().nest(AF_SPEC, &configuration);
     let message = Message::new("", (SET_LINK, 0), &header(link, false), &attributes);
@@ -219,7 +219,7 @@ pub(super) fn generate_no_address(socket: &mut Socket, link: u32) -> Result<()> 
 }
 
 /// Lets packets of 127/8 be routed over this link (`route_localnet`), without a writable /proc/sys.
-pub(super) fn route_localnet(socket: &mut Socket, link: u32, on: bool) -> Result<()> {
+pub(in crate::network) fn route_localnet(socket: &mut Socket, link: u32, on: bool) -> Result<()> {
     let configuration = Attributes::new().nest(1, &Attributes::new().u32(ROUTE_LOCALNET, u32::from(on)));
     let attributes = Attributes::new().nest(AF_SPEC, &Attributes::new().nest(INET, &configuration));
     let message = Message::new("", (SET_LINK, 0), &header(link, false), &attributes);
@@ -228,17 +228,21 @@ pub(super) fn route_localnet(socket: &mut Socket, link: u32, on: bool) -> Result
 
 /// One end of a pod's cable to the bridge.
 #[derive(Debug)]
-pub(super) struct Cable<'a> {
-    pub(super) node_end: &'a str,
-    pub(super) pod_end: &'a str,
-    pub(super) hardware: [u8; 6],
-    pub(super) bridge: u32,
-    pub(super) mtu: Option<u32>,
+pub(in crate::network) struct Cable<'a> {
+    pub(in crate::network) node_end: &'a str,
+    pub(in crate::network) pod_end: &'a str,
+    pub(in crate::network) hardware: [u8; 6],
+    pub(in crate::network) bridge: u32,
+    pub(in crate::network) mtu: Option<u32>,
 }
 
 /// Makes a veth pair: its far end in the pod's network namespace (it comes up later, having no peer while it is made),
 /// its near end a hairpin port of the bridge.
-pub(super) fn make_cable(socket: &mut Socket, netns: BorrowedFd<'_>, cable: &Cable<'_>) -> Result<()> {
+pub(in crate::network) fn make_cable(
+    socket: &mut Socket,
+    netns: BorrowedFd<'_>,
+    cable: &Cable<'_>,
+) -> Result<()> {
     let descriptor = u32::try_from(netns.as_raw_fd()).unwrap_or(u32::MAX);
     let mut peer = Attributes::prefixed(&header(0, false))
         .string(NAME, cable.pod_end)
@@ -258,7 +262,7 @@ pub(super) fn make_cable(socket: &mut Socket, netns: BorrowedFd<'_>, cable: &Cab
 }
 
 /// Removes a link; none of that name is fine.
-pub(super) fn remove(socket: &mut Socket, name: &str) -> Result<()> {
+pub(in crate::network) fn remove(socket: &mut Socket, name: &str) -> Result<()> {
     let attributes = Attributes::new().string(NAME, name);
     let message = Message::new("", (DELETE_LINK, 0), &header(0, false), &attributes);
     match socket.execute(&format!("remove link {name}"), &[message]) {

@@ -6,23 +6,23 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use super::cidr::Cidr;
-use super::config::NetworkConfig;
-use super::conntrack;
-use super::hostport::Forward;
-use super::listing;
-use super::message::Answer;
-use super::netlink::{Socket, errno};
-use super::nft::{self, Table};
-use super::rules::{Element, element};
+use crate::network::cidr::Cidr;
+use crate::network::config::NetworkConfig;
+use crate::network::hostport::Forward;
+use crate::network::hostport::conntrack;
+use crate::network::hostport::listing;
+use crate::network::hostport::nft::{self, Table};
+use crate::network::hostport::rules::{Element, element};
+use crate::network::message::Answer;
+use crate::network::netlink::{Socket, errno};
 use crate::{Error, Result};
 
 /// The table, by its name, and the links and subnets that it serves.
 #[derive(Debug)]
-pub(super) struct Firewall {
-    pub(super) table: String,
-    pub(super) bridge: String,
-    pub(super) subnets: Vec<Cidr>,
+pub(in crate::network) struct Firewall {
+    pub(in crate::network) table: String,
+    pub(in crate::network) bridge: String,
+    pub(in crate::network) subnets: Vec<Cidr>,
     /// The table's comment: whose it is.
     mark: String,
     wire: Mutex<Wire>,
@@ -48,7 +48,7 @@ struct Known {
 
 /// How the table was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Found {
+pub(in crate::network) enum Found {
     /// With all its rules and host ports.
     Whole,
     /// Not at all.
@@ -61,7 +61,7 @@ pub(super) enum Found {
 
 impl Firewall {
     /// The table of this network; nothing is asked yet.
-    pub(super) fn new(config: &NetworkConfig) -> Self {
+    pub(in crate::network) fn new(config: &NetworkConfig) -> Self {
         let mark = format!("slipway {}", config.root.display());
         Self {
             table: config.table.clone(),
@@ -73,19 +73,22 @@ impl Firewall {
     }
 
     /// The table's comment.
-    pub(super) fn mark(&self) -> &str {
+    pub(in crate::network) fn mark(&self) -> &str {
         &self.mark
     }
 
     /// Whether the kernel would take the table; nothing is changed.
-    pub(super) fn probe(&self) -> Result<()> {
+    pub(in crate::network) fn probe(&self) -> Result<()> {
         let mut batch = vec![nft::begin()];
         batch.extend(self.contents());
         self.with(|socket| socket.execute(&self.action("probe"), &batch)).map(drop)
     }
 
     /// Looks at the table, which should have these host ports if this process has not changed any yet.
-    pub(super) fn examine(&self, forwards: impl FnOnce() -> Result<Vec<Forward>>) -> Result<Found> {
+    pub(in crate::network) fn examine(
+        &self,
+        forwards: impl FnOnce() -> Result<Vec<Forward>>,
+    ) -> Result<Found> {
         self.on_wire(|socket, known| {
             let generation = generation(socket)?;
             if generation.is_some() && generation == known.whole {
@@ -136,7 +139,7 @@ impl Firewall {
     }
 
     /// Makes the table anew with these host ports, in one step: nobody sees it half made.
-    pub(super) fn build(&self, forwards: &[Forward]) -> Result<()> {
+    pub(in crate::network) fn build(&self, forwards: &[Forward]) -> Result<()> {
         let table = Table(&self.table);
         let mut batch = vec![nft::begin(), table.make(), table.delete()];
         batch.extend(self.contents());
@@ -155,7 +158,7 @@ impl Firewall {
     }
 
     /// Opens host ports, all or none.
-    pub(super) fn open(&self, forwards: &[Forward]) -> Result<()> {
+    pub(in crate::network) fn open(&self, forwards: &[Forward]) -> Result<()> {
         match self.change("open host ports in", true, forwards) {
             Err(error) if matches!(errno(&error), Some(libc::EBUSY | libc::EEXIST)) => {
                 let ports: Vec<String> =
@@ -173,7 +176,7 @@ impl Firewall {
     }
 
     /// Closes host ports; those that are not open are fine.
-    pub(super) fn close(&self, forwards: &[Forward]) -> Result<()> {
+    pub(in crate::network) fn close(&self, forwards: &[Forward]) -> Result<()> {
         match self.change("close host ports in", false, forwards) {
             Err(error) if errno(&error) == Some(libc::ENOENT) => {}
             answer => {
@@ -193,7 +196,7 @@ impl Firewall {
     }
 
     /// Removes the table; none is fine, and someone else's is left alone.
-    pub(super) fn remove(&self) -> Result<()> {
+    pub(in crate::network) fn remove(&self) -> Result<()> {
         if let Found::Foreign(_) = self.examine(|| Ok(Vec::new()))? {
             return Ok(());
         }
@@ -209,7 +212,7 @@ impl Firewall {
     }
 
     /// Whether a table of this family sees the pods' packets.
-    pub(super) fn serves(&self, family: u8) -> bool {
+    pub(in crate::network) fn serves(&self, family: u8) -> bool {
         match family {
             nft::INET => true,
             nft::IPV4 => self.subnets.iter().any(|subnet| subnet.address.is_ipv4()),
@@ -229,7 +232,7 @@ impl Firewall {
         }
     }
 
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Socket) -> Result<T>) -> Result<T> {
+    pub(in crate::network) fn with<T>(&self, work: impl FnOnce(&mut Socket) -> Result<T>) -> Result<T> {
         self.on_wire(|socket, _| work(socket))
     }
 

@@ -4,19 +4,19 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::cidr::Cidr;
+use crate::network::cidr::Cidr;
 
 const V4: &str = "net.ipv4.ip_forward";
 const V6: &str = "net.ipv6.conf.all.forwarding";
 
 /// Switches forwarding on for the families of these subnets; returns what could not be done and how to mend it.
-pub(super) fn ensure(subnets: &[Cidr], bridge: &str) -> Vec<String> {
+pub(in crate::network) fn ensure(subnets: &[Cidr], bridge: &str) -> Vec<String> {
     let forwarding = keys(subnets).filter_map(|key| switch_on(key).err());
     forwarding.chain(ignore_advertisements(bridge).err()).collect()
 }
 
 /// Says which forwarding is off, and how to mend it.
-pub(super) fn missing(subnets: &[Cidr]) -> Vec<String> {
+pub(in crate::network) fn missing(subnets: &[Cidr]) -> Vec<String> {
     keys(subnets)
         .filter(|key| !is_on(key))
         .map(|key| {
@@ -80,7 +80,7 @@ fn ignore_advertisements(link: &str) -> Result<(), String> {
 }
 
 /// The same within a pod's network namespace, for the links that it will get. Without IPv6 there is nothing to ignore.
-pub(super) fn ignore_advertisements_here() {
+pub(in crate::network) fn ignore_advertisements_here() {
     let setting = "/proc/sys/net/ipv6/conf/default/accept_ra";
     if let Err(error) = std::fs::write(setting, "0")
         && error.kind() != io::ErrorKind::NotFound

@@ -11,9 +11,9 @@ use std::thread;
 
 use rustix::thread::LinkNameSpaceType;
 
+use super::bridge::{forwarding, link};
 use super::config::Unprivileged;
 use super::netlink::Socket;
-use super::{forwarding, link};
 use crate::{Error, Result, sys};
 
 /// A network namespace and a route socket inside it.

@@ -13,11 +13,11 @@
 
 use std::net::IpAddr;
 
-use super::cidr::{Cidr, octets};
-use super::firewall::Firewall;
-use super::hostport::Forward;
-use super::message::{Attributes, Message};
-use super::nft::{self, Base, Hook, Map, Meta, REGISTER, Table};
+use crate::network::cidr::{Cidr, octets};
+use crate::network::hostport::Forward;
+use crate::network::hostport::firewall::Firewall;
+use crate::network::hostport::nft::{self, Base, Hook, Map, Meta, REGISTER, Table};
+use crate::network::message::{Attributes, Message};
 
 /// `NF_INET_PRE_ROUTING` and its kin, with the priorities of nftables' own names.
 const GUARD: Hook = Hook { chain: "guard", kind: "filter", number: 0, priority: -300 };
@@ -107,7 +107,7 @@ impl Family {
 
 impl Firewall {
     /// The messages that add these host ports or remove them.
-    pub(super) fn changes(&self, add: bool, forwards: &[Forward]) -> Vec<Message> {
+    pub(in crate::network) fn changes(&self, add: bool, forwards: &[Forward]) -> Vec<Message> {
         let mut messages = Vec::new();
         for map in FAMILIES.iter().flat_map(|family| [family.any, family.on]) {
             let elements: Vec<_> =
@@ -124,7 +124,7 @@ impl Firewall {
     }
 
     /// The messages that make the table, without host ports.
-    pub(super) fn contents(&self) -> Vec<Message> {
+    pub(in crate::network) fn contents(&self) -> Vec<Message> {
         let table = Table(&self.table);
         let mut messages = vec![table.make_with(self.mark())];
         messages.extend([GUARD, PREROUTING, OUTPUT, POSTROUTING].map(|hook| table.chain(hook)));
@@ -136,7 +136,7 @@ impl Firewall {
     }
 
     /// The messages that make the table's rules.
-    pub(super) fn rules(&self) -> Vec<Message> {
+    pub(in crate::network) fn rules(&self) -> Vec<Message> {
         let mut messages = self.guard();
         for family in self.families() {
             for chain in [PREROUTING.chain, OUTPUT.chain] {
@@ -148,7 +148,7 @@ impl Firewall {
     }
 
     /// The maps of host ports.
-    pub(super) fn maps(&self) -> impl Iterator<Item = Map> {
+    pub(in crate::network) fn maps(&self) -> impl Iterator<Item = Map> {
         self.families().flat_map(|family| [family.any, family.on])
     }
 
@@ -235,10 +235,10 @@ fn map_of(forward: &Forward) -> Map {
 }
 
 /// The key and the value of a map's element.
-pub(super) type Element = (Vec<u8>, Vec<u8>);
+pub(in crate::network) type Element = (Vec<u8>, Vec<u8>);
 
 /// A host port as an element; each field is padded to four bytes.
-pub(super) fn element(forward: &Forward) -> Element {
+pub(in crate::network) fn element(forward: &Forward) -> Element {
     let mut key = vec![forward.protocol.number(), 0, 0, 0];
     key.extend(forward.on.map(octets).unwrap_or_default());
     key.extend_from_slice(&forward.port.to_be_bytes());
@@ -251,8 +251,8 @@ pub(super) fn element(forward: &Forward) -> Element {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hostport::Protocol;
     use super::*;
+    use crate::network::hostport::Protocol;
 
     #[test]
     fn elements_have_the_lengths_their_maps_declare() {

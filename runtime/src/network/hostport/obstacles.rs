@@ -4,11 +4,11 @@
 //! chain's policy says, or its last rule; both kinds of tables are asked: nftables (iptables-nft's too) and the older
 //! ones of iptables-legacy, which nftables does not see.
 
-use super::firewall::Firewall;
-use super::message::{Answer, Parsed};
-use super::netlink::Socket;
-use super::nft;
 use crate::Result;
+use crate::network::hostport::firewall::Firewall;
+use crate::network::hostport::nft;
+use crate::network::message::{Answer, Parsed};
+use crate::network::netlink::Socket;
 use crate::sys::xtables::{self, Family};
 
 /// `NF_INET_FORWARD`.
@@ -25,7 +25,7 @@ const TARGET_HEADER: usize = 32;
 impl Firewall {
     /// Other tables' chains that drop what is forwarded by default and have no rule for the bridge, each with the
     /// command that mends it.
-    pub(super) fn obstacles(&self) -> Result<Vec<String>> {
+    pub(in crate::network) fn obstacles(&self) -> Result<Vec<String>> {
         let mut found = self.with(|socket| self.nftables_obstacles(socket))?;
         found.extend(self.legacy_obstacles());
         Ok(found)

@@ -3,8 +3,8 @@
 //! The kernel lists an expression with more attributes than it was sent with, defaults and results of its own, so that each
 //! rule is compared expression by expression: the same ones in the same order, with every attribute that was sent.
 
-use super::message::{Answer, Message, Parsed};
-use super::nft::HEADER;
+use crate::network::hostport::nft::HEADER;
+use crate::network::message::{Answer, Message, Parsed};
 
 /// `NFTA_RULE_CHAIN` and `NFTA_RULE_EXPRESSIONS`.
 const CHAIN: u16 = 2;
@@ -18,7 +18,7 @@ const SET_ID: u16 = 4;
 const DEEPEST: u8 = 2;
 
 /// Whether each chain has these rules in this order, and no others.
-pub(super) fn are_alike(sent: &[Message], listed: &[Answer]) -> bool {
+pub(in crate::network) fn are_alike(sent: &[Message], listed: &[Answer]) -> bool {
     let sent: Vec<Parsed<'_>> = sent.iter().map(|rule| rule.attributes(HEADER)).collect();
     let listed: Vec<Parsed<'_>> = listed.iter().map(|rule| rule.attributes(HEADER)).collect();
     let chain = |rule: &Parsed<'_>| rule.string(CHAIN);
@@ -61,9 +61,9 @@ fn has_all(sent: &[u8], listed: &[u8], unlisted: Option<u16>, depth: u8) -> bool
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::Attributes;
-    use super::super::nft::{self, Base, Meta, REGISTER, Table};
     use super::*;
+    use crate::network::hostport::nft::{self, Base, Meta, REGISTER, Table};
+    use crate::network::message::Attributes;
 
     fn rule(chain: &str, expressions: &[Attributes]) -> Message {
         Table("t").rule(chain, "", expressions)

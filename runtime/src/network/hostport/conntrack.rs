@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use super::hostport::{Forward, Protocol};
-use super::message::{Attributes, Message};
-use super::netlink::{Socket, errno};
-use super::nft;
 use crate::Result;
+use crate::network::hostport::nft;
+use crate::network::hostport::{Forward, Protocol};
+use crate::network::message::{Attributes, Message};
+use crate::network::netlink::{Socket, errno};
 
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
@@ -18,7 +18,7 @@ const SOURCE_TRANSLATED: u32 = 1 << 4;
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 
 /// Forgets the UDP connections to these host ports, so that the next packet of each is judged anew.
-pub(super) fn forget(socket: &mut Socket, forwards: &[Forward]) -> Result<()> {
+pub(in crate::network) fn forget(socket: &mut Socket, forwards: &[Forward]) -> Result<()> {
     for (family, v4) in [(nft::IPV4, true), (nft::IPV6, false)] {
         let udp = forwards.iter().filter(|forward| forward.protocol == Protocol::Udp);
         let ports: BTreeSet<[u8; 2]> = udp

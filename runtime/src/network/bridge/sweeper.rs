@@ -7,14 +7,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use super::addresses::Addresses;
-use super::bridge;
-use super::netlink::Socket;
 use crate::Result;
+use crate::network::bridge;
+use crate::network::bridge::addresses::Addresses;
+use crate::network::netlink::Socket;
 
 /// The pods whose cables are to go.
 #[derive(Debug)]
-pub(super) struct Sweeper {
+pub(in crate::network) struct Sweeper {
     addresses: Arc<Addresses>,
     work: Mutex<Work>,
     done: Condvar,
@@ -30,12 +30,12 @@ struct Work {
 
 impl Sweeper {
     /// A sweeper that gives back to these addresses.
-    pub(super) fn new(addresses: Arc<Addresses>) -> Arc<Self> {
+    pub(in crate::network) fn new(addresses: Arc<Addresses>) -> Arc<Self> {
         Arc::new(Self { addresses, work: Mutex::default(), done: Condvar::new() })
     }
 
     /// Has the pod's cable removed and its addresses given back.
-    pub(super) fn sweep(self: &Arc<Self>, pod: &str) {
+    pub(in crate::network) fn sweep(self: &Arc<Self>, pod: &str) {
         let mut work = self.work();
         if !work.pending.insert(pod.to_owned()) {
             return;
@@ -54,12 +54,12 @@ impl Sweeper {
     }
 
     /// Waits until nothing is left to do for the pod.
-    pub(super) fn finish(&self, pod: &str) {
+    pub(in crate::network) fn finish(&self, pod: &str) {
         self.wait(|work| work.pending.contains(pod));
     }
 
     /// Waits until nothing is left to do.
-    pub(super) fn finish_all(&self) {
+    pub(in crate::network) fn finish_all(&self) {
         self.wait(|work| !work.pending.is_empty());
     }
 

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use slipway_disk::atomic::{self, Durability};
 use slipway_disk::record::Kind;
 
-use super::cidr::{self, Cidr};
-use super::hostport::PortMapping;
+use crate::network::cidr::{self, Cidr};
+use crate::network::hostport::PortMapping;
 use crate::{Damaged, Error, Result};
 
 const LAST: &str = ".last";
@@ -31,15 +31,15 @@ const fn kind(name: &'static str) -> Kind {
 
 /// What one pod holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Lease {
-    pub(super) pod: String,
-    pub(super) addresses: Vec<Cidr>,
-    pub(super) ports: Vec<PortMapping>,
+pub(in crate::network) struct Lease {
+    pub(in crate::network) pod: String,
+    pub(in crate::network) addresses: Vec<Cidr>,
+    pub(in crate::network) ports: Vec<PortMapping>,
 }
 
 /// All leases of a node.
 #[derive(Debug)]
-pub(super) struct Addresses {
+pub(in crate::network) struct Addresses {
     directory: PathBuf,
     subnets: Vec<Cidr>,
     table: Mutex<Table>,
@@ -58,7 +58,7 @@ struct Table {
 
 impl Addresses {
     /// Reads the leases of earlier runs.
-    pub(super) fn open(directory: PathBuf, subnets: Vec<Cidr>) -> Result<Self> {
+    pub(in crate::network) fn open(directory: PathBuf, subnets: Vec<Cidr>) -> Result<Self> {
         if let Some(aside) = atomic::make_directory(&directory, 0o755)? {
             tracing::error!(aside = %aside.display(), "it stood where the addresses belong and was renamed");
         }
@@ -67,7 +67,12 @@ impl Addresses {
     }
 
     /// A pod that lives holds these: where a record of that is damaged or absent, it is written again.
-    pub(super) fn restore(&self, pod: &str, addresses: &[IpAddr], ports: &[PortMapping]) -> Result<()> {
+    pub(in crate::network) fn restore(
+        &self,
+        pod: &str,
+        addresses: &[IpAddr],
+        ports: &[PortMapping],
+    ) -> Result<()> {
         let mut table = self.lock();
         let known = table.leases.get(pod).cloned();
         let lease = known.unwrap_or_else(|| Lease {
@@ -113,7 +118,7 @@ impl Addresses {
     }
 
     /// Records that were damaged when they were read.
-    pub(super) fn damaged(&self) -> Vec<Damaged> {
+    pub(in crate::network) fn damaged(&self) -> Vec<Damaged> {
         let table = self.lock();
         let view = |(path, reason): &(PathBuf, String)| {
             let mended = !table.torn.iter().any(|(_, torn)| torn == path);
@@ -128,7 +133,7 @@ impl Addresses {
     }
 
     /// Verifies the records on disk; with `repair` a damaged one is written again.
-    pub(super) fn check(&self, repair: bool) -> Vec<Damaged> {
+    pub(in crate::network) fn check(&self, repair: bool) -> Vec<Damaged> {
         let table = self.lock();
         let mut found = Vec::new();
         for lease in table.leases.values() {
@@ -145,7 +150,7 @@ impl Addresses {
     }
 
     /// Gives the pod an address in each subnet; the records are on disk when this returns.
-    pub(super) fn lease(&self, pod: &str, ports: &[PortMapping]) -> Result<Lease> {
+    pub(in crate::network) fn lease(&self, pod: &str, ports: &[PortMapping]) -> Result<Lease> {
         let mut table = self.lock();
         if table.leases.contains_key(pod) {
             return Err(Error::InUse(format!("pod {pod} has its addresses already; detach it first")));
@@ -174,17 +179,17 @@ impl Addresses {
     }
 
     /// What the pod holds.
-    pub(super) fn find(&self, pod: &str) -> Option<Lease> {
+    pub(in crate::network) fn find(&self, pod: &str) -> Option<Lease> {
         self.lock().leases.get(pod).cloned()
     }
 
     /// Every lease.
-    pub(super) fn all(&self) -> Vec<Lease> {
+    pub(in crate::network) fn all(&self) -> Vec<Lease> {
         self.lock().leases.values().cloned().collect()
     }
 
     /// Forgets the pod's host ports, so that they can be another's while its addresses are not given back yet.
-    pub(super) fn forget_ports(&self, pod: &str) -> Result<()> {
+    pub(in crate::network) fn forget_ports(&self, pod: &str) -> Result<()> {
         let mut table = self.lock();
         let Some(lease) = table.leases.get(pod) else {
             return Ok(());
@@ -196,7 +201,7 @@ impl Addresses {
     }
 
     /// Takes back what the pod holds, once nothing uses it.
-    pub(super) fn release(&self, pod: &str) -> Result<()> {
+    pub(in crate::network) fn release(&self, pod: &str) -> Result<()> {
         let mut table = self.lock();
         let Some(lease) = table.leases.get(pod).cloned() else {
             return Ok(());
@@ -210,7 +215,7 @@ impl Addresses {
     }
 
     /// Removes records that no reader understands, once everything without an owner is gone.
-    pub(super) fn sweep(&self) -> Result<()> {
+    pub(in crate::network) fn sweep(&self) -> Result<()> {
         let mut table = self.lock();
         while let Some((address, path)) = table.torn.pop() {
             remove(&path)?;
@@ -375,7 +380,7 @@ mod tests {
     fn forgotten_ports_stay_forgotten_and_the_address_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let addresses = open(directory.path());
-        let protocol = super::super::hostport::Protocol::Tcp;
+        let protocol = crate::network::hostport::Protocol::Tcp;
         let port = PortMapping { protocol, host_ip: None, host_port: 8080, container_port: 80 };
         addresses.lease("one", &[port]).unwrap();
         addresses.forget_ports("one").unwrap();
