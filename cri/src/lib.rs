@@ -4,10 +4,12 @@
 //! - `daemon`: the wiring, config -> build -> serve -> drain; `config`, `error`
 //! - `service`: one line an RPC; `images`, `sandbox`, `container`: what each one does
 //! - `deadline`: the end of a call's time
+//! - `verbose`: what tools read of a status beyond the CRI's fields; `annotations`: how they know a pod from a specification
 //! - `spec`: a CRI request and an image's configuration become an OCI document; `lsm`: the node's security modules
 //! - `node`: what the services share; `records`: what is kept on disk; `names`: who may create what; `recovery`;
 //!   `damage`: what stands in for a damaged record, and how it is reported
 
+mod annotations;
 pub mod config;
 mod container;
 pub mod daemon;
@@ -26,5 +28,6 @@ mod sandbox;
 mod service;
 mod spec;
 mod status;
+mod verbose;
 
 pub use error::{Error, Result};

@@ -14,8 +14,9 @@ use oci_spec::runtime::Spec;
 use slipway_image::Image;
 use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::spec::{Privilege, default_spec};
-use slipway_runtime::{Seccomp, User};
+use slipway_runtime::{SandboxId, Seccomp, User};
 
+use crate::annotations;
 use crate::container::create::Extra;
 use crate::error::Result;
 use crate::node::Node;
@@ -24,6 +25,7 @@ use crate::node::Node;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sources<'a> {
     pub(crate) config: &'a cri::ContainerConfig,
+    pub(crate) pod_id: &'a SandboxId,
     pub(crate) pod: &'a cri::PodSandboxConfig,
     pub(crate) image: &'a Image,
     pub(crate) extra: &'a Extra,
@@ -59,6 +61,8 @@ pub(crate) struct Compiled {
 pub(crate) fn compile(node: &Node, sources: &Sources<'_>) -> Result<Compiled> {
     let privilege = if sources.is_privileged() { Privilege::Privileged } else { Privilege::Confined };
     let mut spec = default_spec(privilege);
+    let annotations = annotations::of_container(sources.pod_id, sources.pod, sources.config);
+    spec.set_annotations(Some(annotations));
     let mounted = mounts::fill(&mut spec, sources.config)?;
     let raw_env = process::fill(&mut spec, sources)?;
     security::fill(&mut spec, sources)?;

@@ -33,8 +33,8 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-/// The specification that bundles follow.
-pub(crate) const VERSION: &str = "1.2.0";
+/// The specification that bundles follow. Nothing of a later one is used, and runtimes of distributions refuse those.
+pub(crate) const VERSION: &str = "1.0.2";
 /// The root's path in a bundle.
 const ROOT: &str = "rootfs";
 

@@ -124,8 +124,17 @@ impl Cgroups {
     /// A container's cgroup as a path from the hierarchy's root, as an OCI specification names it: of version 1, in its first
     /// hierarchy.
     pub(crate) fn path(&self, container: &ContainerCgroup) -> Option<PathBuf> {
+        self.below_top(&container.location)
+    }
+
+    /// The same of a pod's cgroup.
+    pub(crate) fn pod_path(&self, pod: &PodCgroup) -> Option<PathBuf> {
+        self.below_top(&pod.location)
+    }
+
+    fn below_top(&self, location: &Location) -> Option<PathBuf> {
         let top = self.hierarchy.top();
-        let (top, directory) = (top.directories.first()?, container.location.directories.first()?);
+        let (top, directory) = (top.directories.first()?, location.directories.first()?);
         directory.path.strip_prefix(&top.path).ok().map(|below| Path::new("/").join(below))
     }
 

@@ -64,6 +64,7 @@ pub use owner::Owner;
 pub use rootfs::users::Identity;
 pub use runtime::{NetworkStatus, Runtime};
 pub use sandbox::{
-    Dns, IdMap, IdRange, IpcMode, Network, PidMode, SandboxConfig, SandboxState, SandboxStatus,
+    Dns, IdMap, IdRange, Interface, IpcMode, Network, PidMode, SandboxConfig, SandboxDetails, SandboxState,
+    SandboxStatus,
 };
 pub use sys::memory::keep_heap_small;

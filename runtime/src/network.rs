@@ -172,6 +172,18 @@ impl Network {
         self.firewall.close(&forwards)
     }
 
+    /// The link of a pod with these addresses.
+    pub(crate) fn interface(&self, id: &str, addresses: &[std::net::IpAddr]) -> crate::Interface {
+        let subnet = |address| self.config.subnets.iter().find(|subnet| subnet.contains(address));
+        let addresses: Vec<_> = addresses
+            .iter()
+            .map(|address| (*address, subnet(*address).map(|found| found.gateway())))
+            .collect();
+        let hardware = bridge::hardware(id, addresses.first().map(|(address, _)| *address));
+        let hardware: Vec<_> = hardware.iter().map(|byte| format!("{byte:02x}")).collect();
+        crate::Interface { name: bridge::POD_END.into(), hardware: hardware.join(":"), addresses }
+    }
+
     /// Where the pod's network namespace is kept.
     pub fn netns_path(&self, id: &str) -> PathBuf {
         self.config.state.join("netns").join(id)

@@ -10,7 +10,7 @@ use crate::pod::{Container, Pod, lock};
 use crate::{
     AttachSession, Bound, ContainerEvent, ContainerId, ContainerRequest, ContainerState, Damaged, Error,
     Exec, ExecOutput, ExecSession, Features, Identity, Numbers, Result, RuntimeConfig, SandboxConfig,
-    SandboxId, SandboxStatus, Unreachable, dismantle, namespace, network, recovery,
+    SandboxDetails, SandboxId, SandboxStatus, Unreachable, dismantle, namespace, network, recovery,
 };
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use std::collections::BTreeMap;
@@ -212,6 +212,14 @@ impl Runtime {
         self.shared.pod(id).map(|pod| pod.status())
     }
 
+    /// One sandbox in detail, for tools that enter it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn sandbox_details(&self, id: &SandboxId) -> Result<SandboxDetails> {
+        self.shared.sandbox_details(id)
+    }
+
     /// All sandboxes.
     #[must_use]
     pub fn sandboxes(&self) -> Vec<SandboxStatus> {
@@ -292,7 +300,7 @@ impl Runtime {
     /// does not run the root's path and namespaces of other containers.
     ///
     /// # Errors
-    /// [`Error::NotFound`], or when its record is of a daemon that could do more.
+    /// [`Error::NotFound`], [`Error::Record`] of a damaged record, or when the record is of a daemon that could do more.
     pub fn container_spec(&self, id: &ContainerId) -> Result<Spec> {
         self.shared.container(id).and_then(|container| self.shared.container_spec(&container))
     }

@@ -1,8 +1,10 @@
 //! What a sandbox is asked to be and what it is.
 
 pub(crate) mod files;
+mod inspect;
 mod lifecycle;
 
+pub use inspect::{Interface, SandboxDetails};
 pub(crate) use lifecycle::{PROC, host_name, pause_program};
 
 use crate::capabilities::CapabilitySet;

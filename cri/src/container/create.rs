@@ -125,6 +125,7 @@ fn bring_up(node: &Node, draft: &Draft, request: cri::CreateContainerRequest) ->
         node,
         &spec::Sources {
             config: &draft.config,
+            pod_id: &draft.pod.record.id,
             pod: sandbox::view::config(&draft.pod),
             image: &image,
             extra: &draft.extra,

@@ -12,6 +12,7 @@ use crate::node::{Container, Node};
 use crate::records::Phase;
 use crate::sandbox::view::matches;
 use crate::spec;
+use crate::verbose;
 
 /// The containers that a filter lets through.
 pub(crate) async fn list(
@@ -43,13 +44,17 @@ pub(crate) async fn status(
         let absent = || Error::NotFound { kind: "container", id: request.container_id };
         Ok::<_, Error>(cri::ContainerStatusResponse {
             status: Some(described(&node_too, &container).ok_or_else(absent)?),
-            info: if request.verbose { info(&node_too, &container) } else { BTreeMap::new() },
+            info: if request.verbose { told(&node_too, &container) } else { BTreeMap::new() },
         })
     })
     .await
 }
 
-/// What the container was asked to be.
+fn told(node: &Node, container: &Container) -> BTreeMap<String, String> {
+    verbose::container(node, container, config(container), life(node, container).pid)
+}
+
+/// The configuration that the container was created with.
 pub(crate) fn config(container: &Container) -> &cri::ContainerConfig {
     static NONE: std::sync::LazyLock<cri::ContainerConfig> = std::sync::LazyLock::new(Default::default);
     container.record.request.0.config.as_ref().unwrap_or_else(|| &NONE)
@@ -190,18 +195,4 @@ fn user(node: &Node, container: &Container) -> Option<cri::ContainerUser> {
         supplemental_groups: identity.groups.into_iter().map(i64::from).collect(),
     };
     Some(cri::ContainerUser { linux: Some(linux) })
-}
-
-fn info(node: &Node, container: &Container) -> BTreeMap<String, String> {
-    let life = life(node, container);
-    let request = node.runtime.container_request(&container.record.id).ok();
-    let value = serde_json::json!({
-        "sandboxID": container.record.pod,
-        "pid": life.pid,
-        "phase": container.phase(),
-        "runtimeSpec": request.as_ref().map(|request| &request.spec),
-        "rootfs": request.as_ref().map(|request| &request.rootfs),
-        "user": request.as_ref().map(|request| &request.user),
-    });
-    BTreeMap::from([("info".to_owned(), value.to_string())])
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::images;
 use crate::node::{Container, Node};
 use crate::sandbox::view::{addresses, config as pod_config, matches};
+use crate::verbose;
 
 pub(crate) async fn list(
     node: &Arc<Node>,
@@ -78,7 +79,7 @@ fn described(node: &Node, row: &Container) -> own::ContainerStatusResponse {
     let request = node.runtime.container_request(&row.record.id).ok();
     let process = request.as_ref().and_then(|request| request.spec.process().clone());
     let hostname = node.pods.find(row.record.pod.as_str()).map(|pod| pod_config(&pod).hostname.clone());
-    let spec = request.as_ref().map(|request| &request.spec);
+    let spec = verbose::specification(node, row);
     let info = serde_json::json!({ "runtimeSpec": spec, "phase": row.phase() });
     own::ContainerStatusResponse {
         container: Some(view(node, row)),

@@ -11,6 +11,7 @@ use crate::container;
 use crate::error::{Error, Result};
 use crate::node::{Node, Pod, now};
 use crate::records::Phase;
+use crate::verbose;
 
 /// The pods that a filter lets through.
 pub(crate) async fn list(
@@ -43,7 +44,11 @@ pub(crate) async fn status(
         let containers_statuses = of_pod.filter_map(|row| container::view::described(&node_too, row));
         Ok::<_, Error>(cri::PodSandboxStatusResponse {
             containers_statuses: containers_statuses.collect(),
-            info: if request.verbose { info(&node_too, &pod) } else { BTreeMap::new() },
+            info: if request.verbose {
+                verbose::pod(&node_too, &pod, config(&pod), is_ready(&node_too, &pod))
+            } else {
+                BTreeMap::new()
+            },
             timestamp: now(),
             status: Some(described(&node_too, &pod)),
         })
@@ -118,16 +123,4 @@ fn described(node: &Node, pod: &Pod) -> cri::PodSandboxStatus {
         annotations: item.annotations,
         runtime_handler: item.runtime_handler,
     }
-}
-
-fn info(node: &Node, pod: &Pod) -> BTreeMap<String, String> {
-    let status = node.runtime.sandbox_status(&pod.record.id).ok();
-    let value = serde_json::json!({
-        "sandboxID": pod.record.id,
-        "phase": pod.phase(),
-        "addresses": addresses(node, pod),
-        "networkNamespace": status.as_ref().and_then(|status| status.netns.as_ref()).filter(|_| is_ready(node, pod)),
-        "configuration": status.as_ref().map(|status| &status.config),
-    });
-    BTreeMap::from([("info".to_owned(), value.to_string())])
 }

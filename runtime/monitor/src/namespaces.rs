@@ -21,6 +21,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const USER: u64 = libc::CLONE_NEWUSER.cast_unsigned() as u64;
 const NET: u64 = libc::CLONE_NEWNET.cast_unsigned() as u64;
+/// Namespaces of the pod's that its monitor is in, too.
+const ENTERED: u64 = NET | (libc::CLONE_NEWIPC | libc::CLONE_NEWUTS).cast_unsigned() as u64;
 /// How long the child may take.
 const SECONDS: i64 = 10;
 
@@ -76,6 +78,18 @@ pub(crate) fn make(pod: &Pod, order: &Order) -> std::result::Result<Vec<OwnedFd>
             made
         }
     }
+}
+
+/// Joins a pod's network namespace.
+pub(crate) fn enter_network(namespace: &OwnedFd) -> Result<()> {
+    process::setns(namespace.as_fd(), NET)
+}
+
+/// Joins those of a pod's new namespaces that its monitor is in.
+pub(crate) fn enter(kinds: u64, made: &[OwnedFd]) -> Result<()> {
+    let kinds = KINDS.iter().map(|(kind, _)| *kind).filter(|kind| kinds & kind != 0);
+    let mut entered = kinds.zip(made).filter(|(kind, _)| ENTERED & kind != 0);
+    entered.try_for_each(|(kind, descriptor)| process::setns(descriptor.as_fd(), kind))
 }
 
 /// The child's life; it neither allocates nor parses.

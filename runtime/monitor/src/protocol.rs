@@ -88,14 +88,15 @@ message! {
             /// How many this packet carries.
             count: u16
         },
-        /// Once, by the daemon that started the monitor. Descriptors: the pod's state directory, then the small mount
-        /// namespace to join.
+        /// Once, by the daemon that started the monitor. Descriptors: the pod's state directory, the small mount namespace
+        /// to join, and the pod's network namespace to join, if it exists already.
         Setup = 3 {
             /// The pod's id, for messages.
             pod: String
         },
         /// Make the pod's namespaces in a short-lived child and send them back, in the order of the bits of `kinds`
-        /// from the lowest. With a user namespace (`CLONE_NEWUSER`) that one is made first and owns the others.
+        /// from the lowest. With a user namespace (`CLONE_NEWUSER`) that one is made first and owns the others. The monitor
+        /// joins the pod's IPC, UTS and network namespaces itself, so that it is a process by which tools enter the pod.
         Namespaces = 4 {
             /// `CLONE_NEW*` flags.
             kinds: u64,

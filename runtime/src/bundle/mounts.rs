@@ -51,14 +51,15 @@ pub(super) struct PlannedMount {
 }
 
 impl PlannedMount {
-    /// A bind of a path of the node's.
-    pub(super) fn bind(source: PathBuf, destination: &Path, access: &str, origin: Origin) -> Self {
+    /// A private bind of a path of the node's, with these options besides.
+    pub(super) fn bind(source: PathBuf, destination: &Path, options: &[&str], origin: Origin) -> Self {
+        let all = ["bind", "rprivate"].iter().chain(options);
         let mut mount = Mount::default();
         mount
             .set_destination(destination.into())
             .set_typ(Some("bind".into()))
             .set_source(Some(source))
-            .set_options(Some(["bind", "rprivate", access].map(String::from).to_vec()));
+            .set_options(Some(all.map(ToString::to_string).collect()));
         Self { mount, origin }
     }
 

@@ -18,16 +18,18 @@ pub(super) fn plan(origins: &Origins<'_>, mounts: &mut Vec<PlannedMount>) {
     for (name, destination) in FILES {
         if !taken(mounts, Path::new(destination)) {
             let copy = container.directory.join(COPIES).join(name);
-            mounts.push(PlannedMount::bind(copy, Path::new(destination), access, Origin::PodFile(name)));
+            mounts.push(PlannedMount::bind(copy, Path::new(destination), &[access], Origin::PodFile(name)));
         }
     }
-    let shm: PathBuf = match origins.record.config.ipc {
-        IpcMode::Pod => origins.pod.state.join("shm"),
-        IpcMode::Host => SHM.into(),
-    };
-    if !taken(mounts, Path::new(SHM)) {
-        mounts.push(PlannedMount::bind(shm, Path::new(SHM), "rw", Origin::Node));
+    if taken(mounts, Path::new(SHM)) {
+        return;
     }
+    // The host's is as the host has it. A clone of the pod's keeps its attributes; other runtimes have to be told.
+    let (shm, options): (PathBuf, &[&str]) = match origins.record.config.ipc {
+        IpcMode::Pod => (origins.pod.state.join("shm"), &["rw", "nosuid", "nodev", "noexec"]),
+        IpcMode::Host => (SHM.into(), &["rw"]),
+    };
+    mounts.push(PlannedMount::bind(shm, Path::new(SHM), options, Origin::Node));
 }
 
 /// The contents of the pod's files by their names; those that are absent or damaged are written again.

@@ -19,7 +19,7 @@ pub(super) fn plan(origins: &Origins<'_>, mounts: &[PlannedMount]) -> Result<Vec
         refuse_kernel(volume, volume)?;
         if volume.as_path() != Path::new("/") && !taken(mounts, volume) {
             let source = directory.join(number.to_string());
-            planned.push(PlannedMount::bind(source, volume, "rw", Origin::Volume));
+            planned.push(PlannedMount::bind(source, volume, &["rw"], Origin::Volume));
         }
     }
     Ok(planned)

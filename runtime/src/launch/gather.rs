@@ -134,11 +134,7 @@ fn cgroup_mounts(
     let base = ["nosuid", "nodev", "noexec", "mode=755", "size=1m"].map(String::from);
     let (destination, place) = (at.destination.clone(), at.place.clone());
     prepared.push(PreparedMount { source: filesystem("tmpfs", &base), ..at });
-    let access = if options.iter().any(|option| option == "ro") {
-        BindOptions::read_only()
-    } else {
-        BindOptions::plain()
-    };
+    let access = BindOptions::parse(&destination, options)?;
     for directory in &location.directories {
         let name = directory.controllers.join(",");
         let name = name.strip_prefix("name=").unwrap_or(&name);

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 use link::{Cable, Link};
 
 /// The pod's end of the cable, as every image expects it.
-const POD_END: &str = "eth0";
+pub(super) const POD_END: &str = "eth0";
 /// The beginning of the names of the node's ends.
 pub(super) const PREFIX: &str = "slw";
 
@@ -169,7 +169,7 @@ pub(super) fn connect(
     namespace: &mut Namespace,
     addresses: &[Cidr],
 ) -> Result<()> {
-    let hardware = addresses.first().map_or_else(|| hardware_of(pod), |first| hardware_for(first.address));
+    let hardware = hardware(pod, addresses.first().map(|first| first.address));
     let node_end = node_end(pod);
     let mtu = uplink_mtu(socket);
     let cable = Cable { node_end: &node_end, pod_end: POD_END, hardware, bridge, mtu };
@@ -202,6 +202,11 @@ pub(super) fn strays(socket: &mut Socket, bridge: &str, pods: &[&str]) -> Result
 /// The name of the node's end of a pod's cable, which follows from the pod's id alone.
 fn node_end(pod: &str) -> String {
     format!("{PREFIX}{:012x}", fingerprint(pod) & 0xffff_ffff_ffff)
+}
+
+/// The hardware address of a pod's link: by the pod's first address, else by its id.
+pub(super) fn hardware(pod: &str, first: Option<IpAddr>) -> [u8; 6] {
+    first.map_or_else(|| hardware_of(pod), hardware_for)
 }
 
 /// A hardware address that follows from the pod's, so that no neighbour's memory of an address goes stale.

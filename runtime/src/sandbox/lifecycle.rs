@@ -131,7 +131,10 @@ impl Shared {
         *lock(&pod.monitor) = Some(monitor);
         pod.monitored_by(Process::of(pid));
         let directory = namespace::open(&pod.state)?;
-        let descriptors = [directory.as_fd(), self.small.as_fd()];
+        // One of a pod with a user namespace does not exist yet.
+        let network = record.netns.as_deref().map(namespace::open).transpose()?;
+        let mut descriptors = vec![directory.as_fd(), self.small.as_fd()];
+        descriptors.extend(network.as_ref().map(AsFd::as_fd));
         connection.order(&Request::Setup { pod: id.into() }, &descriptors)?;
         let available = CapabilitySet::available()?;
         let own = CapabilitySet::of_monitor().within(available);

@@ -104,15 +104,19 @@ impl Server {
         if let Some(pod) = &self.pod {
             return refused(format!("the monitor serves pod {} already", pod.id));
         }
-        let Ok([state, namespace]) = <[OwnedFd; 2]>::try_from(descriptors) else {
-            return refused("setup takes the state directory and the mount namespace");
+        let mut descriptors = descriptors.into_iter();
+        let (Some(state), Some(mounts), network, None) =
+            (descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next())
+        else {
+            return refused("setup takes the state directory, the mount namespace and a network namespace");
         };
-        match Pod::enter(id, state, &namespace) {
+        let entered = network.map_or(Ok(()), |network| namespaces::enter_network(&network));
+        match entered.and_then(|()| Pod::enter(id, state, &mounts)) {
             Ok(pod) => {
                 self.pod = Some(pod);
                 Reply::Done {}
             }
-            Err(error) => refused(format!("enter the mount namespace: {error}")),
+            Err(error) => refused(format!("enter the pod's namespaces: {error}")),
         }
     }
 
@@ -121,7 +125,10 @@ impl Server {
             return (refused("the monitor has no pod yet"), Vec::new());
         };
         match namespaces::make(pod, order) {
-            Ok(made) => (Reply::Done {}, made),
+            Ok(made) => match namespaces::enter(order.kinds, &made) {
+                Ok(()) => (Reply::Done {}, made),
+                Err(error) => (refused(format!("enter the pod's namespaces: {error}")), Vec::new()),
+            },
             Err(reply) => (reply, Vec::new()),
         }
     }
