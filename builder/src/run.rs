@@ -10,8 +10,8 @@ use slipway_log::{LogReader, Streams, Waker};
 use slipway_runtime::capabilities::CapabilitySet;
 use slipway_runtime::spec::{Privilege, default_spec, mount_points};
 use slipway_runtime::{
-    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IpcMode, Network, Owner, PidMode,
-    RootFs, Runtime, SandboxConfig, SandboxId, Seccomp, User,
+    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, Document, IpcMode, Network, Owner,
+    PidMode, RootFs, Runtime, SandboxConfig, SandboxId, Seccomp, User,
 };
 
 use crate::cancel::Cancellation;
@@ -62,6 +62,7 @@ impl Sandbox {
         runtime.create_sandbox(&SandboxConfig {
             id,
             owner: Owner::Build,
+            document: Document::default(),
             hostname: "build".to_owned(),
             network: Network::Pod { ports: Vec::new() },
             cgroup_parent: None,
@@ -155,6 +156,7 @@ impl Sandbox {
             id: id.clone(),
             sandbox: self.id.clone(),
             owner: Owner::Build,
+            document: Document::default(),
             spec,
             rootfs: RootFs { lowers: process.lowers.clone(), readonly: false, volatile: true },
             log_path: Some(self.log(id)),

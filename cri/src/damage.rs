@@ -3,17 +3,16 @@
 //! A pod or container whose request is lost is listed under its id, with what the runtime knows of it: its state, its
 //! command, its log. It can be stopped and removed, and is never started again.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use slipway_disk::{atomic, walker};
 use slipway_image::{Finding, ImageId, Lease};
 use slipway_proto::runtime::v1 as cri;
-use slipway_runtime::{ContainerId, Owner, SandboxId, SandboxStatus};
+use slipway_runtime::{ContainerId, ContainerRequest, Owner, PodState, SandboxStatus};
 
 use crate::error::{Error, Result};
-use crate::node::{Node, locked, now};
-use crate::records::{ContainerRecord, Encoded, Loaded, Phase, PodRecord};
+use crate::node::{Node, now};
+use crate::records::{ContainerRecord, Encoded, PodRecord};
 
 /// The namespace of pods that have lost theirs.
 const NAMESPACE: &str = "damaged";
@@ -21,50 +20,48 @@ const NAMESPACE: &str = "damaged";
 const STOP_SIGNAL: i32 = 15;
 const NO_IMAGE: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Adds a record for each pod and container that is there and whose request is lost; says whether there was none.
-pub(crate) fn stand_ins(
-    node: &Node,
-    pods: &mut Loaded<PodRecord>,
-    containers: &mut Loaded<ContainerRecord>,
-) -> Result<bool> {
-    let known: BTreeSet<String> = containers.records.iter().map(|record| record.id.to_string()).collect();
-    let mut lost = 0;
-    for id in node.runtime.containers() {
-        let damage = reason(&containers.damaged, id.as_str(), node.runtime.is_damaged_container(&id));
-        if let Some(damage) = damage.filter(|_| !known.contains(id.as_str())) {
-            lost += 1;
-            containers.records.push(container(node, &id, damage)?);
-        }
-    }
-    let known: BTreeSet<String> = pods.records.iter().map(|record| record.id.to_string()).collect();
-    for status in node.runtime.sandboxes() {
-        let id = &status.config.id;
-        let damage = reason(&pods.damaged, id.as_str(), node.runtime.is_damaged_sandbox(id));
-        if let Some(damage) = damage.filter(|_| !known.contains(id.as_str())) {
-            lost += 1;
+/// A pod by the runtime's record; a stand-in where its request is lost; none where its creation was cut short or it is
+/// not one of a client's.
+pub(crate) fn pod(node: &Node, status: SandboxStatus, containers: &[ContainerRecord]) -> Option<PodRecord> {
+    let id = &status.config.id;
+    let damage = node.runtime.damage_of_sandbox(id);
+    match (damage, status.config.owner, status.state) {
+        (None, Owner::Build, _) | (None, _, PodState::Creating) => None,
+        (None, ..) if status.config.document.is_null() => None,
+        (None, ..) => match status.config.document.read() {
+            Ok(document) => Some(PodRecord::new(status, document)),
+            Err(error) => Some(stand_in_pod(&status, status.config.owner, error.to_string())),
+        },
+        (Some(damage), ..) => {
             let of_pod = |record: &&ContainerRecord| record.pod == *id && record.damage.is_none();
-            let owner = containers.records.iter().find(of_pod).map_or(Owner::Cri, |record| record.owner);
-            pods.records.push(pod(&status, owner, damage));
+            let owner = containers.iter().find(of_pod).map_or(Owner::Cri, |record| record.owner);
+            Some(stand_in_pod(&status, owner, damage))
         }
     }
-    for record in containers.records.iter_mut().filter(|record| record.damage.is_some()) {
-        let owner = pods.records.iter().find(|pod| pod.id == record.pod).map(|pod| pod.owner);
-        record.owner = owner.unwrap_or(record.owner);
-    }
-    Ok(lost == 0)
 }
 
-fn reason(
-    damaged: &[(String, slipway_disk::record::Damage)],
-    id: &str,
-    unknown_to_runtime: bool,
-) -> Option<String> {
-    let found = damaged.iter().find(|(damaged, _)| damaged == id);
-    if let Some((_, damage)) = found {
-        tracing::error!(path = %damage.path.display(), reason = damage.reason, "who asked for it, and for what, is lost");
+/// A container likewise.
+pub(crate) fn container(node: &Node, id: &ContainerId) -> Result<Option<ContainerRecord>> {
+    let request = node.runtime.container_request(id)?;
+    match node.runtime.damage_of_container(id) {
+        Some(damage) => stand_in_container(node, request, damage).map(Some),
+        None if request.document.is_null() || request.owner == Owner::Build => Ok(None),
+        None => match request.document.read() {
+            Ok(document) => {
+                let created_at = node.runtime.container_created_at(id)?;
+                Ok(Some(ContainerRecord::new(request, created_at, document)))
+            }
+            Err(error) => stand_in_container(node, request, error.to_string()).map(Some),
+        },
     }
-    let absent = || unknown_to_runtime.then(|| "it is absent".to_owned());
-    found.map(|(_, damage)| damage.reason.clone()).or_else(absent)
+}
+
+/// Containers that have lost their request have their pods' owners.
+pub(crate) fn give_owners(pods: &[PodRecord], containers: &mut [ContainerRecord]) {
+    for record in containers.iter_mut().filter(|record| record.damage.is_some()) {
+        let owner = pods.iter().find(|pod| pod.id == record.pod).map(|pod| pod.owner);
+        record.owner = owner.unwrap_or(record.owner);
+    }
 }
 
 /// The first digits of an id, as people are shown them.
@@ -72,7 +69,7 @@ fn short(id: &str) -> String {
     id.chars().take(13).collect()
 }
 
-fn pod(status: &SandboxStatus, owner: Owner, damage: String) -> PodRecord {
+fn stand_in_pod(status: &SandboxStatus, owner: Owner, damage: String) -> PodRecord {
     let id = status.config.id.clone();
     // kubelet and crictl refuse a pod without any of these.
     let metadata = cri::PodSandboxMetadata {
@@ -91,7 +88,6 @@ fn pod(status: &SandboxStatus, owner: Owner, damage: String) -> PodRecord {
         name: id.to_string(),
         created_at: status.created_at,
         addresses: status.addresses.clone(),
-        phase: Phase::Live,
         request: Encoded(cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() }),
         damage: Some(damage),
         id,
@@ -105,9 +101,8 @@ fn created_at(directory: &Path) -> i64 {
     since.and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or_else(now)
 }
 
-fn container(node: &Node, id: &ContainerId, damage: String) -> Result<ContainerRecord> {
-    let request = node.runtime.container_request(id)?;
-    let pod: SandboxId = request.sandbox.clone();
+fn stand_in_container(node: &Node, request: ContainerRequest, damage: String) -> Result<ContainerRecord> {
+    let (id, pod) = (request.id.clone(), request.sandbox.clone());
     let config = cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: short(id.as_str()), attempt: 0 }),
         image: Some(cri::ImageSpec { image: NO_IMAGE.to_owned(), ..cri::ImageSpec::default() }),
@@ -121,14 +116,13 @@ fn container(node: &Node, id: &ContainerId, damage: String) -> Result<ContainerR
         id: id.clone(),
         owner: Owner::Cri,
         name: id.to_string(),
-        created_at: created_at(&node.container_records.directory(id.as_str())),
+        created_at: created_at(&node.directory("containers", id.as_str())),
         image_id: ImageId(NO_IMAGE.parse()?),
         image_digest: Default::default(),
         command: process.and_then(|process| process.args().clone()).unwrap_or_default(),
         stop_signal: STOP_SIGNAL,
         log_path: request.log_path,
         transient: false,
-        phase: Phase::Live,
         request: Encoded(cri::CreateContainerRequest {
             pod_sandbox_id: pod.to_string(),
             config: Some(config),
@@ -148,8 +142,8 @@ pub(crate) fn lease(node: &Node, record: &ContainerRecord) -> Option<Lease> {
     }
     tracing::warn!(container = record.id.as_str(), "the container's image is not known: its layers are kept");
     let request = node.runtime.container_request(&record.id).ok();
-    let lost = node.runtime.is_damaged_container(&record.id);
-    match request.filter(|_| !lost) {
+    // A stand-in for a record that is lost altogether names no layers.
+    match request.filter(|request| !request.rootfs.lowers.is_empty()) {
         Some(request) => Some(node.store.lease_directories(&request.rootfs.lowers)),
         None => Some(node.store.lease_everything()),
     }
@@ -158,38 +152,18 @@ pub(crate) fn lease(node: &Node, record: &ContainerRecord) -> Option<Lease> {
 /// Every record of the node that is known to be damaged, or was when the daemon has started.
 pub(crate) fn known(node: &Node) -> Vec<Finding> {
     let mut found: Vec<Finding> = node.runtime.damaged().into_iter().map(finding).collect();
-    found.extend(locked(&node.healed).iter().cloned().map(finding));
     found.extend(node.store.damaged());
     found.extend(lost(node));
     found.extend(asides(node, false));
     once(found)
 }
 
-/// Verifies the records of pods and containers on disk. With `repair` what is damaged is written again.
+/// Verifies the records of pods and containers on disk. With `repair` those that are damaged are written again.
 pub(crate) fn check(node: &Node, repair: bool) -> (Vec<Finding>, u64) {
     let mut found: Vec<Finding> = node.runtime.check(repair).into_iter().map(finding).collect();
-    found.extend(locked(&node.healed).iter().cloned().map(finding));
-    let (pods, containers) = (node.pods.all(), node.containers.all());
-    for pod in pods.iter().filter(|pod| pod.record.damage.is_none()) {
-        // One that is being stopped or removed changes its record itself.
-        let Ok(_turn) = pod.turn.try_lock() else { continue };
-        if node.pods.find(pod.id()).is_err() {
-            continue;
-        }
-        let record = PodRecord { phase: pod.phase(), ..pod.record.clone() };
-        found.extend(node.pod_records.check(pod.id(), &record, repair).map(finding));
-    }
-    for row in containers.iter().filter(|row| row.record.damage.is_none()) {
-        let Ok(_turn) = row.turn.try_lock() else { continue };
-        if node.containers.find(row.id()).is_err() {
-            continue;
-        }
-        let record = ContainerRecord { phase: row.phase(), ..row.record.clone() };
-        found.extend(node.container_records.check(row.id(), &record, repair).map(finding));
-    }
     found.extend(lost(node));
     found.extend(asides(node, repair));
-    let count = pods.len().saturating_add(containers.len());
+    let count = node.pods.all().len().saturating_add(node.containers.all().len());
     (once(found), u64::try_from(count).unwrap_or(u64::MAX))
 }
 
@@ -202,13 +176,21 @@ fn lost(node: &Node) -> Vec<Finding> {
     for pod in node.pods.all() {
         if let Some(reason) = &pod.record.damage {
             let problem = problem(reason, "crictl rmp -f", pod.id());
-            found.push(Finding { path: node.pod_records.path(pod.id()), problem, mended: false });
+            found.push(Finding {
+                path: node.directory("pods", pod.id()).join("record"),
+                problem,
+                mended: false,
+            });
         }
     }
     for row in node.containers.all() {
         if let Some(reason) = &row.record.damage {
             let problem = problem(reason, "slipway rm -f", row.id());
-            found.push(Finding { path: node.container_records.path(row.id()), problem, mended: false });
+            found.push(Finding {
+                path: node.directory("containers", row.id()).join("record"),
+                problem,
+                mended: false,
+            });
         }
     }
     found

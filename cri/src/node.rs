@@ -1,21 +1,22 @@
-//! What every service shares: the store, the runtime, the pods and containers that are known, and the tasks under way.
+//! The parts that every service shares: the store, the runtime, the pods and containers that are known, and the tasks under way.
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use slipway_builder::{Builder, BuilderConfig};
 use slipway_image::{Lease, Store};
-use slipway_runtime::{Damaged, Owner, Runtime};
+use slipway_runtime::{Owner, Runtime};
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::disk::LastScan;
 use crate::error::{Error, Result};
 use crate::names::Names;
-use crate::records::{ContainerRecord, Phase, PodRecord, Records, hex};
+use crate::records::{ContainerRecord, PodRecord, hex};
 
 /// The node.
 #[derive(Debug)]
@@ -29,13 +30,9 @@ pub(crate) struct Node {
     pub(crate) containers: Table<Container>,
     pub(crate) pod_names: Names,
     pub(crate) container_names: Names,
-    pub(crate) pod_records: Records<PodRecord>,
-    pub(crate) container_records: Records<ContainerRecord>,
     /// The last scan of the disk usage of containers.
     pub(crate) last_scan: LastScan,
     ending: AtomicBool,
-    /// Records that were damaged when the daemon has started, and are whole again.
-    pub(crate) healed: Mutex<Vec<Damaged>>,
 }
 
 impl Node {
@@ -49,11 +46,8 @@ impl Node {
             containers: Table::new("container"),
             pod_names: Names::new("pod", tasks.clone()),
             container_names: Names::new("container", tasks.clone()),
-            pod_records: Records::open(&config.root, &config.state)?,
-            container_records: Records::open(&config.root, &config.state)?,
             last_scan: LastScan::default(),
             ending: AtomicBool::new(false),
-            healed: Mutex::default(),
             config,
             store,
             runtime,
@@ -64,6 +58,11 @@ impl Node {
     /// Stops the walks over large trees: the daemon is told to end.
     pub(crate) fn end(&self) {
         self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// The directory of a pod or container below the root.
+    pub(crate) fn directory(&self, group: &str, id: &str) -> PathBuf {
+        self.config.root.join(group).join(id)
     }
 
     /// Whether the daemon is told to end.
@@ -97,32 +96,17 @@ impl Node {
 #[derive(Debug)]
 pub(crate) struct Pod {
     pub(crate) record: PodRecord,
-    phase: Mutex<Phase>,
-    /// Held by who stops or removes it.
+    /// Held while it is stopped or removed.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 impl Pod {
     pub(crate) fn new(record: PodRecord) -> Self {
-        Self { phase: Mutex::new(record.phase), record, turn: tokio::sync::Mutex::default() }
+        Self { record, turn: tokio::sync::Mutex::default() }
     }
 
     pub(crate) fn id(&self) -> &str {
         self.record.id.as_str()
-    }
-
-    pub(crate) fn phase(&self) -> Phase {
-        *locked(&self.phase)
-    }
-
-    /// Writes what is intended before the work begins; a later phase is never left for an earlier one. A disk too full
-    /// for that is no reason not to begin: what ends gives room.
-    pub(crate) fn intend(&self, records: &Records<PodRecord>, phase: Phase) {
-        let mut current = locked(&self.phase);
-        if *current < phase {
-            unwritten(self.id(), records.write(self.id(), &PodRecord { phase, ..self.record.clone() }));
-            *current = phase;
-        }
     }
 }
 
@@ -130,8 +114,7 @@ impl Pod {
 #[derive(Debug)]
 pub(crate) struct Container {
     pub(crate) record: ContainerRecord,
-    phase: Mutex<Phase>,
-    /// Held by who starts or removes it.
+    /// Held while it is started or removed.
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// Read-locked by attached clients; what ends its pod by itself waits for them.
     pub(crate) streams: Arc<tokio::sync::RwLock<()>>,
@@ -143,40 +126,16 @@ pub(crate) struct Container {
 
 impl Container {
     pub(crate) fn new(record: ContainerRecord, lease: Option<Lease>) -> Self {
-        let phase = Mutex::new(record.phase);
         let (turn, streams, over) = Default::default();
-        Self { phase, record, turn, streams, over, _lease: lease }
+        Self { record, turn, streams, over, _lease: lease }
     }
 
     pub(crate) fn id(&self) -> &str {
         self.record.id.as_str()
     }
-
-    pub(crate) fn phase(&self) -> Phase {
-        *locked(&self.phase)
-    }
-
-    /// As [`Pod::intend`].
-    pub(crate) fn intend(&self, records: &Records<ContainerRecord>, phase: Phase) {
-        let mut current = locked(&self.phase);
-        if *current < phase {
-            unwritten(self.id(), records.write(self.id(), &ContainerRecord { phase, ..self.record.clone() }));
-            *current = phase;
-        }
-    }
 }
 
-fn unwritten(id: &str, written: Result<()>) {
-    if let Err(error) = written {
-        tracing::warn!(
-            id,
-            error = error.chain(),
-            "what is intended can't be recorded: it is done all the same"
-        );
-    }
-}
-
-/// What a table holds has an owner.
+/// A row of a table: it has an owner and a name.
 pub(crate) trait Owned {
     fn owner(&self) -> Owner;
     fn name(&self) -> &str;

@@ -1,76 +1,73 @@
-//! What a start of the daemon does with what the last one left: records become pods and containers again, intents are
-//! carried out, and what has no record is garbage.
+//! The start of the daemon with the pods and containers that the last one left: the runtime's records become pods and
+//! containers again, intents are carried out, and creations that were cut short are removed.
 
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 
-use slipway_runtime::{ContainerId, ContainerState, Owner, SandboxId};
+use slipway_runtime::{ContainerId, ContainerState, Owner, PodState, SandboxId};
 
 use crate::error::{Error, Result};
 use crate::names::Leaving;
-use crate::node::{Container, Node, Pod, locked};
-use crate::records::{Phase, PodRecord};
+use crate::node::{Container, Node, Pod};
+use crate::records::PodRecord;
 use crate::{container, damage, sandbox};
 
-/// What the runtime has and no record tells of.
+/// Pods and containers whose creation was cut short, and those of builds that have ended.
 #[derive(Debug)]
 pub(crate) struct Strangers {
     containers: Vec<ContainerId>,
     pods: Vec<SandboxId>,
 }
 
-/// Reads the records into the tables and takes the images' leases again. Gives what is to be removed, once the daemon
-/// serves.
+/// Takes the runtime's records into the tables and takes the images' leases again. Gives what is to be removed, once the
+/// daemon serves.
 pub(crate) fn load(node: &Node) -> Result<Strangers> {
-    let mut pods = node.pod_records.load()?;
-    let mut containers = node.container_records.load()?;
-    locked(&node.healed).extend(pods.healed.drain(..).chain(containers.healed.drain(..)));
-    // Those of whom the runtime, too, has lost all but the id have no request, or one that was never written.
-    let certain = damage::stand_ins(node, &mut pods, &mut containers)?;
+    let mut strangers = Strangers { containers: Vec::new(), pods: Vec::new() };
+    let mut containers = Vec::new();
+    for id in node.runtime.containers() {
+        match damage::container(node, &id)? {
+            Some(record) => containers.push(record),
+            None => strangers.containers.push(id),
+        }
+    }
+    let mut pods = Vec::new();
+    for status in node.runtime.sandboxes() {
+        let id = status.config.id.clone();
+        match damage::pod(node, status, &containers) {
+            Some(record) => pods.push(record),
+            None => strangers.pods.push(id),
+        }
+    }
+    damage::give_owners(&pods, &mut containers);
+    // Those of whom the request is lost may be the containers of pods that seem to have none.
+    let certain = pods.iter().all(|record| record.damage.is_none())
+        && containers.iter().all(|record| record.damage.is_none());
     // A run that was cut short before it had its container: its name is free before the first request comes.
-    let filled: BTreeSet<&str> = containers.records.iter().map(|record| record.pod.as_str()).collect();
+    let filled: BTreeSet<&str> = containers.iter().map(|record| record.pod.as_str()).collect();
     let empty = |record: &mut PodRecord| {
         certain && record.owner == Owner::Run && !filled.contains(record.id.as_str())
     };
-    let abandoned: Vec<_> = pods.records.extract_if(.., empty).map(|record| record.id.to_string()).collect();
-    pods.torn.extend(abandoned);
-    for record in pods.records {
+    strangers.pods.extend(pods.extract_if(.., empty).map(|record| record.id));
+    for record in pods {
         node.pod_names.hold(&record.name, record.id.as_str());
         node.pods.insert(record.id.clone().as_str(), Pod::new(record));
     }
-    for record in containers.records {
+    for record in containers {
         node.container_names.hold(&record.name, record.id.as_str());
         let lease = damage::lease(node, &record);
         node.containers.insert(record.id.clone().as_str(), Container::new(record, lease));
     }
-    Ok(strangers(node, &containers.torn, &pods.torn))
-}
-
-/// What the runtime has and no record tells of.
-fn strangers(node: &Node, torn_containers: &[String], torn_pods: &[String]) -> Strangers {
-    let known: BTreeSet<String> = node.containers.all().iter().map(|row| row.id().to_owned()).collect();
-    let found = node.runtime.containers().into_iter();
-    let containers = found
-        .filter(|id| !known.contains(id.as_str()))
-        .chain(torn_containers.iter().filter_map(|id| ContainerId::new(id.as_str()).ok()));
-    let known: BTreeSet<String> = node.pods.all().iter().map(|row| row.id().to_owned()).collect();
-    let found = node.runtime.sandboxes().into_iter().map(|status| status.config.id);
-    let pods = found
-        .filter(|id| !known.contains(id.as_str()))
-        .chain(torn_pods.iter().filter_map(|id| SandboxId::new(id.as_str()).ok()));
-    Strangers { containers: containers.collect(), pods: pods.collect() }
+    Ok(strangers)
 }
 
 /// Removes what nobody knows of.
 fn drop_strangers(node: &Node, strangers: &Strangers) {
     for id in &strangers.containers {
-        let outcome = node.runtime.remove_container(id).map_err(Error::from);
-        told("container", id.as_str(), outcome.and_then(|()| node.container_records.remove(id.as_str())));
+        told("container", id.as_str(), node.runtime.remove_container(id).map_err(Error::from));
     }
     for id in &strangers.pods {
-        let outcome = node.runtime.remove_sandbox(id).map_err(Error::from);
-        told("pod", id.as_str(), outcome.and_then(|()| node.pod_records.remove(id.as_str())));
+        told("pod", id.as_str(), node.runtime.remove_sandbox(id).map_err(Error::from));
     }
 }
 
@@ -81,9 +78,16 @@ fn told(kind: &str, id: &str, outcome: Result<()>) {
     }
 }
 
-/// Who asks for the name of what goes waits for it from now on, though its turn comes later.
-fn leaving(node: &Node, containers: &[Arc<Container>], pods: &[(Arc<Pod>, Phase)]) -> Vec<Leaving> {
-    let removed = pods.iter().filter(|(_, phase)| *phase == Phase::Removing);
+/// The action that a pod is left in need of by the last daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doom {
+    Stop,
+    Remove,
+}
+
+/// Marks the names of everything that is to be removed: a request for one of them waits for the removal from now on.
+fn leaving(node: &Node, containers: &[Arc<Container>], pods: &[(Arc<Pod>, Doom)]) -> Vec<Leaving> {
+    let removed = pods.iter().filter(|(_, doom)| *doom == Doom::Remove);
     let pods = removed.map(|(pod, _)| node.pod_names.leave(&pod.record.name, pod.id()));
     let containers = containers.iter().map(|row| node.container_names.leave(&row.record.name, row.id()));
     containers.chain(pods).collect()
@@ -94,14 +98,13 @@ fn leaving(node: &Node, containers: &[Arc<Container>], pods: &[(Arc<Pod>, Phase)
 pub(crate) fn resume(node: Arc<Node>, strangers: Strangers) -> impl Future<Output = ()> + Send {
     let (containers, pods) = (node.containers.all(), node.pods.all());
     let doomed = move |node: &Node, row: &Container| {
-        // One that has lost what says which its pod is stays until it is removed.
-        let damaged = row.record.damage.is_some() || node.runtime.is_damaged_container(&row.record.id);
-        let orphan = node.pods.find(row.record.pod.as_str()).is_err() && !damaged;
+        // A container whose record is damaged may not know its pod: it stays until a client removes it.
+        let orphan = node.pods.find(row.record.pod.as_str()).is_err() && row.record.damage.is_none();
         // Whoever was to start one that is not to stay went with the last daemon. One that is recorded to run is decided
         // on when its monitor has been heard of.
         let state = node.runtime.container_state(&row.record.id);
         let ended = row.record.transient && !matches!(state, Ok(ContainerState::Running { .. }));
-        orphan || ended || row.phase() == Phase::Removing
+        orphan || ended || node.runtime.is_container_removed(&row.record.id)
     };
     let (doomed, kept): (Vec<_>, Vec<_>) = containers.into_iter().partition(|row| doomed(&node, row));
     let known = node.runtime.containers();
@@ -112,7 +115,7 @@ pub(crate) fn resume(node: Arc<Node>, strangers: Strangers) -> impl Future<Outpu
     }
     filled.extend(kept.iter().map(|row| row.record.pod.clone()));
     let empty = move |pod: &Pod| pod.record.owner == Owner::Run && !filled.contains(&pod.record.id);
-    // What ended while no daemon saw it: its pod goes down with it, as at any other time.
+    // A container of `run` that ended while no daemon ran: its pod is stopped, as at any other time.
     let over: BTreeSet<SandboxId> = kept
         .iter()
         .filter(|row| row.record.owner == Owner::Run && container::view::life(&node, row).finished_at != 0)
@@ -121,12 +124,16 @@ pub(crate) fn resume(node: Arc<Node>, strangers: Strangers) -> impl Future<Outpu
     let pods: Vec<_> = pods
         .into_iter()
         .filter_map(|pod| {
-            let phase = match pod.phase() {
-                _ if empty(&pod) => Phase::Removing,
-                Phase::Live if over.contains(&pod.record.id) => Phase::Stopping,
-                phase => phase,
+            let doom = match node.runtime.sandbox_status(&pod.record.id).map(|status| status.state) {
+                _ if empty(&pod) => Some(Doom::Remove),
+                Ok(PodState::Removing) | Err(_) => Some(Doom::Remove),
+                // The runtime itself goes on with the stop of one that was to be stopped.
+                Ok(PodState::Stopped) => None,
+                Ok(PodState::Creating | PodState::Ready | PodState::Lost) => {
+                    over.contains(&pod.record.id).then_some(Doom::Stop)
+                }
             };
-            (phase != Phase::Live).then_some((pod, phase))
+            doom.map(|doom| (pod, doom))
         })
         .collect();
     let leaving = leaving(&node, &doomed, &pods);
@@ -143,10 +150,10 @@ pub(crate) fn resume(node: Arc<Node>, strangers: Strangers) -> impl Future<Outpu
         for row in doomed {
             told("container", row.id(), container::remove::carry_out(&node, row.clone()).await);
         }
-        for (pod, phase) in pods {
-            let outcome = match phase {
-                Phase::Removing => sandbox::remove::carry_out(&node, pod.clone()).await,
-                Phase::Live | Phase::Stopping => sandbox::stop::carry_out(&node, pod.clone()).await,
+        for (pod, doom) in pods {
+            let outcome = match doom {
+                Doom::Remove => sandbox::remove::carry_out(&node, pod.clone()).await,
+                Doom::Stop => sandbox::stop::carry_out(&node, pod.clone()).await,
             };
             if let Err(error) = outcome {
                 tracing::warn!(pod = pod.id(), error = error.chain(), "the pod stays: remove it again");

@@ -8,11 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use prost_reflect::{DescriptorPool, DynamicMessage, MapKey, Value as Field};
 use serde_json::{Map, Value, json};
 use slipway_proto::runtime::v1 as cri;
-use slipway_runtime::Interface;
+use slipway_runtime::{Document, Interface, SandboxConfig};
 
 use crate::annotations;
+use crate::container::view::phase;
 use crate::node::{Container, Node, Pod};
-use crate::records::Phase;
 
 const CONTAINER_CONFIG: &str = "runtime.v1.ContainerConfig";
 const POD_CONFIG: &str = "runtime.v1.PodSandboxConfig";
@@ -28,8 +28,8 @@ pub(crate) fn container(
     info(&json!({
         "sandboxID": container.record.pod,
         "pid": pid,
-        "removing": container.phase() == Phase::Removing,
-        "phase": container.phase(),
+        "removing": node.runtime.is_container_removed(&container.record.id),
+        "phase": phase(node, container),
         "image": config.image.clone().unwrap_or_default().image,
         "imageID": container.record.image_id,
         "config": message(CONTAINER_CONFIG, config),
@@ -66,13 +66,16 @@ pub(crate) fn pod(
         spec.set_annotations(Some(annotations::of_pod(&pod.record.id, config)));
         spec
     });
+    // The document is the request, which is not shown twice.
+    let shown = |config: &SandboxConfig| SandboxConfig { document: Document::default(), ..config.clone() };
+    let configuration = status.as_ref().map(|status| shown(&status.config));
     let mut told = json!({
         "sandboxID": pod.record.id,
-        "phase": pod.phase(),
+        "phase": status.as_ref().map(|status| status.state.name()),
         "addresses": if ready { pod.record.addresses.as_slice() } else { &[] },
         "networkNamespace": netns,
         "netNamespaceClosed": !ready,
-        "configuration": status.as_ref().map(|status| &status.config),
+        "configuration": configuration,
         "config": message(POD_CONFIG, config),
         "runtimeHandler": pod.record.request.0.runtime_handler,
         "runtimeSpec": spec,

@@ -185,8 +185,7 @@ impl Shared {
     /// A container's specification as it is known now.
     pub(crate) fn container_spec(&self, container: &Container) -> Result<Spec> {
         if let Some(damage) = &container.record.damage {
-            let path = container.place.record().path().to_owned();
-            return Err(Error::Record { path, why: damage.clone() });
+            return Err(Error::Record { path: damage.path.clone(), why: damage.reason.clone() });
         }
         let pod = self.pod(&container.record.request.sandbox)?;
         let whole = ContainerSpec::of(self, &pod, container, container.identity().as_ref())?;

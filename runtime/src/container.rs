@@ -5,8 +5,8 @@ mod unmonitored;
 
 pub(crate) use lifecycle::check_signal;
 
-use crate::Owner;
 use crate::id::{ContainerId, SandboxId};
+use crate::{Document, Owner};
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -26,6 +26,9 @@ pub struct ContainerRequest {
     pub sandbox: SandboxId,
     /// Whose it is: its sandbox's owner.
     pub owner: Owner,
+    /// A document of the owner's, kept with it.
+    #[serde(default)]
+    pub document: Document,
     /// What to run.
     pub spec: Spec,
     /// Its root.

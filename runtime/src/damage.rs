@@ -5,18 +5,19 @@
 //! its cgroup and its monitor's socket follow from that, so that it is listed, can be stopped and can be removed.
 
 use crate::cgroup::ContainerCgroup;
-use crate::found::{self, Healed};
+use crate::found;
 use crate::life::{PodEvent, PodState};
 use crate::link::Contact;
 use crate::pod::{
-    Container, ContainerRecord, EndRecord, FoundPod, Pod, PodFacts, PodRecord, StartRecord, lock, now,
+    Container, ContainerRecord, EndRecord, FoundLife, FoundPod, Pod, PodFacts, PodRecord, StartRecord, lock,
+    now,
 };
 use crate::records::Intent;
 use crate::runtime::Shared;
-use crate::state::Place;
+use crate::state::{Healed, Place};
 use crate::{
-    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IpcMode, Network, Owner, PidMode,
-    Result, RootFs, SandboxConfig, SandboxId, Seccomp, User, state,
+    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, Document, IpcMode, Network, Owner,
+    PidMode, Result, RootFs, SandboxConfig, SandboxId, Seccomp, User, state,
 };
 use oci_spec::runtime::Spec;
 use slipway_disk::record::Damage;
@@ -36,13 +37,13 @@ const UNKNOWN: &str = "unknown";
 pub struct Damaged {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it, and what to do.
+    /// A sentence that says how it is damaged, and what to do.
     pub problem: String,
     /// It is whole again.
     pub mended: bool,
 }
 
-/// What was wrong and is whole again since the daemon has started, and what is in the way of records.
+/// Records that were damaged and are whole again since the daemon has started, and objects in the way of records.
 #[derive(Debug, Default)]
 pub(crate) struct Damages(Mutex<Vec<Damaged>>);
 
@@ -98,7 +99,7 @@ impl Shared {
         id: &ContainerId,
         place: &Place,
         started: Option<&StartRecord>,
-        damage: &Damage,
+        damage: Damage,
     ) -> Result<ContainerRecord> {
         tracing::error!(path = %damage.path.display(), reason = damage.reason, "only the id of a container is known");
         let sandbox = match started.and_then(|started| started.sandbox.clone()) {
@@ -108,11 +109,11 @@ impl Shared {
         Ok(ContainerRecord {
             request: unknown_request(id, sandbox),
             created_at: changed_at(&place.directory),
-            damage: Some(damage.reason.clone()),
+            damage: Some(damage),
         })
     }
 
-    /// What a container was started with. Where the record of that can't be read, its cgroup is found by its id.
+    /// The record of a container's start. Where it can't be read, the cgroup is found by the container's id.
     pub(crate) fn start_record(&self, container: &Container) -> Option<StartRecord> {
         match container.place.started(container.run).read::<StartRecord>() {
             Ok(found) => found.map(|loaded| loaded.value),
@@ -143,13 +144,15 @@ impl Shared {
             return;
         }
         let _operation = lock(&container.operation);
-        // One that has been removed meanwhile stays removed.
+        // It may have been removed meanwhile: then it stays removed.
         if self.find_container(id).is_none() {
             return;
         }
         let mut record = container.record.clone();
         record.request.sandbox = pod.clone();
-        let bound = Container::new(container.place.clone(), record, container.run, container.state());
+        let (state, run, is_removing) = (container.state(), container.run, container.is_removing());
+        let found = FoundLife { state, run, is_removing };
+        let bound = Container::new(container.place.clone(), record, found);
         lock(&self.containers).insert(id.clone(), bound.into());
     }
 
@@ -180,7 +183,7 @@ impl Shared {
         found.extend(self.network.damaged(true, repair));
         let pods: Vec<_> = lock(&self.pods).values().cloned().collect();
         for pod in pods.iter().filter(|pod| pod.record().damage.is_none()) {
-            // One that is being made, stopped or removed changes its record itself.
+            // While a pod is made, stopped or removed, that operation writes its records.
             let Some(_operation) = unlocked(&pod.operation) else { continue };
             if self.find_pod(&pod.record().config.id).is_none() {
                 continue;
@@ -225,7 +228,7 @@ impl Shared {
         found
     }
 
-    /// What is known to be damaged, without a look at the disk.
+    /// Every record that is known to be damaged, without a look at the disk.
     pub(crate) fn damaged_records(&self) -> Vec<Damaged> {
         let mut found = self.known_damages();
         found.extend(self.network.damaged(false, false));
@@ -240,10 +243,9 @@ impl Shared {
             found.extend(record.damage.map(|damage| lost(damage.path, "pod", id, &damage.reason)));
         }
         for container in lock(&self.containers).values() {
-            let record = &container.record;
-            let path = container.place.record().path().to_owned();
-            let id = record.request.id.as_str();
-            found.extend(record.damage.as_ref().map(|damage| lost(path, "container", id, damage)));
+            let ContainerRecord { request, damage, .. } = &container.record;
+            let lost = |damage: Damage| lost(damage.path, "container", request.id.as_str(), &damage.reason);
+            found.extend(damage.clone().map(lost));
         }
         found
     }
@@ -305,6 +307,7 @@ pub(crate) fn unknown_config(id: &SandboxId) -> SandboxConfig {
     SandboxConfig {
         id: id.clone(),
         owner: Owner::of_unnamed(id.as_str()),
+        document: Document::default(),
         hostname: String::new(),
         network: Network::Pod { ports: Vec::new() },
         cgroup_parent: None,
@@ -322,6 +325,7 @@ pub(crate) fn unknown_request(id: &ContainerId, sandbox: SandboxId) -> Container
     ContainerRequest {
         id: id.clone(),
         owner: Owner::of_unnamed(sandbox.as_str()),
+        document: Document::default(),
         sandbox,
         spec: Spec::default(),
         rootfs: RootFs::default(),

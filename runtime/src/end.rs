@@ -44,7 +44,7 @@ impl Loss {
 const LONGEST_MESSAGE: usize = 4096;
 
 impl EndRecord {
-    /// What a monitor saw.
+    /// The end that a monitor saw.
     pub(crate) fn seen(exit: &Exit) -> Self {
         let status = exit.wait_status;
         let code = if status & 0x7f == 0 { (status >> 8) & 0xff } else { 128 + (status & 0x7f) };
@@ -58,7 +58,7 @@ impl EndRecord {
         Self { started_at: exit.started_at, finished_at: exit.finished_at, code, reason, message }
     }
 
-    /// What is said when it could not be started.
+    /// The end of a container that could not be started.
     pub(crate) fn not_started(error: &Error) -> Self {
         let mut message = chain(error);
         let end = (0..=LONGEST_MESSAGE).rev().find(|at| message.is_char_boundary(*at));

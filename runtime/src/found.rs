@@ -1,19 +1,68 @@
-//! Reads the files of a sandbox or container back into its state: the fold of the events that they tell of.
+//! Writes the events of a sandbox as files, and reads the files of a sandbox or container back into its state: the fold of
+//! the events that they tell of.
 //!
 //! Nothing but the disk is asked here, so that a test can cut the files off between any two.
 
-use crate::ContainerState;
+use crate::clock::now;
 use crate::end::{EndRecord, Loss};
 use crate::life::{LifeEvent, PodEvent, PodState};
-use crate::pod::FoundPod;
-use crate::records::{ContainerRecord, Intent, PodFacts, PodRecord, StartRecord};
-use crate::state::{Loaded, Place};
-use slipway_disk::record::{Damage, Slot};
+use crate::records::{ContainerRecord, Intent, PodEnd, PodFacts, PodRecord, StartRecord};
+use crate::state::{Healed, Loaded, Place, note};
+use crate::{ContainerState, former};
+use slipway_disk::record::Damage;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
-/// Files that were damaged and are whole again, each with what was wrong with it.
-pub(crate) type Healed = Vec<(PathBuf, String)>;
+/// A sandbox as it was found, or as it is about to be made.
+#[derive(Debug)]
+pub(crate) struct FoundPod {
+    pub(crate) made: PodRecord,
+    pub(crate) state: PodState,
+    pub(crate) facts: PodFacts,
+    pub(crate) damage: Option<Damage>,
+}
+
+impl FoundPod {
+    /// A sandbox that is about to be made.
+    pub(crate) fn new(made: PodRecord) -> Self {
+        Self { made, state: PodState::Creating, facts: PodFacts::default(), damage: None }
+    }
+}
+
+/// The life of a container as it was found.
+#[derive(Debug)]
+pub(crate) struct FoundLife {
+    pub(crate) state: ContainerState,
+    /// The number of its present or next start.
+    pub(crate) run: u32,
+    /// Its removal was begun.
+    pub(crate) is_removing: bool,
+}
+
+impl FoundLife {
+    /// The life of a container that is about to be created.
+    pub(crate) fn new(created_at: i64) -> Self {
+        Self { state: ContainerState::Created { at: created_at }, run: 1, is_removing: false }
+    }
+}
+
+/// Writes an event of a sandbox; the facts are those of one that is made.
+///
+/// # Errors
+/// When the disk takes no file.
+pub(crate) fn write(place: &Place, event: PodEvent, facts: &PodFacts) -> crate::Result<()> {
+    match event {
+        PodEvent::Made => place.ready().write(facts)?,
+        PodEvent::MonitorLost => place.pod_ended().write(&PodEnd { at: now() })?,
+        PodEvent::Stop => intend(place, Intent::Stop)?,
+        PodEvent::Remove => intend(place, Intent::Remove)?,
+    }
+    Ok(())
+}
+
+fn intend(place: &Place, intent: Intent) -> crate::Result<()> {
+    let last = place.numbers("intent").last().copied().unwrap_or_default();
+    Ok(place.intent(last.saturating_add(1)).write(&intent)?)
+}
 
 /// A sandbox as its files tell of it.
 #[derive(Debug)]
@@ -33,11 +82,19 @@ pub(crate) fn pod(place: &Place) -> Result<Option<PodOnDisk>, Damage> {
     let mut healed = Healed::new();
     note(&mut healed, &place.record(), &loaded);
     let this_boot = loaded.this_boot;
-    let made = loaded.value;
+    let mut made = loaded.value;
     let (mut events, mut facts, mut damage) = (Vec::new(), PodFacts::default(), None);
     if let Some(former) = &made.former {
         events.extend(former.events());
         facts = former.facts.clone();
+        match former::request(place, &mut healed) {
+            Ok(Some((request, document))) => {
+                (made.config.owner, made.config.document) = (request.owner, document);
+                events.extend(request.phase.event());
+            }
+            Ok(None) => {}
+            Err(lost) => damage = Some(lost),
+        }
     }
     match place.ready().take_up::<PodFacts>() {
         Ok(Some(ready)) => {
@@ -53,7 +110,8 @@ pub(crate) fn pod(place: &Place) -> Result<Option<PodOnDisk>, Damage> {
             damage = Some(lost);
         }
     }
-    if place.has_pod_ended() {
+    // A damaged one says it, too.
+    if !matches!(place.pod_ended().take_up::<PodEnd>(), Ok(None)) {
         events.push(PodEvent::MonitorLost);
     }
     let wishes = intents(place, &mut healed);
@@ -97,7 +155,7 @@ pub(crate) fn intents(place: &Place, healed: &mut Healed) -> Wishes {
     wishes
 }
 
-/// What is known of a container's start.
+/// The last start of a container, as far as it is known.
 #[derive(Debug)]
 pub(crate) enum Start {
     /// It was not started.
@@ -158,6 +216,39 @@ pub(crate) struct Life {
     pub(crate) replaced: Vec<(Damage, EndRecord)>,
 }
 
+/// A container's record, and whether it is of this boot.
+#[derive(Debug)]
+pub(crate) struct ContainerOnDisk {
+    pub(crate) record: ContainerRecord,
+    pub(crate) this_boot: bool,
+    /// Its removal was begun.
+    pub(crate) is_removing: bool,
+    pub(crate) healed: Healed,
+}
+
+/// Reads a container's record; none where it is absent.
+///
+/// # Errors
+/// [`Damage`] of the record.
+pub(crate) fn container(place: &Place) -> Result<Option<ContainerOnDisk>, Damage> {
+    let Some(loaded) = place.record().take_up::<ContainerRecord>()? else { return Ok(None) };
+    let mut healed = Healed::new();
+    note(&mut healed, &place.record(), &loaded);
+    let (mut record, this_boot) = (loaded.value, loaded.this_boot);
+    let mut is_removing = !place.numbers("intent").is_empty();
+    if record.request.document.is_null() {
+        match former::request(place, &mut healed) {
+            Ok(Some((request, document))) => {
+                (record.request.owner, record.request.document) = (request.owner, document);
+                is_removing |= request.phase == former::Phase::Removing;
+            }
+            Ok(None) => {}
+            Err(lost) => record.damage = Some(lost),
+        }
+    }
+    Ok(Some(ContainerOnDisk { record, this_boot, is_removing, healed }))
+}
+
 /// Reads the ends of a container, and folds its starts and ends into its state.
 ///
 /// `seen` is its end by its exit file, which is asked where the record of its end is damaged.
@@ -209,13 +300,6 @@ fn write_end(place: &Place, run: u32, end: &EndRecord) {
     if let Err(error) = place.write_end(run, end) {
         tracing::warn!(%error, "the end of a container can't be recorded");
     }
-}
-
-/// Notes that a record was written again from its copy.
-pub(crate) fn note<T>(healed: &mut Healed, slot: &Slot, loaded: &Loaded<T>) {
-    let path = slot.path().to_owned();
-    let again = |reason: String| (path, format!("{reason}; it was written again from its copy"));
-    healed.extend(loaded.healed.clone().map(again));
 }
 
 #[cfg(test)]

@@ -33,8 +33,8 @@ impl Shared {
         let _operation = lock(&container.operation);
         container.happened(LifeEvent::Start)?;
         if let Some(damage) = &container.record.damage {
-            let why = format!("{damage}: what container {id} is to run is lost; remove it");
-            return Err(Error::Record { path: container.place.record().path().to_owned(), why });
+            let why = format!("{}: remove container {id} and create it again", damage.reason);
+            return Err(Error::Record { path: damage.path.clone(), why });
         }
         let record = pod.record();
         let Some(cgroup) = record.cgroup.filter(|_| record.state == PodState::Ready) else {

@@ -14,11 +14,14 @@ mod container;
 mod cpuset;
 mod damage;
 mod dismantle;
+mod document;
 mod end;
 mod error;
 mod exec;
 mod features;
+mod former;
 mod found;
+mod guard;
 mod id;
 mod launch;
 mod life;
@@ -54,17 +57,18 @@ pub use container::{
 };
 pub use cpuset::{Bound, Numbers};
 pub use damage::Damaged;
+pub use document::Document;
 pub use error::{Error, Result, chain};
 pub use exec::{Exec, ExecOutput, ExecSession};
 pub use features::Features;
 pub use id::{ContainerId, SandboxId};
+pub use life::PodState;
 pub use network::{PortMapping, Protocol};
 pub use opener::Opener;
 pub use owner::Owner;
 pub use rootfs::users::Identity;
 pub use runtime::{NetworkStatus, Runtime};
 pub use sandbox::{
-    Dns, IdMap, IdRange, Interface, IpcMode, Network, PidMode, SandboxConfig, SandboxDetails, SandboxState,
-    SandboxStatus,
+    Dns, IdMap, IdRange, Interface, IpcMode, Network, PidMode, SandboxConfig, SandboxDetails, SandboxStatus,
 };
 pub use sys::memory::keep_heap_small;

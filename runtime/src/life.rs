@@ -24,7 +24,7 @@ impl Refused {
 
 /// The state of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum PodState {
+pub enum PodState {
     /// It is being made. The next daemon removes it.
     Creating,
     /// Containers can start.
@@ -85,7 +85,8 @@ impl PodState {
     }
 
     /// The state as a word for people.
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Creating => "creating",
             Self::Ready => "ready",

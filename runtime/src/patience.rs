@@ -1,7 +1,7 @@
 //! Work on file systems that may never answer (FUSE, a network's, a frozen device's): done on a thread of its own, which is
 //! given up. However often the same is tried, the number of threads that wait is bounded.
 
-use crate::pod::lock;
+use crate::guard::lock;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;

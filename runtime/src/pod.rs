@@ -2,6 +2,8 @@
 
 pub(crate) use crate::clock::now;
 pub(crate) use crate::end::EndRecord;
+pub(crate) use crate::found::{FoundLife, FoundPod};
+pub(crate) use crate::guard::lock;
 pub(crate) use crate::records::{ContainerRecord, PodFacts, PodRecord, StartRecord};
 
 use crate::cgroup::{ContainerCgroup, PodCgroup};
@@ -10,13 +12,15 @@ use crate::link::{Contact, Link};
 use crate::monitor_process::Started;
 use crate::network::Attachment;
 use crate::process::Process;
+use crate::records::Intent;
 use crate::rootfs::users::Identity;
 use crate::state::Place;
-use crate::{ContainerState, Error, Result, SandboxConfig, SandboxState, SandboxStatus};
+use crate::{ContainerState, Error, Result, SandboxConfig, SandboxStatus, found};
 use slipway_disk::record::Damage;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A sandbox at one moment: its record, its state and what has become known since.
@@ -31,7 +35,7 @@ pub(crate) struct PodSnapshot {
     pub(crate) pause: Option<ContainerCgroup>,
     /// Its monitor's process, once there is one.
     pub(crate) monitor: Option<Process>,
-    /// What is wrong with its records, where some of them are lost.
+    /// The damage to its records, where some of them are lost.
     pub(crate) damage: Option<Damage>,
 }
 
@@ -61,22 +65,6 @@ pub(crate) struct Pod {
     pub(crate) operation: Mutex<()>,
     /// The monitor, when this daemon started it.
     pub(crate) monitor: Mutex<Option<Started>>,
-}
-
-/// What was found of a sandbox, or is to be made.
-#[derive(Debug)]
-pub(crate) struct FoundPod {
-    pub(crate) made: PodRecord,
-    pub(crate) state: PodState,
-    pub(crate) facts: PodFacts,
-    pub(crate) damage: Option<Damage>,
-}
-
-impl FoundPod {
-    /// A sandbox that is about to be made.
-    pub(crate) fn new(made: PodRecord) -> Self {
-        Self { made, state: PodState::Creating, facts: PodFacts::default(), damage: None }
-    }
 }
 
 impl Pod {
@@ -129,7 +117,7 @@ impl Pod {
         let after =
             before.after(event).map_err(|refused| refused.of("sandbox", self.made.config.id.as_str()))?;
         if after != before {
-            self.place.write_pod_event(event, &self.facts())?;
+            found::write(&self.place, event, &self.facts())?;
             lock(&self.life).state = after;
         }
         Ok(())
@@ -147,7 +135,7 @@ impl Pod {
 
     /// It is of another boot and has ended with it, which is written once in this boot.
     pub(crate) fn restarted(&self) {
-        if let Err(error) = self.place.write_pod_event(PodEvent::Stop, &self.facts()) {
+        if let Err(error) = found::write(&self.place, PodEvent::Stop, &self.facts()) {
             tracing::warn!(sandbox = %self.made.config.id, %error, "its end can't be recorded");
         }
     }
@@ -167,12 +155,7 @@ impl Pod {
     pub(crate) fn status(&self) -> SandboxStatus {
         let record = self.record();
         SandboxStatus {
-            state: match record.state {
-                PodState::Ready => SandboxState::Ready,
-                PodState::Creating | PodState::Lost | PodState::Stopped | PodState::Removing => {
-                    SandboxState::NotReady
-                }
-            },
+            state: record.state,
             created_at: record.created_at,
             addresses: record.addresses,
             netns: record.netns,
@@ -191,6 +174,8 @@ pub(crate) struct Container {
     /// The number of its present or next start, which the files of that start and of its end have.
     pub(crate) run: u32,
     state: Mutex<ContainerState>,
+    /// Its removal has been begun.
+    removing: AtomicBool,
     changed: Condvar,
     identity: Mutex<Option<Identity>>,
     /// Its first process, where it was looked for because its monitor does not answer.
@@ -204,13 +189,14 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    pub(crate) fn new(place: Place, record: ContainerRecord, run: u32, state: ContainerState) -> Self {
+    pub(crate) fn new(place: Place, record: ContainerRecord, found: FoundLife) -> Self {
         Self {
             directory: place.directory.clone(),
             place,
             record,
-            run,
-            state: Mutex::new(state),
+            run: found.run,
+            state: Mutex::new(found.state),
+            removing: AtomicBool::new(found.is_removing),
             changed: Condvar::new(),
             identity: Mutex::new(None),
             first: Mutex::new(None),
@@ -224,7 +210,22 @@ impl Container {
         lock(&self.state).clone()
     }
 
-    /// Who it runs as; known from its start on.
+    /// Whether its removal has been begun.
+    pub(crate) fn is_removing(&self) -> bool {
+        self.removing.load(Ordering::Acquire)
+    }
+
+    /// Its removal begins, whether or not the disk has room to say so.
+    pub(crate) fn remove_begins(&self) {
+        if self.removing.swap(true, Ordering::AcqRel) || !self.directory.exists() {
+            return;
+        }
+        if let Err(error) = self.place.intent(0).write(&Intent::Remove) {
+            tracing::warn!(container = %self.record.request.id, %error, "that it is to be removed can't be recorded");
+        }
+    }
+
+    /// The user and groups that it runs as; known from its start on.
     pub(crate) fn identity(&self) -> Option<Identity> {
         lock(&self.identity).clone()
     }
@@ -277,9 +278,4 @@ impl Container {
         let (kind, id) = ("container", self.record.request.id.to_string());
         Err(Error::WrongState { kind, id, state: state.name(), action })
     }
-}
-
-/// A lock that a panicking thread does not spoil: every change under one is a single assignment.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,6 +8,7 @@ use crate::process::Process;
 use crate::rootfs::users::Identity;
 use crate::{ContainerRequest, SandboxConfig, SandboxId};
 use serde::{Deserialize, Deserializer, Serialize};
+use slipway_disk::record::Damage;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -109,9 +110,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) request: ContainerRequest,
     /// Nanoseconds since the epoch.
     pub(crate) created_at: i64,
-    /// What was wrong with the record that this one stands for, of which only the id is known.
+    /// The damage to its records, where some of them are lost: then it is never started again.
     #[serde(skip)]
-    pub(crate) damage: Option<String>,
+    pub(crate) damage: Option<Damage>,
 }
 
 /// Written before a container is started: what must be killed should it be found without an end.

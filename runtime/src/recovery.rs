@@ -6,10 +6,10 @@
 //! [`Shared::adopt`]'s, once the daemon serves.
 
 use crate::end::Loss;
-use crate::found::{self, Healed, Start};
+use crate::found::{self, Start};
 use crate::life::PodEvent;
 use crate::link::Contact;
-use crate::pod::{Container, ContainerRecord, EndRecord, Pod, lock};
+use crate::pod::{Container, EndRecord, FoundLife, Pod, lock};
 use crate::runtime::Shared;
 use crate::state::Place;
 use crate::{ContainerId, ContainerRequest, ContainerState, Result, SandboxId, state};
@@ -131,13 +131,11 @@ fn load_container(shared: &Shared, id: &ContainerId, place: &Place) -> Result<Op
     shared.damages.healed(&starts.healed);
     let slot = place.record();
     let absent = || Damage { path: slot.path().into(), reason: "it is absent".into(), torn: true };
-    let (record, this_boot) =
-        match slot.take_up::<ContainerRecord>().and_then(|found| found.ok_or_else(absent)) {
-            Ok(loaded) => {
-                let mut healed = Healed::new();
-                found::note(&mut healed, &slot, &loaded);
-                shared.damages.healed(&healed);
-                (loaded.value, loaded.this_boot)
+    let (record, this_boot, is_removing) =
+        match found::container(place).and_then(|found| found.ok_or_else(absent)) {
+            Ok(on_disk) => {
+                shared.damages.healed(&on_disk.healed);
+                (on_disk.record, on_disk.this_boot, on_disk.is_removing)
             }
             // It was being made or removed: one that was started is killed before it is removed.
             Err(damage) if damage.torn && !matches!(&starts.last, Start::Known(known) if known.this_boot) => {
@@ -150,7 +148,8 @@ fn load_container(shared: &Shared, id: &ContainerId, place: &Place) -> Result<Op
                 let has_cgroup = || shared.cgroups.find(id.as_str()).is_some();
                 let this_boot = known.map_or_else(has_cgroup, |loaded| loaded.this_boot);
                 let start = known.map(|loaded| &loaded.value);
-                (Shared::stand_in_container(id, place, start, &damage)?, this_boot)
+                let is_removing = !place.numbers("intent").is_empty();
+                (Shared::stand_in_container(id, place, start, damage)?, this_boot, is_removing)
             }
         };
     let life = found::life(place, &record, this_boot, &starts, || seen(shared, &record.request));
@@ -158,7 +157,8 @@ fn load_container(shared: &Shared, id: &ContainerId, place: &Place) -> Result<Op
         shared.damages.replaced_end(damage, end);
     }
     let identity = starts.last.known().and_then(|start| start.value.identity.clone());
-    let container = Container::new(place.clone(), record, life.run, life.state);
+    let found = FoundLife { state: life.state, run: life.run, is_removing };
+    let container = Container::new(place.clone(), record, found);
     container.runs_as(identity);
     if !this_boot && container.record.request.rootfs.volatile {
         stays(discard_upper(&place.directory));
@@ -174,7 +174,7 @@ fn stays(removed: Result<()>) {
     }
 }
 
-/// What was written without waiting for the disk is not to be trusted once the machine has gone down.
+/// Removes the data that was written without a sync: it is not to be trusted once the machine has gone down.
 fn discard_upper(path: &Path) -> Result<()> {
     let volatile = |name: &String| name == "upper" || name.starts_with("work-");
     let mut names = state::names(path)?.into_iter().filter(volatile);
@@ -207,7 +207,7 @@ pub(crate) fn settle(shared: &Shared, container: &Container) {
     }
     let Some(started) = shared.start_record(container) else { return };
     if let Err(error) = started.cgroup.kill(&shared.features) {
-        // What may live has not ended.
+        // Its processes may live: then it has not ended.
         tracing::warn!(container = %container.record.request.id, %error, "not killed");
         return;
     }
@@ -216,7 +216,7 @@ pub(crate) fn settle(shared: &Shared, container: &Container) {
     shared.finish(container, &end);
 }
 
-/// What the exit file of a container says.
+/// The end of a container by its exit file.
 fn seen(shared: &Shared, request: &ContainerRequest) -> Option<EndRecord> {
     let text = exit_text(shared, request)?;
     exit_file::parse(request.id.as_str(), &text).as_ref().map(EndRecord::seen)

@@ -3,6 +3,7 @@
 use crate::cgroup::{CgroupConfig, Cgroups};
 use crate::container::check_signal;
 use crate::damage::Damages;
+use crate::life::PodEvent;
 use crate::monitor_process::{MonitorProgram, Started};
 use crate::opener::Opener;
 use crate::plan::Filter;
@@ -57,7 +58,7 @@ pub(crate) struct Shared {
     pub(crate) subscribers: Mutex<Vec<mpsc::Sender<ContainerEvent>>>,
     /// Monitors that were killed and had not ended when their sandboxes were given up.
     pub(crate) unreaped: Mutex<Vec<Started>>,
-    /// What was wrong with records when they were taken up.
+    /// Damage that was found to records when they were taken up.
     pub(crate) damages: Damages,
 }
 
@@ -152,7 +153,7 @@ impl Runtime {
         dismantle::dismantle(config)
     }
 
-    /// What the kernel offers and the configuration leaves in use.
+    /// The features that the kernel offers and the configuration leaves in use.
     #[must_use]
     pub fn features(&self) -> &Features {
         &self.shared.features
@@ -202,6 +203,14 @@ impl Runtime {
     /// As [`Runtime::stop_sandbox`].
     pub fn remove_sandbox(&self, id: &SandboxId) -> Result<()> {
         self.shared.remove_sandbox(id)
+    }
+
+    /// A sandbox's removal begins: it is recorded, and no container is created or started in it from now on. An unknown
+    /// sandbox is no error.
+    pub fn begin_removal(&self, id: &SandboxId) {
+        if let Some(pod) = self.shared.find_pod(id) {
+            pod.end(PodEvent::Remove);
+        }
     }
 
     /// One sandbox.
@@ -275,7 +284,7 @@ impl Runtime {
     /// Kills a container if it runs and removes all of it. An unknown container is no error.
     ///
     /// # Errors
-    /// What can't be removed; a further call tries again.
+    /// When something of it can't be removed; a further call tries again.
     pub fn remove_container(&self, id: &ContainerId) -> Result<()> {
         self.shared.remove_container(id)
     }
@@ -286,6 +295,20 @@ impl Runtime {
     /// [`Error::NotFound`].
     pub fn container_state(&self, id: &ContainerId) -> Result<ContainerState> {
         self.shared.container(id).map(|container| container.state())
+    }
+
+    /// When a container was created, in nanoseconds since the epoch.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn container_created_at(&self, id: &ContainerId) -> Result<i64> {
+        self.shared.container(id).map(|container| container.record.created_at)
+    }
+
+    /// Whether a container's removal has been begun, or it is gone.
+    #[must_use]
+    pub fn is_container_removed(&self, id: &ContainerId) -> bool {
+        self.shared.find_container(id).is_none_or(|container| container.is_removing())
     }
 
     /// A container's request, as it was created.
@@ -305,7 +328,7 @@ impl Runtime {
         self.shared.container(id).and_then(|container| self.shared.container_spec(&container))
     }
 
-    /// Who a container runs as; none before its first start.
+    /// The user and groups that a container runs as; none before its first start.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -392,16 +415,17 @@ impl Runtime {
         self.shared.damaged_records()
     }
 
-    /// Whether only the id of a sandbox is known: its record is damaged.
+    /// The damage to a sandbox's records, where some of them are lost.
     #[must_use]
-    pub fn is_damaged_sandbox(&self, id: &SandboxId) -> bool {
-        self.shared.find_pod(id).is_some_and(|pod| pod.record().damage.is_some())
+    pub fn damage_of_sandbox(&self, id: &SandboxId) -> Option<String> {
+        self.shared.find_pod(id).and_then(|pod| pod.record().damage).map(|damage| damage.reason)
     }
 
-    /// Whether only the id of a container is known: its record is damaged.
+    /// The damage to a container's records, where some of them are lost.
     #[must_use]
-    pub fn is_damaged_container(&self, id: &ContainerId) -> bool {
-        self.shared.find_container(id).is_some_and(|container| container.record.damage.is_some())
+    pub fn damage_of_container(&self, id: &ContainerId) -> Option<String> {
+        let container = self.shared.find_container(id)?;
+        container.record.damage.as_ref().map(|damage| damage.reason.clone())
     }
 
     /// Verifies every record of pods and containers on disk. With `repair` a damaged one is written again.

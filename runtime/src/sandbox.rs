@@ -10,7 +10,7 @@ pub(crate) use lifecycle::{PROC, host_name, pause_program};
 use crate::capabilities::CapabilitySet;
 use crate::id::SandboxId;
 use crate::network::PortMapping;
-use crate::{Error, Owner, Result};
+use crate::{Document, Error, Owner, PodState, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,6 +23,9 @@ pub struct SandboxConfig {
     pub id: SandboxId,
     /// Whose it is.
     pub owner: Owner,
+    /// A document of the owner's, kept with it.
+    #[serde(default)]
+    pub document: Document,
     /// The name of its uts namespace; empty takes the host's.
     pub hostname: String,
     /// Its network.
@@ -132,8 +135,8 @@ pub struct Dns {
 pub struct SandboxStatus {
     /// What was asked.
     pub config: SandboxConfig,
-    /// Whether containers can start in it.
-    pub state: SandboxState,
+    /// Its state.
+    pub state: PodState,
     /// Nanoseconds since the epoch.
     pub created_at: i64,
     /// Its addresses, the primary first; none on the host's network.
@@ -151,13 +154,4 @@ impl SandboxConfig {
             (None, None) => available,
         }
     }
-}
-
-/// Where a sandbox is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SandboxState {
-    /// Containers can start.
-    Ready,
-    /// It is being made, has been stopped, or has lost its monitor.
-    NotReady,
 }

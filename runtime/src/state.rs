@@ -8,18 +8,16 @@
 //! <root>/containers/<id>/record
 //! <root>/containers/<id>/started.N    its Nth start, written before that is tried
 //! <root>/containers/<id>/ended.N      the end of that start; the exit file of its monitor says the same
+//! <root>/containers/<id>/intent       it is to be removed
 //! <state>/cgroups                     the cgroups that are to be removed with the last daemon
 //! ```
-//! Of numbered files the highest whole one counts. All but the `ended` ones have a copy below `<state>/copies`, under the
+//! Of numbered files the highest whole one counts. All but a container's `ended` ones have a copy below `<state>/copies`, under the
 //! same names. Earlier releases had neither `ready`, `ended` nor `intent` of pods, for they replaced `record` with each
-//! change, and no numbers: `started` and `ended` without one have the number 0 here.
+//! change, and no numbers: `started` and `ended` without one have the number 0 here. The caller kept a record `request`.
 //!
 //! A record is renamed into place, not synced: it survives the daemon, and a torn one after a power cut is of another
 //! boot, when nothing of what it describes runs any more.
 
-use crate::clock::now;
-use crate::life::PodEvent;
-use crate::records::{Intent, PodEnd, PodFacts};
 use crate::{Error, Result, RuntimeConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -47,7 +45,11 @@ pub(crate) static CONTAINER: Kind = kind("container");
 pub(crate) static READY: Kind = kind("ready");
 /// The end of a pod's monitor.
 pub(crate) static POD_ENDED: Kind = kind("pod-ended");
-/// The wish to stop or remove a pod.
+/// The caller's record of a pod, of earlier releases.
+pub(crate) static POD_REQUEST: Kind = kind("pod-request");
+/// The caller's record of a container, of earlier releases.
+pub(crate) static CONTAINER_REQUEST: Kind = kind("container-request");
+/// The wish to stop or remove a pod, or to remove a container.
 pub(crate) static INTENT: Kind = kind("intent");
 /// A start of a container.
 pub(crate) static STARTED: Kind = kind("started");
@@ -100,9 +102,20 @@ impl Place {
         self.slot(&READY, "ready")
     }
 
-    /// A wish to stop or remove a pod.
+    /// The end of a pod's monitor that nobody had asked for.
+    pub(crate) fn pod_ended(&self) -> Slot {
+        self.slot(&POD_ENDED, "ended")
+    }
+
+    /// A wish to stop or remove a pod, or to remove a container.
     pub(crate) fn intent(&self, number: u32) -> Slot {
         self.slot(&INTENT, &numbered("intent", number))
+    }
+
+    /// The record that the caller kept in earlier releases.
+    pub(crate) fn former_request(&self) -> Slot {
+        let kind = if self.group == "pods" { &POD_REQUEST } else { &CONTAINER_REQUEST };
+        self.slot(kind, "request")
     }
 
     /// A start of a container.
@@ -125,30 +138,6 @@ impl Place {
         let copies = self.copies.of(self.group, &self.id);
         let found = [&self.directory, &copies].map(|directory| names(directory).unwrap_or_default());
         found.iter().flatten().filter_map(|file| number(name, file)).collect()
-    }
-
-    /// Writes what has happened to a pod; the facts are those of a pod that is made.
-    pub(crate) fn write_pod_event(&self, event: PodEvent, facts: &PodFacts) -> Result<()> {
-        match event {
-            PodEvent::Made => self.ready().write(facts)?,
-            PodEvent::MonitorLost => {
-                let path = self.directory.join("ended");
-                POD_ENDED.write(&path, &self.id, &PodEnd { at: now() })?;
-            }
-            PodEvent::Stop => self.intend(Intent::Stop)?,
-            PodEvent::Remove => self.intend(Intent::Remove)?,
-        }
-        Ok(())
-    }
-
-    fn intend(&self, intent: Intent) -> Result<()> {
-        let last = self.numbers("intent").last().copied().unwrap_or_default();
-        Ok(self.intent(last.saturating_add(1)).write(&intent)?)
-    }
-
-    /// Whether a pod's monitor is recorded to have ended; a damaged record of it says so, too.
-    pub(crate) fn has_pod_ended(&self) -> bool {
-        !matches!(POD_ENDED.read::<PodEnd>(&self.directory.join("ended"), &self.id), Ok(None))
     }
 
     /// Reads the end of a container's start.
@@ -190,7 +179,17 @@ fn number(name: &str, file: &str) -> Option<u32> {
     (numbered(name, number) == file).then_some(number)
 }
 
-/// What a power cut has torn is as good as absent: what it described does not run any more.
+/// Files that were damaged and are whole again, each with what was wrong with it.
+pub(crate) type Healed = Vec<(PathBuf, String)>;
+
+/// Notes that a record was written again from its copy.
+pub(crate) fn note<T>(healed: &mut Healed, slot: &Slot, loaded: &Loaded<T>) {
+    let path = slot.path().to_owned();
+    let again = |reason: String| (path, format!("{reason}; it was written again from its copy"));
+    healed.extend(loaded.healed.clone().map(again));
+}
+
+/// A record that a power cut has torn is as good as absent: what it described does not run any more.
 pub(crate) fn absent_if_torn<T>(found: std::result::Result<Option<T>, Damage>) -> Result<Option<T>> {
     match found {
         Err(damage) if damage.torn => {

@@ -3,9 +3,9 @@
 
 use crate::{busybox, node, probe};
 use slipway_runtime::{
-    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, Exec, ExecOutput, IdMap, IdRange,
-    IpcMode, Network, NetworkConfig, Opener, Owner, PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig,
-    SandboxId, Seccomp, User, spec,
+    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, Document, Exec, ExecOutput, IdMap,
+    IdRange, IpcMode, Network, NetworkConfig, Opener, Owner, PidMode, RootFs, Runtime, RuntimeConfig,
+    SandboxConfig, SandboxId, Seccomp, User, spec,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -74,6 +74,7 @@ impl Embedded {
         let config = SandboxConfig {
             id: id.clone(),
             owner: Owner::Cri,
+            document: Document::default(),
             hostname: name.into(),
             network: Network::Host,
             cgroup_parent: None,
@@ -122,6 +123,7 @@ impl Embedded {
             id: ContainerId::new(name).expect("an id"),
             sandbox: pod.clone(),
             owner: Owner::Cri,
+            document: Document::default(),
             spec: wanted,
             rootfs: RootFs { lowers: vec![self.image()], readonly: false, volatile: true },
             log_path: Some(self.log_path(name)),

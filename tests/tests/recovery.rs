@@ -158,13 +158,11 @@ fn records_that_can_not_be_read_are_reported_and_listed_until_they_are_removed_a
 }
 
 /// The records of a running pod and of its container, by their places below the root.
-fn records_of(pod: &str, container: &str) -> [String; 6] {
+fn records_of(pod: &str, container: &str) -> [String; 4] {
     [
         format!("lib/pods/{pod}/record"),
         format!("lib/pods/{pod}/ready"),
-        format!("lib/pods/{pod}/request"),
         format!("lib/containers/{container}/record"),
-        format!("lib/containers/{container}/request"),
         format!("lib/containers/{container}/started.1"),
     ]
 }
@@ -217,7 +215,7 @@ fn a_running_pod_whose_record_is_damaged_for_good_is_listed_and_goes_without_a_r
     let mut node = node();
     let _ = node.crictl(&["version"]).ok();
     let base = Residue::of(&node);
-    for at in 0..6 {
+    for at in 0..4 {
         let pod = node.pod("web", bridged());
         let container = node.container(&pod, "web", "main", "sleep 1000");
         let file = records_of(&pod, &container)[at].clone();
@@ -248,7 +246,7 @@ fn a_container_that_is_created_while_its_pod_is_removed_leaves_nothing() {
     let pod = node.pod("web", json!({}));
     let file = node.container_file("main", "busybox:1", "exit 0", json!({}));
     let pod_file = node.path("web.pod.json").display().to_string();
-    // The creation's two records take long, so that the removal comes between them.
+    // The creation's record takes long, so that the removal comes between it and the creation's end.
     let strace =
         Strace::attach_to_all(node.pid(), &["--inject=rename:delay_enter=400000", "-o", "/dev/null"]);
     let mut create = node.crictl_command(&["create", &pod, &file, &pod_file]);

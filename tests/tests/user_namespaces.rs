@@ -2,9 +2,9 @@
 //! such pods, so this speaks with the runtime's library.
 
 use slipway_runtime::{
-    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, IdMap, IdRange, IpcMode, Network,
-    NetworkConfig, Opener, Owner, PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig, SandboxId, Seccomp,
-    User, spec,
+    ContainerId, ContainerPid, ContainerRequest, ContainerState, Dns, Document, IdMap, IdRange, IpcMode,
+    Network, NetworkConfig, Opener, Owner, PidMode, RootFs, Runtime, RuntimeConfig, SandboxConfig, SandboxId,
+    Seccomp, User, spec,
 };
 use slipway_tests::{busybox, node};
 use std::os::unix::fs::MetadataExt as _;
@@ -77,6 +77,7 @@ fn sandbox(id: &SandboxId) -> SandboxConfig {
     SandboxConfig {
         id: id.clone(),
         owner: Owner::Cri,
+        document: Document::default(),
         hostname: "mapped".into(),
         network: Network::Host,
         cgroup_parent: None,
@@ -102,6 +103,7 @@ fn container(id: &ContainerId, pod: &SandboxId, lowers: &[PathBuf], log: &Path) 
         id: id.clone(),
         sandbox: pod.clone(),
         owner: Owner::Cri,
+        document: Document::default(),
         spec: request_spec,
         rootfs: RootFs { lowers: lowers.to_vec(), readonly: false, volatile: true },
         log_path: Some(log.into()),

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use slipway_image::{Image, Lease, Leased, Lower, Snapshot};
 use slipway_proto::runtime::v1 as cri;
 use slipway_proto::slipway::v1 as own;
-use slipway_runtime::{ContainerId, ContainerRequest, Owner, RootFs};
+use slipway_runtime::{ContainerId, ContainerRequest, Document, Owner, RootFs};
 
 use crate::container::{remove, validate};
 use crate::error::{Error, Result};
 use crate::images;
 use crate::names::Fingerprint;
-use crate::node::{Container, Node, Pod, fresh_id, now};
-use crate::records::{ContainerRecord, Encoded, Phase};
+use crate::node::{Container, Node, Pod, fresh_id};
+use crate::records::{ContainerDocument, ContainerRecord, Encoded};
 use crate::sandbox;
 use crate::spec;
 
@@ -27,7 +27,7 @@ pub(crate) async fn create(
     Ok(cri::CreateContainerResponse { container_id })
 }
 
-/// What the CRI has no field for.
+/// Settings that the CRI has no field for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Extra {
     /// Added to the image's entry point in place of its own.
@@ -36,7 +36,7 @@ pub(crate) struct Extra {
     pub(crate) user: String,
     /// Remove it when it has ended.
     pub(crate) transient: bool,
-    /// What its terminal begins with.
+    /// The first size of its terminal.
     pub(crate) size: Option<own::TerminalSize>,
 }
 
@@ -90,7 +90,7 @@ async fn carry_out(node: Arc<Node>, draft: Draft, request: cri::CreateContainerR
             node.container_names.hold(&container.record.name, id.as_str());
             let row = node.containers.insert(id.as_str(), container);
             // A removal of the pod says so before it looks for containers: it has seen this one, or is seen here.
-            if pod.phase() == Phase::Removing {
+            if sandbox::view::is_removed(&node, &pod) {
                 remove::carry_out(&node, row).await?;
                 return Err(not_ready(&pod));
             }
@@ -101,7 +101,7 @@ async fn carry_out(node: Arc<Node>, draft: Draft, request: cri::CreateContainerR
             if let Err(error) = remove::wipe(&node, &id).await {
                 tracing::warn!(container = id.as_str(), error = error.chain(), "what was made of it stays");
             }
-            if pod.phase() == Phase::Removing {
+            if sandbox::view::is_removed(&node, &pod) {
                 return Err(not_ready(&pod));
             }
             Err(error)
@@ -131,26 +131,20 @@ fn bring_up(node: &Node, draft: &Draft, request: cri::CreateContainerRequest) ->
             extra: &draft.extra,
         },
     )?;
-    let record = ContainerRecord {
-        id: draft.id.clone(),
-        owner: draft.pod.record.owner,
-        pod: draft.pod.record.id.clone(),
+    let document = ContainerDocument {
         name: draft.name.clone(),
-        created_at: now(),
         image_digest: images::pulled_by(&image, draft.config.image.as_ref()),
         image_id: image.id,
-        command: compiled.spec.process().as_ref().and_then(|p| p.args().clone()).unwrap_or_default(),
         stop_signal: compiled.stop_signal,
-        log_path: log_path.clone(),
         transient: draft.extra.transient,
-        phase: Phase::Live,
         request: Encoded(request),
-        damage: None,
     };
-    node.runtime.create_container(ContainerRequest {
+    let kept = Document::of(&document).map_err(|error| Error::invalid("config", error.to_string()))?;
+    let wanted = ContainerRequest {
         id: draft.id.clone(),
         sandbox: draft.pod.record.id.clone(),
         owner: draft.pod.record.owner,
+        document: kept,
         spec: compiled.spec,
         rootfs: RootFs {
             lowers: snapshot.lowers.into_iter().map(directory).collect::<Result<_>>()?,
@@ -166,8 +160,10 @@ fn bring_up(node: &Node, draft: &Draft, request: cri::CreateContainerRequest) ->
         seccomp: compiled.seccomp,
         raw_env: compiled.raw_env,
         pid: validate::process_ids(&draft.config, sandbox::view::config(&draft.pod))?,
-    })?;
-    node.container_records.write(record.id.as_str(), &record)?;
+    };
+    node.runtime.create_container(wanted.clone())?;
+    let created_at = node.runtime.container_created_at(&draft.id)?;
+    let record = ContainerRecord::new(wanted, created_at, document);
     Ok(Container::new(record, Some(lease)))
 }
 
@@ -187,7 +183,7 @@ fn directory(lower: Lower) -> Result<PathBuf> {
 
 fn log_path(node: &Node, draft: &Draft) -> Result<Option<PathBuf>> {
     if draft.pod.record.owner == Owner::Run {
-        return Ok(Some(node.container_records.directory(draft.id.as_str()).join("log")));
+        return Ok(Some(node.directory("containers", draft.id.as_str()).join("log")));
     }
     let directory = &sandbox::view::config(&draft.pod).log_directory;
     if directory.is_empty() || draft.config.log_path.is_empty() {

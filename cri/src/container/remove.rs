@@ -7,7 +7,6 @@ use slipway_runtime::ContainerId;
 
 use crate::error::Result;
 use crate::node::{Container, Node};
-use crate::records::Phase;
 
 /// Removes a container of the CRI's, killing it if it runs; one that is not there has been removed.
 pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<cri::RemoveContainerResponse> {
@@ -34,7 +33,6 @@ pub(crate) async fn clear(node: &Arc<Node>, container: &Container) -> Result<()>
         // Whoever had the turn before has removed it.
         return Ok(());
     }
-    container.intend(&node.container_records, Phase::Removing);
     wipe(node, &container.record.id).await?;
     node.containers.remove(container.id());
     node.container_names.release(&container.record.name, container.id());
@@ -44,10 +42,6 @@ pub(crate) async fn clear(node: &Arc<Node>, container: &Container) -> Result<()>
 
 /// Takes away whatever there is of a container: nothing at all is fine.
 pub(crate) async fn wipe(node: &Arc<Node>, id: &ContainerId) -> Result<()> {
-    let (runtime, records, id) = (node.runtime.clone(), node.container_records.clone(), id.clone());
-    node.blocking(move || {
-        runtime.remove_container(&id)?;
-        records.remove(id.as_str())
-    })
-    .await
+    let (runtime, id) = (node.runtime.clone(), id.clone());
+    node.blocking(move || runtime.remove_container(&id)).await
 }

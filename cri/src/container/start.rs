@@ -25,7 +25,7 @@ pub(crate) async fn carry_out(node: &Arc<Node>, container: Arc<Container>) -> Re
             let id = container.record.id.clone();
             let waited = container.turn.try_lock().is_err();
             let _turn = container.turn.lock().await;
-            damage::refuse(&container.record, &node.container_records.path(container.id()))?;
+            damage::refuse(&container.record, &node.directory("containers", container.id()).join("record"))?;
             let runtime = node.runtime.clone();
             node.blocking(move || match runtime.container_state(&id)? {
                 ContainerState::Exited { reason: ExitReason::StartError, .. } => runtime.start_container(&id),

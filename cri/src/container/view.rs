@@ -9,7 +9,6 @@ use slipway_runtime::{ContainerState, ExitReason};
 use crate::error::{Error, Result};
 use crate::images;
 use crate::node::{Container, Node};
-use crate::records::Phase;
 use crate::sandbox::view::matches;
 use crate::spec;
 use crate::verbose;
@@ -54,7 +53,7 @@ fn told(node: &Node, container: &Container) -> BTreeMap<String, String> {
     verbose::container(node, container, config(container), life(node, container).pid)
 }
 
-/// The configuration that the container was created with.
+/// The client's request for the container.
 pub(crate) fn config(container: &Container) -> &cri::ContainerConfig {
     static NONE: std::sync::LazyLock<cri::ContainerConfig> = std::sync::LazyLock::new(Default::default);
     container.record.request.0.config.as_ref().unwrap_or_else(|| &NONE)
@@ -84,7 +83,7 @@ pub(crate) fn life(node: &Node, container: &Container) -> Life {
     }
 }
 
-/// What the runtime says of a container, in the CRI's words.
+/// The runtime's state of a container, in the CRI's words.
 pub(crate) fn life_of(state: &ContainerState) -> Life {
     match *state {
         ContainerState::Created { .. } => Life::default(),
@@ -125,8 +124,8 @@ fn wanted(container: &Container, filter: &cri::ContainerFilter) -> bool {
 /// As [`life`], of a container that is there: none where a removal has taken it away since it was looked up.
 fn present(node: &Node, container: &Container) -> Option<Life> {
     let life = life(node, container);
-    // A removal says so before it begins.
-    let removed = life.state == cri::ContainerState::ContainerUnknown && container.phase() == Phase::Removing;
+    let removed = life.state == cri::ContainerState::ContainerUnknown
+        && node.runtime.is_container_removed(&container.record.id);
     (!removed).then_some(life)
 }
 
@@ -186,7 +185,12 @@ fn image_ref(container: &Container) -> String {
     record.image_digest.clone().unwrap_or_else(|| record.image_id.to_string())
 }
 
-/// Who it runs as, by the image's own files; known once it has been started.
+/// Whether it is there, or being removed.
+pub(crate) fn phase(node: &Node, container: &Container) -> &'static str {
+    if node.runtime.is_container_removed(&container.record.id) { "removing" } else { "live" }
+}
+
+/// The user that it runs as, by the image's own files; known once it has been started.
 fn user(node: &Node, container: &Container) -> Option<cri::ContainerUser> {
     let identity = node.runtime.container_identity(&container.record.id).ok()??;
     let linux = cri::LinuxContainerUser {

@@ -84,7 +84,7 @@ pub(crate) async fn disk_usage(node: &Arc<Node>) -> Result<own::DiskUsageRespons
             .filter(|row| container::view::life(&node, row).finished_at != 0)
             .collect();
         let stop = || node.is_ending();
-        let written = |id: &str| Ok(disk::usage(&node.container_records.directory(id), &stop)?.0);
+        let written = |id: &str| Ok(disk::usage(&node.directory("containers", id), &stop)?.0);
         let entry = |kind: &str, count: usize, bytes: u64, reclaimable_bytes: u64| own::DiskUsageEntry {
             kind: kind.to_owned(),
             count: u64::try_from(count).unwrap_or(u64::MAX),
@@ -124,7 +124,7 @@ pub(crate) async fn check(node: &Arc<Node>, request: own::CheckRequest) -> Resul
     Ok(own::CheckResponse { findings, checked: checked.objects.saturating_add(count) })
 }
 
-/// What builds have left and could not remove; with `repair` it is tried again.
+/// Files that builds have left and could not remove; with `repair` their removal is tried again.
 fn remnants(node: &Node, repair: bool) -> Vec<own::Finding> {
     let remnants = node.builder.remnants();
     let found = remnants.list();

@@ -13,7 +13,6 @@ use crate::container::create::{self, Extra};
 use crate::error::{Error, Result};
 use crate::node::{Container, Node, fresh_id};
 use crate::own::ports;
-use crate::records::Phase;
 use crate::{container, sandbox};
 
 const GRACE: u32 = 10;
@@ -102,8 +101,10 @@ fn name(node: &Node, wanted: &str) -> Result<String> {
         let reason = format!("{wanted:?} is not made of at most 128 letters, digits, -, _ and .");
         return Err(Error::invalid("name", reason));
     }
-    // One that is being removed is waited for.
-    let holds = |row: &Arc<Container>| row.record.name == wanted && row.phase() != Phase::Removing;
+    // A container that is being removed is waited for.
+    let holds = |row: &Arc<Container>| {
+        row.record.name == wanted && !node.runtime.is_container_removed(&row.record.id)
+    };
     match node.containers.all().into_iter().find(holds) {
         Some(row) => {
             Err(Error::Exists { kind: "container", name: wanted.to_owned(), id: row.id().to_owned() })
@@ -246,7 +247,7 @@ pub(crate) async fn remove_both(node: &Arc<Node>, row: Arc<Container>) -> Result
     }
 }
 
-/// What the end of a container of `run` asks for: its pod is stopped, which gives back its ports, or all is removed.
+/// Acts on the end of a container of `run`: its pod is stopped, which gives back its ports, or all is removed.
 pub(crate) async fn ended(node: &Arc<Node>, event: &ContainerEvent) {
     let Ok(row) = node.containers.find(event.container.as_str()) else { return };
     match event.state {

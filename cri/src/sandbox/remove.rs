@@ -6,9 +6,8 @@ use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::SandboxId;
 
 use crate::container;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::node::{Node, Pod};
-use crate::records::Phase;
 
 /// Removes a pod and its containers; one that is not there has been removed.
 pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<cri::RemovePodSandboxResponse> {
@@ -29,7 +28,13 @@ pub(crate) async fn carry_out(node: &Arc<Node>, pod: Arc<Pod>) -> Result<()> {
                 // Whoever had the turn before has removed it.
                 return Ok(());
             }
-            pod.intend(&node.pod_records, Phase::Removing);
+            let (runtime, id) = (node.runtime.clone(), pod.record.id.clone());
+            // Before its containers are looked for: one that is created meanwhile is seen here, or sees this.
+            let begin = move || {
+                runtime.begin_removal(&id);
+                Ok::<_, Error>(())
+            };
+            node.blocking(begin).await?;
             for row in node.containers.all().into_iter().filter(|row| row.record.pod == pod.record.id) {
                 container::remove::clear(&node, &row).await?;
             }
@@ -45,10 +50,6 @@ pub(crate) async fn carry_out(node: &Arc<Node>, pod: Arc<Pod>) -> Result<()> {
 
 /// Takes away whatever there is of a pod: nothing at all is fine.
 pub(crate) async fn clear(node: &Arc<Node>, id: &SandboxId) -> Result<()> {
-    let (runtime, records, id) = (node.runtime.clone(), node.pod_records.clone(), id.clone());
-    node.blocking(move || {
-        runtime.remove_sandbox(&id)?;
-        records.remove(id.as_str())
-    })
-    .await
+    let (runtime, id) = (node.runtime.clone(), id.clone());
+    node.blocking(move || runtime.remove_sandbox(&id)).await
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::capabilities::CapabilitySet;
-use slipway_runtime::{Owner, SandboxConfig, SandboxId};
+use slipway_runtime::{Document, Owner, SandboxConfig, SandboxId};
 
 use crate::error::{Error, Result};
 use crate::names::Fingerprint;
 use crate::node::{Node, Pod, fresh_id};
-use crate::records::{Encoded, Phase, PodRecord};
+use crate::records::{Encoded, PodDocument, PodRecord};
 use crate::sandbox::{remove, validate};
 
 /// Makes a pod, or joins the equal request that is making it.
@@ -37,12 +37,12 @@ pub(crate) async fn make(
         // The pod is one container's: who joined its making would take it away when that container is another's.
         Owner::Run => Fingerprint::of_fresh(config.id.as_str()),
     };
-    let draft = Draft { name: name.clone(), owner, config };
+    let draft = Draft { name: name.clone(), config };
     let work = Box::pin(carry_out(node.clone(), draft, request));
     node.pod_names.create(&name, fingerprint, work).await
 }
 
-/// What the one container of a pod of `run` may be given: all that the daemon has, or the default ones.
+/// The capabilities that the one container of a pod of `run` may be given: all that the daemon has, or the default ones.
 fn of_run(request: &cri::RunPodSandboxRequest) -> Option<CapabilitySet> {
     let linux = request.config.as_ref().and_then(|config| config.linux.as_ref());
     let context = linux.and_then(|linux| linux.security_context.as_ref());
@@ -52,7 +52,6 @@ fn of_run(request: &cri::RunPodSandboxRequest) -> Option<CapabilitySet> {
 
 struct Draft {
     name: String,
-    owner: Owner,
     config: SandboxConfig,
 }
 
@@ -77,19 +76,11 @@ async fn carry_out(node: Arc<Node>, draft: Draft, request: cri::RunPodSandboxReq
 async fn bring_up(node: &Arc<Node>, draft: Draft, request: cri::RunPodSandboxRequest) -> Result<Pod> {
     let node = node.clone();
     let work = move || {
-        let status = node.runtime.create_sandbox(&draft.config)?;
-        let record = PodRecord {
-            id: draft.config.id,
-            owner: draft.owner,
-            name: draft.name,
-            created_at: status.created_at,
-            addresses: status.addresses,
-            phase: Phase::Live,
-            request: Encoded(request),
-            damage: None,
-        };
-        node.pod_records.write(record.id.as_str(), &record)?;
-        Ok::<_, Error>(Pod::new(record))
+        let document = PodDocument { name: draft.name, request: Encoded(request) };
+        let kept = Document::of(&document).map_err(|error| Error::invalid("config", error.to_string()))?;
+        let config = SandboxConfig { document: kept, ..draft.config };
+        let status = node.runtime.create_sandbox(&config)?;
+        Ok::<_, Error>(Pod::new(PodRecord::new(status, document)))
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Lost { what: "start of a pod".to_owned() })?
 }

@@ -6,7 +6,6 @@ use slipway_proto::runtime::v1 as cri;
 
 use crate::error::Result;
 use crate::node::{Node, Pod};
-use crate::records::Phase;
 
 /// Ends a pod's containers and gives back its network; a pod that is not there has been stopped.
 pub(crate) async fn stop(node: &Arc<Node>, id: &str) -> Result<cri::StopPodSandboxResponse> {
@@ -25,7 +24,6 @@ pub(crate) async fn carry_out(node: &Arc<Node>, pod: Arc<Pod>) -> Result<()> {
             if node.pods.find(pod.id()).is_err() {
                 return Ok(());
             }
-            pod.intend(&node.pod_records, Phase::Stopping);
             let (runtime, id) = (node.runtime.clone(), pod.record.id.clone());
             node.blocking(move || runtime.stop_sandbox(&id)).await
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::{
-    Dns, IpcMode, Network, Owner, PidMode, PortMapping, Protocol, SandboxConfig, SandboxId,
+    Dns, Document, IpcMode, Network, Owner, PidMode, PortMapping, Protocol, SandboxConfig, SandboxId,
 };
 
 use crate::error::{Error, Result};
@@ -45,6 +45,7 @@ pub(crate) fn config(
     Ok(SandboxConfig {
         id,
         owner,
+        document: Document::default(),
         network: if host_network {
             Network::Host
         } else {

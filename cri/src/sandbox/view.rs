@@ -5,12 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use slipway_proto::runtime::v1 as cri;
-use slipway_runtime::SandboxState;
+use slipway_runtime::PodState;
 
 use crate::container;
 use crate::error::{Error, Result};
 use crate::node::{Node, Pod, now};
-use crate::records::Phase;
 use crate::verbose;
 
 /// The pods that a filter lets through.
@@ -65,7 +64,7 @@ pub(crate) fn matches(selector: &BTreeMap<String, String>, labels: &BTreeMap<Str
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-/// What the pod was asked to be.
+/// The client's request for the pod.
 pub(crate) fn config(pod: &Pod) -> &cri::PodSandboxConfig {
     static NONE: std::sync::LazyLock<cri::PodSandboxConfig> = std::sync::LazyLock::new(Default::default);
     pod.record.request.0.config.as_ref().unwrap_or_else(|| &NONE)
@@ -73,8 +72,15 @@ pub(crate) fn config(pod: &Pod) -> &cri::PodSandboxConfig {
 
 /// Whether containers can start in it.
 pub(crate) fn is_ready(node: &Node, pod: &Pod) -> bool {
-    pod.phase() == Phase::Live
-        && node.runtime.sandbox_status(&pod.record.id).is_ok_and(|status| status.state == SandboxState::Ready)
+    node.runtime.sandbox_status(&pod.record.id).is_ok_and(|status| status.state == PodState::Ready)
+}
+
+/// Whether its removal has been begun, or it is gone.
+pub(crate) fn is_removed(node: &Node, pod: &Pod) -> bool {
+    match node.runtime.sandbox_status(&pod.record.id).map(|status| status.state) {
+        Ok(PodState::Removing) | Err(_) => true,
+        Ok(PodState::Creating | PodState::Ready | PodState::Lost | PodState::Stopped) => false,
+    }
 }
 
 /// Its addresses: a pod that has been stopped has none, and what was its own may be another's.

@@ -128,6 +128,7 @@ mod tests {
         SandboxConfig {
             id: SandboxId::new("pod").unwrap(),
             owner: Owner::Cri,
+            document: crate::Document::default(),
             hostname: "pod".into(),
             network,
             cgroup_parent: None,

@@ -5,7 +5,7 @@ use crate::bundle::ContainerSpec;
 use crate::capabilities::{Capabilities, CapabilitySet};
 use crate::life::{LifeEvent, PodState};
 use crate::link::Contact;
-use crate::pod::{Container, ContainerRecord, EndRecord, Pod, lock, now};
+use crate::pod::{Container, ContainerRecord, EndRecord, FoundLife, Pod, lock, now};
 use crate::runtime::Shared;
 use crate::state::Place;
 use crate::{
@@ -48,8 +48,8 @@ impl Shared {
         let id = request.id.clone();
         let place = Place::container(&self.config, id.as_str());
         let record = ContainerRecord { request, created_at: now(), damage: None };
-        let created = ContainerState::Created { at: record.created_at };
-        let container = Arc::new(Container::new(place, record, 1, created));
+        let life = FoundLife::new(record.created_at);
+        let container = Arc::new(Container::new(place, record, life));
         // Whatever of its request can't be had is said now, not by its start.
         drop(ContainerSpec::of(self, &pod, &container, None)?);
         {
@@ -78,7 +78,7 @@ impl Shared {
         };
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let request = Request::Stop { container: id.to_string(), signal, grace_ms };
-        // One that is known not to answer is not waited for again: there is another way.
+        // A monitor that is known not to answer is not waited for again: there is another way.
         let connection = if pod.link.is_silent() { self.connect_now(&pod) } else { self.connect(&pod) };
         match connection.and_then(|connection| connection.order(&request, &[])) {
             Ok(()) => {
@@ -164,6 +164,7 @@ impl Shared {
     pub(crate) fn remove_container(&self, id: &ContainerId) -> Result<()> {
         let Some(container) = self.find_container(id) else { return Ok(()) };
         let _operation = lock(&container.operation);
+        container.remove_begins();
         if let Some(pod) = self.find_pod(&container.record.request.sandbox) {
             self.kill_container(&pod, &container)?;
         }
@@ -241,7 +242,7 @@ impl Shared {
         let dropped = recovery::exit_text(self, request)
             .and_then(|text| exit_file::log_writes_dropped(request.id.as_str(), &text));
         if let Some(dropped) = dropped {
-            // One that is known stays.
+            // A count that is known stays.
             let _ = container.log_writes_dropped.set(dropped);
         }
     }

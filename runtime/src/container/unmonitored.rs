@@ -1,4 +1,4 @@
-//! What can be done with a container while its monitor does not answer: its processes are the monitor's children, and
+//! Stopping a container while its monitor does not answer: its processes are the monitor's children, and
 //! one that has ended stays as it is until the monitor reaps it.
 
 use crate::pod::{Container, EndRecord, Pod, StartRecord, lock, now};

@@ -46,8 +46,8 @@ fn end(code: i32) -> EndRecord {
 }
 
 fn read_container(place: &Place) -> Option<Life> {
-    let record = place.record().take_up::<ContainerRecord>().unwrap()?;
-    Some(life(place, &record.value, record.this_boot, &starts(place), || None))
+    let on_disk = container(place).unwrap()?;
+    Some(life(place, &on_disk.record, on_disk.this_boot, &starts(place), || None))
 }
 
 proptest! {
@@ -70,7 +70,7 @@ proptest! {
         for event in events {
             let after = state.after(event).unwrap_or(state);
             if after != state {
-                place.write_pod_event(event, &facts).unwrap();
+                write(&place, event, &facts).unwrap();
             }
             state = after;
             if loses_copies {
@@ -167,9 +167,9 @@ fn a_damaged_wish_stops_the_pod_and_damaged_facts_let_nothing_start_in_it() {
     for (file, state) in [("intent.1", PodState::Stopped), ("ready", PodState::Lost)] {
         let (place, made) = pod_place(&config);
         place.record().write(&made).unwrap();
-        place.write_pod_event(PodEvent::Made, &PodFacts::default()).unwrap();
+        write(&place, PodEvent::Made, &PodFacts::default()).unwrap();
         if file == "intent.1" {
-            place.write_pod_event(PodEvent::Remove, &PodFacts::default()).unwrap();
+            write(&place, PodEvent::Remove, &PodFacts::default()).unwrap();
         }
         let copy = folder.path().join("run/copies/pods/one").join(file);
         // The copy alone is enough.
@@ -234,13 +234,54 @@ fn records_of_earlier_releases_are_read_in_this_boot_and_in_another() {
             assert_eq!(read.found.facts.addresses.len(), 1, "{release} {id}");
             assert_eq!(read.found.facts.monitor.is_some(), release == "replaced", "{release} {id}");
             assert!(read.found.made.cgroup.is_some() && read.found.facts.netns.is_some(), "{release} {id}");
+            let config = &read.found.made.config;
+            let owner = if config.hostname == "boat" { Owner::Run } else { Owner::Cri };
+            assert!(
+                config.owner == owner && !config.document.is_null(),
+                "{release} {id}: {:?}",
+                config.owner
+            );
         }
         for (id, wanted) in [(RUNNING, "running"), (ENDED, "exited"), (CREATED, "created")] {
             let read = read_container(&Place::container(&config, id)).unwrap();
             let wanted = if !now && wanted == "running" { "exited" } else { wanted };
             assert_eq!(read.state.name(), wanted, "{release} {id}");
+            let on_disk = container(&Place::container(&config, id)).unwrap().unwrap();
+            assert!(!on_disk.is_removing && on_disk.record.damage.is_none(), "{release} {id}");
+            let request = &on_disk.record.request;
+            assert!(request.owner == Owner::Cri && !request.document.is_null(), "{release} {id}");
         }
     }
+}
+
+#[test]
+fn a_request_that_an_earlier_release_recorded_and_that_is_damaged_or_absent_is_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    former("replaced", &config.root, true);
+    let (pod_place, container_place) = (Place::pod(&config, WEB), Place::container(&config, RUNNING));
+    for (bytes, damaged) in [(Some("damaged"), true), (Some("{}"), true), (Some(""), false), (None, false)] {
+        for place in [&pod_place, &container_place] {
+            let slot = place.former_request();
+            slot.remove().unwrap();
+            if let Some(bytes) = bytes {
+                fs::write(slot.path(), bytes).unwrap();
+            }
+        }
+        let read = pod(&pod_place).unwrap().unwrap().found;
+        assert_eq!((read.state, read.damage.is_some()), (PodState::Ready, damaged), "{bytes:?}");
+        assert!(read.made.config.document.is_null(), "{bytes:?}");
+        let read = container(&container_place).unwrap().unwrap().record;
+        assert_eq!((read.damage.is_some(), read.request.document.is_null()), (damaged, true), "{bytes:?}");
+    }
+    // One that was to be removed still is.
+    let text = fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records/replaced/pods").join(WEB).join("request"),
+    );
+    let body = text.unwrap().lines().last().unwrap().replace(r#""phase":"live""#, r#""phase":"removing""#);
+    fs::write(pod_place.former_request().path(), encode("pod-request", WEB, boot_id(), body.as_bytes()))
+        .unwrap();
+    assert_eq!(pod(&pod_place).unwrap().unwrap().found.state, PodState::Removing);
 }
 
 #[test]
@@ -253,7 +294,7 @@ fn a_pod_of_an_earlier_release_goes_on_in_files_of_its_own_and_is_removed_with_t
         let before = pod(&place).unwrap().unwrap().found;
         assert_eq!(before.state, PodState::Ready);
         let record = fs::read(place.record().path()).unwrap();
-        place.write_pod_event(PodEvent::Stop, &before.facts).unwrap();
+        write(&place, PodEvent::Stop, &before.facts).unwrap();
         let after = pod(&place).unwrap().unwrap().found;
         assert_eq!((after.state, &after.facts), (PodState::Stopped, &before.facts));
         assert_eq!(fs::read(place.record().path()).unwrap(), record, "it is not written again");

@@ -270,7 +270,7 @@ impl Shared {
         let id = record.config.id.as_str();
         let mut process = record.monitor;
         let mut refusal = None;
-        // One that a damaged record does not name is known by its answer alone, and is not left behind.
+        // A monitor that a damaged record does not name is known by its answer alone, and is not left behind.
         if namespace::exists(&pod.state) && (process.is_none() || !pod.link.is_silent()) {
             match Connection::open(id, &pod.state) {
                 Ok((connection, pid)) => {
@@ -391,6 +391,7 @@ mod tests {
         SandboxConfig {
             id: SandboxId::new("pod").unwrap(),
             owner: crate::Owner::Cri,
+            document: crate::Document::default(),
             hostname: "pod".into(),
             network,
             cgroup_parent: None,
