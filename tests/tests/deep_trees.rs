@@ -120,7 +120,9 @@ fn a_directory_with_very_many_entries_is_counted_committed_checked_and_removed()
     let count: u64 = if std::env::var_os("SLIPWAY_CRASHES").is_some() { 1_000_000 } else { 100_000 };
     let pod = Pod::start(&node, "web", json!({}));
     let script = format!("mkdir /x && cd /x && probe many {count} 200");
-    assert_eq!(pod.says("main", &script, json!({})), "ok\n");
+    let id = pod.run("main", &script, json!({}));
+    wait_long("the files of the container", || node.status(&id)["state"] == "CONTAINER_EXITED");
+    assert_eq!(node.crictl(&["logs", &id]).ok(), "ok");
     wait_for_inodes(&node, |counted| counted > count);
     let _ = node.crictl(&["rm", "-a"]).ok();
     wait_for_inodes(&node, |counted| counted < count);
