@@ -65,6 +65,11 @@ impl Node {
         self.config.root.join(group).join(id)
     }
 
+    /// A word for whether a container is there, or being removed.
+    pub(crate) fn phase(&self, container: &Container) -> &'static str {
+        if self.runtime.is_container_removed(&container.record.id) { "removing" } else { "live" }
+    }
+
     /// Whether the daemon is told to end.
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Relaxed)

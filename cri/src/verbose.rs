@@ -11,7 +11,6 @@ use slipway_proto::runtime::v1 as cri;
 use slipway_runtime::{Document, Interface, SandboxConfig};
 
 use crate::annotations;
-use crate::container::view::phase;
 use crate::node::{Container, Node, Pod};
 
 const CONTAINER_CONFIG: &str = "runtime.v1.ContainerConfig";
@@ -29,7 +28,7 @@ pub(crate) fn container(
         "sandboxID": container.record.pod,
         "pid": pid,
         "removing": node.runtime.is_container_removed(&container.record.id),
-        "phase": phase(node, container),
+        "phase": node.phase(container),
         "image": config.image.clone().unwrap_or_default().image,
         "imageID": container.record.image_id,
         "config": message(CONTAINER_CONFIG, config),

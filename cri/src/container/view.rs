@@ -185,11 +185,6 @@ fn image_ref(container: &Container) -> String {
     record.image_digest.clone().unwrap_or_else(|| record.image_id.to_string())
 }
 
-/// Whether it is there, or being removed.
-pub(crate) fn phase(node: &Node, container: &Container) -> &'static str {
-    if node.runtime.is_container_removed(&container.record.id) { "removing" } else { "live" }
-}
-
 /// The user that it runs as, by the image's own files; known once it has been started.
 fn user(node: &Node, container: &Container) -> Option<cri::ContainerUser> {
     let identity = node.runtime.container_identity(&container.record.id).ok()??;

@@ -7,7 +7,7 @@ use slipway_proto::runtime::v1 as cri;
 use slipway_proto::slipway::v1 as own;
 use slipway_runtime::Owner;
 
-use crate::container::view::{config, life, phase};
+use crate::container::view::{config, life};
 use crate::error::{Error, Result};
 use crate::images;
 use crate::node::{Container, Node};
@@ -80,7 +80,7 @@ fn described(node: &Node, row: &Container) -> own::ContainerStatusResponse {
     let process = request.as_ref().and_then(|request| request.spec.process().clone());
     let hostname = node.pods.find(row.record.pod.as_str()).map(|pod| pod_config(&pod).hostname.clone());
     let spec = verbose::specification(node, row);
-    let info = serde_json::json!({ "runtimeSpec": spec, "phase": phase(node, row) });
+    let info = serde_json::json!({ "runtimeSpec": spec, "phase": node.phase(row) });
     own::ContainerStatusResponse {
         container: Some(view(node, row)),
         binds: config
