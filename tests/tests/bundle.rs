@@ -1,11 +1,10 @@
-//! One bundle, three runtimes: the specification that a container was started by is given, as it is, to runc and crun, and
-//! what the process sees is compared.
+//! One bundle, two runtimes: the specification that a container was started by is given, as it is, to runc, and all that
+//! the process sees is compared.
 //!
 //! There was no whole specification before: user, seccomp filter, volumes, the pod's files, devices and namespaces were
 //! added on the way to the kernel, so that no other runtime, hook or tool could have been told what a container is.
 
 use serde_json::{Value, json};
-use slipway_tests::machine::unified;
 use slipway_tests::{Node, Pod, probe, skip};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -37,7 +36,7 @@ section mounts; cat /proc/self/mountinfo
 struct Meant {
     section: &'static str,
     part: &'static str,
-    /// Why Slipway does it otherwise than the runtimes that have it.
+    /// Why Slipway does it otherwise.
     _reason: &'static str,
 }
 
@@ -94,22 +93,12 @@ fn mount(line: &str) -> Option<String> {
     Some(format!("{point} {kind} {root} {options} {parameters} {peers}"))
 }
 
-/// The runtimes to compare with, by name: Debian's crun, and runc as `tests/peers/build runc` has built it.
-fn rivals(test: &str) -> Vec<(&'static str, PathBuf)> {
+/// runc, as `tests/peers/build runc` has built it.
+fn runc() -> Option<PathBuf> {
     let built = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/build")).arg("runc").output();
-    let built = built.ok().filter(|output| output.status.success());
-    let runc = built.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()).join("runc"));
-    // It refuses a hierarchy of version 2 with controllers beside those of version 1.
-    let crun = unified().then(|| PathBuf::from("/usr/bin/crun"));
-    let known = [("runc", runc), ("crun", crun)];
-    let mut found = Vec::new();
-    for (name, program) in known {
-        match program.filter(|program| program.exists()) {
-            Some(program) => found.push((name, program)),
-            None => skip(test, &format!("{name}, or cgroups that it can use")),
-        }
-    }
-    found
+    let built = built.ok().filter(|output| output.status.success())?;
+    let program = PathBuf::from(String::from_utf8_lossy(&built.stdout).trim()).join("runc");
+    program.exists().then_some(program)
 }
 
 /// A directory with a bundle, whose root is mounted until it is dropped.
@@ -157,7 +146,7 @@ impl Drop for Bundle {
     }
 }
 
-/// Runs a container to its end, then its bundle by each other runtime, and gives the differences that are not meant.
+/// Runs a container to its end, then its bundle by runc, and gives the differences that are not meant.
 fn compare(node: &Node, pod: &Pod<'_>, name: &str, more: Value) -> Vec<String> {
     let id = pod.run(name, FACTS, more);
     let status = node.exited(&id);
@@ -178,14 +167,13 @@ fn compare(node: &Node, pod: &Pod<'_>, name: &str, more: Value) -> Vec<String> {
     for section in ["status", "limits", "environment", "namespaces", "devices", "calls", "mounts"] {
         assert!(ours.get(section).is_some_and(|lines| !lines.is_empty()), "{section}: {ours:#?}");
     }
-    let mut found = Vec::new();
-    for (runtime, program) in rivals("a_bundle_is_the_same_container_to_other_runtimes") {
-        let bundle = Bundle::of(node, &format!("{name}-{runtime}"), &info);
-        let theirs = facts(&bundle.run(&program));
-        let different = differences(&ours, &theirs);
-        found.extend(different.into_iter().map(|one| format!("{name} by {runtime}: {one}")));
-    }
-    found
+    let Some(program) = runc() else {
+        skip("a_bundle_is_the_same_container_to_runc", "runc");
+        return Vec::new();
+    };
+    let bundle = Bundle::of(node, name, &info);
+    let different = differences(&ours, &facts(&bundle.run(&program)));
+    different.into_iter().map(|one| format!("{name}: {one}")).collect()
 }
 
 /// Lines that one alone has and that no entry of [`MEANT`] explains.
@@ -197,7 +185,7 @@ fn differences(ours: &Facts, theirs: &Facts) -> Vec<String> {
         for (line, who) in mine
             .difference(other)
             .map(|line| (line, "slipway"))
-            .chain(other.difference(mine).map(|line| (line, "other")))
+            .chain(other.difference(mine).map(|line| (line, "runc")))
         {
             let meant = |entry: &Meant| entry.section == section && line.contains(entry.part);
             if !MEANT.iter().any(meant) {
@@ -209,7 +197,7 @@ fn differences(ours: &Facts, theirs: &Facts) -> Vec<String> {
 }
 
 #[test]
-fn a_bundle_is_the_same_container_to_other_runtimes() {
+fn a_bundle_is_the_same_container_to_runc() {
     let node = Node::start();
     probe::build(&node, "busybox:1", "RUN mkdir /data && echo image >/data/image\nVOLUME /data\n");
     let pod = Pod::start(&node, "web", json!({}));
