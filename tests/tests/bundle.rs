@@ -46,7 +46,10 @@ const NULL: &str =
 const VERSION_1: &str =
     "of version 1 only the hierarchies by which containers are limited are shown, in a bounded tmpfs";
 
+const CORE: &str = "a link to /proc/kcore, which is masked, leads to nothing that a program needs";
+
 const MEANT: &[Meant] = &[
+    Meant { section: "devices", part: "core symbolic link ", _reason: CORE },
     Meant {
         section: "mounts",
         part: " tmpfs / ro,nosuid,nodev,noexec,relatime rw ",
