@@ -118,19 +118,23 @@ fn a_command_that_a_container_s_memory_limit_does_not_let_begin_is_told_of_the_l
         let id = pod.run(&format!("c{number}"), "exec sleep 1000", more);
         let pid = node.crictl(&["inspect", &id]).json()["info"]["pid"].clone();
         let cgroup = memory_cgroup(pid.as_u64().expect("a pid"));
-        // The kernel takes back all it can; from then on there is nothing left.
-        let _ = std::fs::write(cgroup.join("memory.high"), "0");
-        for _ in 0..50 {
-            let used = std::fs::read_to_string(cgroup.join(usage)).expect("its usage");
-            let _ = std::fs::write(cgroup.join(limit), used.trim());
-        }
-        let _ = std::fs::write(cgroup.join("memory.high"), "max");
-        let limit = std::fs::read_to_string(cgroup.join(limit)).expect("its limit");
-        let refused = node.crictl(&["exec", "-s", &id, "true"]);
-        assert!(!refused.stderr.contains("before its exec"), "{refused:#?}");
-        refused.stderr.contains(&format!("memory limit of {} bytes", limit.trim()))
+        // The kernel takes back all it can; from then on there is nothing left, unless something ends meanwhile.
+        (0..3).any(|_| {
+            let _ = std::fs::write(cgroup.join("memory.high"), "0");
+            for _ in 0..50 {
+                let used = std::fs::read_to_string(cgroup.join(usage)).unwrap_or_default();
+                let _ = std::fs::write(cgroup.join(limit), used.trim());
+            }
+            let _ = std::fs::write(cgroup.join("memory.high"), "max");
+            // Where the container itself was killed, the next one is tried.
+            let Ok(limit) = std::fs::read_to_string(cgroup.join(limit)) else { return false };
+            let refused = node.crictl(&["exec", "-s", &id, "true"]);
+            assert!(!refused.stderr.contains("before its exec"), "{refused:#?}");
+            refused.stderr.contains(&format!("memory limit of {} bytes", limit.trim()))
+        })
     };
-    assert!((0..20).any(|number| is_named(&number)), "{}", node.log());
+    // Which allocation meets the limit, that of a start or a later one, is up to the kernel.
+    assert!((0..100).any(|number| is_named(&number)), "{}", node.log());
 }
 
 /// The directory in which a process's memory is counted.
