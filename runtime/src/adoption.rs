@@ -1,4 +1,4 @@
-//! Taking up the monitors that an earlier daemon has left, and listening to each for as long as it lives.
+//! Adopts the monitors that an earlier daemon has left, and listens to each for as long as it lives.
 //!
 //! Each pod has a thread of its own, so that one monitor that does not answer holds up no other. Only a monitor that is
 //! proven dead is lost; one that can't be reached keeps its containers, and its thread waits in the kernel for its answer
@@ -41,7 +41,7 @@ pub struct Unreachable {
     pub monitor: Option<i32>,
     /// Nanoseconds since the epoch.
     pub since: i64,
-    /// What was tried.
+    /// The reason: the call that failed or was not answered, and its error.
     pub why: String,
 }
 
@@ -80,7 +80,7 @@ impl Shared {
         };
         let spawned = std::thread::Builder::new().name("adopt".into()).spawn(work);
         spawned.map_err(|source| Error::Kernel { call: "start a thread".into(), source })?;
-        // Nothing is sent: the end of the sender is the word.
+        // Nothing is ever sent: the thread drops the sender when it has ended what was half-made or half-stopped.
         let _ = clear.recv_timeout(end.saturating_duration_since(Instant::now()));
         asked.iter().for_each(|pod| pod.link.wait_heard_of(end));
         Ok(())
@@ -117,8 +117,8 @@ impl Shared {
             .map_err(|source| Error::Kernel { call: "start a thread".into(), source })
     }
 
-    /// A connection to a pod's monitor. One that is not adopted yet, or does not answer, is waited for, at most as long
-    /// as an answer may take, without troubling it.
+    /// Connects to a pod's monitor. While the monitor is not adopted yet, or does not answer, this waits without
+    /// sending it anything, and fails after [`PROMPT`].
     pub(crate) fn connect(&self, pod: &Pod) -> Result<Connection> {
         self.await_adoption(pod)?;
         self.connect_now(pod)
@@ -130,7 +130,7 @@ impl Shared {
         pod.link.wait().map_err(|why| Error::Unreachable { sandbox, why })
     }
 
-    /// As [`Self::connect`], of a monitor that may be known not to answer.
+    /// Connects as [`Self::connect`] does, but at once, also to a monitor that is known not to answer.
     pub(crate) fn connect_now(&self, pod: &Pod) -> Result<Connection> {
         let id = pod.record().config.id;
         match Connection::open(id.as_str(), &pod.state) {
@@ -157,7 +157,8 @@ impl Shared {
     }
 }
 
-/// Notes that a monitor can't be reached, tells it once, and has its watch told when it answers again.
+/// Marks a monitor as unreachable. The first time, it also logs a warning and sends the monitor a probe, whose answer
+/// tells the watching thread that the monitor answers again.
 fn unreachable(pod: &Pod, why: &str) {
     if pod.link.is_lost_sight_of(why) {
         let record = pod.record();
@@ -207,7 +208,7 @@ impl Watch {
                     unreachable(&pod, &why);
                     let process = pod.record().monitor;
                     drop(pod);
-                    // What has waited in the kernel already is tried again at once.
+                    // An attempt that has waited in the kernel for as long as the pause is repeated at once.
                     if began.elapsed() < pause {
                         sleep(pause, process);
                         pause = (pause * 2).min(PAUSES.1);
@@ -220,7 +221,7 @@ impl Watch {
         }
     }
 
-    /// Hears of exits until the connection ends, which does not say that the monitor has.
+    /// Receives exits until the connection ends, which does not prove that the monitor has ended.
     fn listen(&self, connection: &Connection) {
         while let Ok(Some(answer)) = connection.receive(None) {
             match answer.reply {
@@ -243,7 +244,7 @@ impl Watch {
         }
     }
 
-    /// One attempt; none when the pod needs no monitor any more.
+    /// Attempts to adopt the monitor once; `None` when the pod needs no monitor any more.
     fn adopt(&self) -> Option<Adoption> {
         let (record, directory) = {
             let pod = self.pod.upgrade()?;
@@ -262,7 +263,7 @@ impl Watch {
             Err(failure) => failure,
         };
         Some(match (&failure, record.monitor) {
-            // Of a record that names no process, the socket is all there is to go by.
+            // The record names no process: the absence of the socket is the only evidence.
             (Failure::Absent(_), None) => Adoption::Gone,
             (Failure::Absent(_), Some(process)) if process.wait(LAST_STEPS) => Adoption::Gone,
             (Failure::Silent(_), Some(process)) if process.is_dead() => Adoption::Gone,
@@ -294,7 +295,7 @@ fn sleep(pause: Duration, process: Option<Process>) {
     let begin = Instant::now();
     let has_ended = process.is_some_and(|process| process.wait(pause));
     if !has_ended {
-        // A process that can't be waited for.
+        // Sleep the rest of the pause, which is all of it when there is no process to wait for.
         std::thread::sleep(pause.saturating_sub(begin.elapsed()));
     }
 }
@@ -333,7 +334,8 @@ impl Shared {
         Ok(connection)
     }
 
-    /// What a monitor knows; exits that it tells meanwhile are heard.
+    /// Asks a monitor for the containers that it knows and returns them; exits that arrive before its answer are
+    /// recorded.
     fn known(&self, connection: &Connection) -> Result<Vec<Known>> {
         connection.send(&Request::List {}, &[])?;
         loop {
@@ -346,8 +348,8 @@ impl Shared {
         }
     }
 
-    /// A start that its monitor never heard of has left a cgroup at most. One that this daemon has begun itself is not
-    /// meant: it knows how that went.
+    /// Undoes a start that never reached its monitor: it has left a cgroup at most. A start that this daemon has begun
+    /// itself is left alone, for its own call knows the outcome.
     fn unstarted(&self, container: &Container) -> Result<()> {
         if !container.is_only_recorded() {
             return Ok(());

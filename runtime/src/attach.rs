@@ -1,4 +1,4 @@
-//! Following a container's streams.
+//! Sessions of clients that follow a container's streams.
 
 use crate::monitor_client::Connection;
 use crate::pod::{Container, EndRecord};
@@ -13,7 +13,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct AttachSession {
     connection: Connection,
-    /// A connection of its own: the one that output comes by is cut when its reader is too slow.
+    /// A connection of its own: the connection that carries output is cut when its reader is too slow.
     input: Option<AttachInput>,
     container: Arc<Container>,
 }
@@ -30,7 +30,7 @@ pub struct AttachEnd {
     pub(crate) connection: Connection,
 }
 
-/// What an attached client hears.
+/// An event that an attached client receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttachEvent {
     /// Bytes of standard output (also a terminal's).
@@ -64,12 +64,12 @@ impl AttachSession {
         Ok(None)
     }
 
-    /// What standard input is written with, when that was asked for; it outlives the session.
+    /// Takes the writing side of standard input, if it was asked for and not taken before; it outlives the session.
     pub fn take_input(&mut self) -> Option<AttachInput> {
         self.input.take()
     }
 
-    /// What ends the session from another thread.
+    /// Returns a handle that ends the session from another thread.
     ///
     /// # Errors
     /// When this process has no descriptors left.
@@ -137,7 +137,7 @@ impl Shared {
         let connection = open(stream::STDOUT | stream::STDERR)?;
         let input = if stdin { Some(AttachInput { connection: open(stream::STDIN)? }) } else { None };
         if let Some(input) = &input {
-            // A container reads when it likes.
+            // A container may take any time to read its input, so that these sends have no timeout.
             input.connection.send_patiently()?;
         }
         Ok(AttachSession { connection, input, container })

@@ -54,7 +54,7 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// What a container has when nothing is asked for.
+/// The capabilities that a container has unless its request changes them.
 const DEFAULT: [&str; 14] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -72,10 +72,10 @@ const DEFAULT: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
-/// What a pod's monitor does its work with: namespaces and mounts (`SYS_ADMIN`, `SYS_CHROOT`), files and devices of a
-/// root (`CHOWN`, `DAC_OVERRIDE`, `FOWNER`, `FSETID`, `MKNOD`), becoming a container's user (`SETUID`, `SETGID`, `SETPCAP`,
-/// `SETFCAP` for id maps), its kernel parameters and loopback link (`NET_ADMIN`), its limits (`SYS_RESOURCE`), signals
-/// (`KILL`) and the namespaces of its children (`SYS_PTRACE`).
+/// The capabilities that a pod's monitor needs for its own work: namespaces and mounts (`SYS_ADMIN`, `SYS_CHROOT`),
+/// files and devices of a root (`CHOWN`, `DAC_OVERRIDE`, `FOWNER`, `FSETID`, `MKNOD`), becoming a container's user
+/// (`SETUID`, `SETGID`, `SETPCAP`, `SETFCAP` for id maps), its kernel parameters and loopback link (`NET_ADMIN`), its
+/// limits (`SYS_RESOURCE`), signals (`KILL`) and the namespaces of its children (`SYS_PTRACE`).
 const MONITOR: [&str; 15] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -113,7 +113,7 @@ impl CapabilitySet {
         DEFAULT.iter().filter_map(|name| bit(name)).fold(Self::EMPTY, |set, bit| Self(set.0 | bit))
     }
 
-    /// What a pod's monitor needs for its own work.
+    /// The set that a pod's monitor needs for its own work.
     pub(crate) fn of_monitor() -> Self {
         MONITOR.iter().filter_map(|name| bit(name)).fold(Self::EMPTY, |set, bit| Self(set.0 | bit))
     }
@@ -140,22 +140,22 @@ impl CapabilitySet {
         bit(name).is_some_and(|bit| self.0 & bit != 0)
     }
 
-    /// What is in either.
+    /// The union of both sets.
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// What is in this and not in the other.
+    /// The difference: capabilities of this set that the other lacks.
     pub fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// What is in both.
+    /// The intersection of both sets.
     pub fn within(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Whether nothing is in it.
+    /// Whether the set has no capability.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -170,7 +170,8 @@ impl CapabilitySet {
             .collect()
     }
 
-    /// What this process can hand out: its bounding and permitted sets, up to the kernel's last capability.
+    /// The capabilities that this process can grant: those in both its bounding and its permitted set that the kernel
+    /// supports (`cap_last_cap`) and this program knows.
     pub fn available() -> Result<Self> {
         let status = read("/proc/self/status")?;
         let last = read("/proc/sys/kernel/cap_last_cap")?;
@@ -211,7 +212,7 @@ fn read(path: &str) -> Result<String> {
     })
 }
 
-/// What a CRI security context asks for.
+/// The capabilities that a CRI security context asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CapabilityRequest {
     /// Names to add to the default set; `ALL` adds every one.
@@ -220,22 +221,23 @@ pub struct CapabilityRequest {
     pub drop: Vec<String>,
     /// Names that a user other than root keeps over exec.
     pub ambient: Vec<String>,
-    /// Everything the node can give.
+    /// Whether to start from every capability that the node can grant; `ALL` in `drop` is then ignored.
     pub privileged: bool,
 }
 
 /// The five sets of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
-    /// What the kernel checks.
+    /// The set against which the kernel checks a privileged operation.
     pub effective: CapabilitySet,
-    /// What may become effective.
+    /// The limit of the effective set.
     pub permitted: CapabilitySet,
-    /// What exec can ever give.
+    /// The limit of the capabilities that exec can gain from a file's permitted set.
     pub bounding: CapabilitySet,
-    /// What a file's inheritable set may add at exec: nothing but what `ambient` needs.
+    /// The capabilities that exec keeps where the file's inheritable set has them too. A request
+    /// sets only those of `ambient` here, which the kernel demands to be inheritable.
     pub inheritable: CapabilitySet,
-    /// What a user other than root keeps over exec.
+    /// The capabilities that a user other than root keeps over exec.
     pub ambient: CapabilitySet,
 }
 
@@ -245,8 +247,8 @@ impl Capabilities {
         Self::of(CapabilitySet::default_set().within(available), CapabilitySet::EMPTY)
     }
 
-    /// The sets a request means. A capability added by name that the node can't give is an error; one of the default
-    /// set or of `ALL` is left out.
+    /// Resolves a request to the five sets. A capability added by name that the node can't grant is an error; a
+    /// capability of the default set, or of `ALL`, that it can't grant is left out.
     pub fn resolve(request: &CapabilityRequest, available: CapabilitySet) -> Result<Self> {
         let add = Names::parse(&request.add)?;
         let drop = Names::parse(&request.drop)?;
@@ -313,7 +315,7 @@ impl Capabilities {
         Ok(sets)
     }
 
-    /// What is in any of the sets.
+    /// The union of the five sets.
     pub(crate) fn all(&self) -> CapabilitySet {
         self.effective.with(self.permitted).with(self.bounding).with(self.inheritable).with(self.ambient)
     }

@@ -1,4 +1,4 @@
-//! What a container is asked to be and what it is.
+//! The request that a container is created from, and the container's state.
 
 mod lifecycle;
 mod unmonitored;
@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// What a container is asked to be.
+/// The request that a container is created from.
 ///
 /// The specification is taken as [`crate::spec::default_spec`] makes it and the caller fills it: process, mounts
 /// (type `bind` with options `ro`, `rw`, `bind`, `rbind`, `rprivate`, `rslave`, `rshared`), devices, resources, masked
@@ -24,16 +24,16 @@ pub struct ContainerRequest {
     pub id: ContainerId,
     /// The sandbox it runs in.
     pub sandbox: SandboxId,
-    /// Whose it is: its sandbox's owner.
+    /// The owner, which is its sandbox's.
     pub owner: Owner,
     /// A document of the owner's, kept with it.
     #[serde(default)]
     pub document: Document,
-    /// What to run.
+    /// The OCI specification, with the process to run.
     pub spec: Spec,
     /// Its root.
     pub rootfs: RootFs,
-    /// A log in the CRI's format goes here.
+    /// The file for a log in the CRI's format; `None` writes no log.
     pub log_path: Option<PathBuf>,
     /// Standard input stays open for clients that attach.
     pub stdin: bool,
@@ -44,14 +44,14 @@ pub struct ContainerRequest {
     /// Paths of the image's VOLUMEs: each gets a directory that begins with what the image has there and dies with the
     /// container.
     pub volumes: Vec<PathBuf>,
-    /// Who runs it.
+    /// The user that the container runs as.
     pub user: User,
-    /// What it may call.
+    /// The filter of system calls.
     pub seccomp: Seccomp,
-    /// Variables whose values are no text, set over those of the specification.
+    /// Variables whose values are not UTF-8; they override those of the specification.
     #[serde(default)]
     pub raw_env: Vec<(String, Vec<u8>)>,
-    /// Whose processes it sees.
+    /// The pid namespace that it runs in.
     #[serde(default)]
     pub pid: ContainerPid,
 }
@@ -65,15 +65,15 @@ impl ContainerRequest {
     }
 }
 
-/// Whose processes a container sees.
+/// The pid namespace of a container, which decides the processes that it sees.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerPid {
-    /// As its pod says.
+    /// The one that the pod's [`crate::PidMode`] sets.
     #[default]
     OfPod,
     /// Its own alone.
     Own,
-    /// Those of another container of its pod, which has to run when this one is started.
+    /// The namespace of another container of its pod, which has to run when this one is started.
     Target(ContainerId),
 }
 
@@ -93,7 +93,7 @@ pub struct RootFs {
 pub struct User {
     /// `user`, `user:group`, `uid`, `uid:gid`; empty is root.
     pub name: String,
-    /// A group that stands in for the one that the name leads to.
+    /// The primary group, in place of the one that `name` resolves to.
     pub group: Option<u32>,
     /// Further groups.
     pub supplementary: Vec<u32>,
@@ -101,7 +101,7 @@ pub struct User {
     pub groups: GroupsPolicy,
 }
 
-/// What the image's /etc/group adds.
+/// The supplementary groups that the image's /etc/group adds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GroupsPolicy {
     /// The groups that list the user.
@@ -128,15 +128,15 @@ impl TerminalSize {
     }
 }
 
-/// What a container may call.
+/// The filter of a container's system calls.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub enum Seccomp {
     /// The default profile.
     #[default]
     RuntimeDefault,
-    /// Everything.
+    /// No filter: every system call is allowed.
     Unconfined,
-    /// As a profile says.
+    /// The filter of a given profile.
     Profile(Box<LinuxSeccomp>),
 }
 
@@ -150,7 +150,7 @@ pub enum ContainerState {
     },
     /// It runs.
     Running {
-        /// Its first process; 0 while all that is known of it is its record, for its monitor has not been heard of yet.
+        /// The pid of its first process; 0 while only its record is known, because its monitor is not adopted yet.
         pid: i32,
         /// Nanoseconds since the epoch.
         started_at: i64,
@@ -163,7 +163,7 @@ pub enum ContainerState {
         finished_at: i64,
         /// The exit code, or 128 and the signal.
         code: i32,
-        /// Why.
+        /// The cause of the end.
         reason: ExitReason,
         /// More of it, for people; empty where the code and the reason say all.
         message: String,
@@ -188,10 +188,10 @@ pub enum ExitReason {
 /// An end of a container, as [`crate::Runtime::events`] tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerEvent {
-    /// Which.
+    /// The container.
     pub container: ContainerId,
     /// Its sandbox.
     pub sandbox: SandboxId,
-    /// What it is now.
+    /// Its state after the event.
     pub state: ContainerState,
 }

@@ -1,4 +1,4 @@
-//! Processors and memory nodes: lists of numbers as the kernel writes them (`0-3,7`), and those that a pod can have.
+//! Lists of processors and memory nodes as the kernel writes them (`0-3,7`), and those that are available to a pod.
 
 use crate::runtime::Shared;
 use crate::{Error, Result, SandboxId};
@@ -21,7 +21,7 @@ impl Numbers {
         self.ranges.iter().find_map(|(first, last)| {
             match other.ranges.iter().find(|(low, high)| (low..=high).contains(&first)) {
                 None => Some(*first),
-                // What follows a range of the other is not in its next one.
+                // The number after one of the other's ranges is in none of them: its ranges are apart.
                 Some((_, high)) => (high < last).then(|| high + 1),
             }
         })
@@ -67,7 +67,7 @@ impl fmt::Display for Numbers {
     }
 }
 
-/// What containers can be bound to.
+/// The kinds of resources that a cpuset binds containers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// Processors.
@@ -77,7 +77,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// In a cgroup, of version 2 and of version 1.
+    /// The control files of a cgroup that list them, of version 2 and of version 1.
     fn files(self) -> [&'static str; 2] {
         match self {
             Self::Cpus => ["cpuset.cpus.effective", "cpuset.cpus"],
@@ -85,7 +85,7 @@ impl Bound {
         }
     }
 
-    /// Of the whole node.
+    /// The file that lists them for the whole node.
     fn online(self) -> &'static Path {
         Path::new(match self {
             Self::Cpus => "/sys/devices/system/cpu/online",
@@ -95,7 +95,8 @@ impl Bound {
 }
 
 impl Shared {
-    /// What of a kind the containers of a pod can have: what its cgroup has, else what the node has.
+    /// Returns the processors or memory nodes available to the containers of a pod: those of its cgroup, or those of
+    /// the node when the cgroup's files are absent or empty.
     pub(crate) fn numbers(&self, id: &SandboxId, bound: Bound) -> Result<Numbers> {
         let record = self.pod(id)?.record();
         let cgroup = record.cgroup.as_ref().and_then(|cgroup| cgroup.controller("cpuset"));
@@ -105,7 +106,7 @@ impl Shared {
                 return text.parse();
             }
         }
-        // A kernel that knows no memory nodes has one.
+        // A kernel without NUMA support lists no memory nodes and has one, number 0.
         Ok(Numbers { ranges: vec![(0, 0)] })
     }
 }

@@ -1,4 +1,4 @@
-//! The end of a runtime on its node: what outlives a daemon for the next one's sake is removed when none is to come.
+//! Uninstalls the runtime from its node: removes the bridge, tables and cgroups that a daemon leaves for its successor.
 
 use crate::network::Network;
 use crate::runtime::network_config;
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 /// The cgroups that daemons of this boot made, below the state directory.
 const CGROUPS: &str = "cgroups";
 
-/// Adds cgroups to those that are to be removed one day: a later daemon finds them made and does not know by whom.
+/// Records cgroups that this daemon made, for [`dismantle`]: a later daemon finds them made and can't tell by whom.
 pub(crate) fn remember(state: &Path, made: &[PathBuf]) -> Result<()> {
     let path = state.join(CGROUPS);
-    // What a damaged record said of earlier daemons is lost: their cgroups stay, the node works.
+    // A damaged record loses the cgroups of earlier daemons: they are never removed, but the node works.
     let found = remembered(&path).inspect_err(|error| {
         tracing::warn!(%error, "which cgroups earlier daemons made is not known any more");
     });
@@ -45,7 +45,7 @@ pub(crate) fn dismantle(config: &RuntimeConfig) -> Result<()> {
     let network = Network::open(network_config(config)?)?;
     let mut outcome = network.recover(&[]).and_then(|()| network.dismantle());
     let mut cgroups = remembered(&config.state.join(CGROUPS))?;
-    // Those below before those above.
+    // Remove children before their parents.
     cgroups.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
     for path in &cgroups {
         outcome = outcome.and(remove_cgroup(path));

@@ -1,4 +1,4 @@
-//! What can go wrong with a sandbox or a container, told apart where a caller acts differently.
+//! The errors of sandboxes and containers; a variant of its own exists where a caller acts differently.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ pub enum Error {
     /// A file operation failed.
     #[error("{action} {}", path.display())]
     Io {
-        /// What was being done, as a verb phrase.
+        /// The operation, as a verb phrase.
         action: &'static str,
         /// The file it was done to.
         path: PathBuf,
@@ -51,11 +51,11 @@ pub enum Error {
     WrongState {
         /// `sandbox`, `container`.
         kind: &'static str,
-        /// Which.
+        /// Its name.
         id: String,
         /// `not ready`, `created`, `running`, `exited`.
         state: &'static str,
-        /// What was asked.
+        /// The action that was asked for, as a verb.
         action: &'static str,
     },
     /// A container's child failed before its program ran.
@@ -83,7 +83,7 @@ pub enum Error {
     Monitor {
         /// The sandbox.
         sandbox: String,
-        /// What happened.
+        /// The failure: the call and its error, or the monitor's reason.
         why: String,
     },
     /// The monitor of a sandbox does not answer, or can't be asked: that is not its end, and its containers go on.
@@ -94,7 +94,7 @@ pub enum Error {
     Unreachable {
         /// The sandbox.
         sandbox: String,
-        /// What was tried.
+        /// The reason: the call that failed or was not answered, and its error.
         why: String,
     },
     /// A record on disk can't be used.
@@ -102,14 +102,14 @@ pub enum Error {
     Record {
         /// The record.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason why it can't be used.
         why: String,
     },
 }
 
 impl Error {
-    /// Says where it is inodes that a file system has no more of: that of the path which the error names, or of the
-    /// container's own directory, in which its root is written.
+    /// Adds to an `ENOSPC` whether it is inodes that the file system has run out of: that of the path that the error
+    /// names, or else that of the container's own directory, in which its root is written.
     pub(crate) fn explained(mut self, directory: &Path) -> Self {
         let (path, source) = match &mut self {
             Self::Io { path, source, .. } => (path.as_path(), source),

@@ -1,4 +1,5 @@
-//! What this kernel offers, found out once, less what the configuration denies: each fallback can be tested anywhere.
+//! The kernel's features, probed once, without those that the configuration denies: denying one lets its fallback be
+//! tested on any kernel.
 
 use crate::{Error, Result};
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -10,7 +11,7 @@ use rustix::process::{Resource, getrlimit};
 pub(crate) const OPEN_FILES: u64 = 524_288;
 const CAP_SYS_RESOURCE: u32 = 24;
 
-/// What the runtime may use.
+/// The features of the kernel, and of the daemon's privileges, that the runtime uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Features {
     /// overlayfs takes its lower directories one by one (`lowerdir+`, Linux 6.5). Else `mount(2)` names them by short
@@ -33,7 +34,7 @@ pub struct Features {
 
 type Switch = fn(&mut Features) -> &mut bool;
 
-/// What a configuration can deny, by name.
+/// The features that a configuration can deny, by name.
 const SWITCHES: [(&str, Switch); 5] = [
     ("lowerdir-append", |features| &mut features.lowerdir_append),
     ("lowerdir-descriptor", |features| &mut features.lowerdir_descriptor),

@@ -16,7 +16,7 @@ use slipway_monitor::protocol::{Request, VERSION};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-/// What is known of a monitor.
+/// The daemon's contact with a monitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Contact {
     /// This daemon has not heard of it yet.
@@ -27,7 +27,7 @@ pub(crate) enum Contact {
     Silent {
         /// Since when, in nanoseconds since the epoch.
         since: i64,
-        /// What was tried.
+        /// The reason: the call that failed or was not answered, and its error.
         why: String,
     },
     /// It has ended.
@@ -56,12 +56,12 @@ impl Link {
         matches!(*lock(&self.contact), Contact::Silent { .. })
     }
 
-    /// It answers.
+    /// Marks the monitor as answering.
     pub(crate) fn answers(&self) {
         self.set(Contact::Answering);
     }
 
-    /// It has ended.
+    /// Marks the monitor as ended, which is final.
     pub(crate) fn is_gone(&self) {
         self.set(Contact::Gone);
     }
@@ -74,7 +74,8 @@ impl Link {
         self.changed.notify_all();
     }
 
-    /// It does not answer. Says whether that is news: then its watch is to be told once it answers again.
+    /// Marks the monitor as silent, unless it is gone. Returns whether it was pending or answering before: the caller
+    /// then reports it and sends a probe.
     pub(crate) fn is_lost_sight_of(&self, why: &str) -> bool {
         let mut held = lock(&self.contact);
         match &mut *held {
@@ -91,7 +92,7 @@ impl Link {
         }
     }
 
-    /// This connection is listened to.
+    /// Sets the connection that the monitor's watch listens to.
     pub(crate) fn watch_by(&self, connection: Option<Arc<Connection>>) {
         *lock(&self.watched) = connection;
     }
@@ -99,12 +100,12 @@ impl Link {
     /// Asks the monitor for a sign of life on the connection that is listened to: the answer comes when it can answer.
     pub(crate) fn probe(&self) {
         if let Some(connection) = &*lock(&self.watched) {
-            // A connection that is gone is made anew by who listens to it.
+            // When the connection is gone, the thread that listens to it connects again.
             let _ = connection.send_at_once(&Request::Hello { version: VERSION });
         }
     }
 
-    /// Waits until it is heard of, or until `end`.
+    /// Waits until the monitor is no longer pending, or until `end`.
     pub(crate) fn wait_heard_of(&self, end: Instant) {
         let left = end.saturating_duration_since(Instant::now());
         let held = lock(&self.contact);
@@ -112,7 +113,10 @@ impl Link {
         drop(self.changed.wait_timeout_while(held, left, pending).unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Waits until the monitor can be asked or is gone; else says what is wrong with it, after [`PROMPT`].
+    /// Waits until the monitor answers or is gone.
+    ///
+    /// # Errors
+    /// The reason why it can't be asked, when it is still pending or silent after [`PROMPT`].
     pub(crate) fn wait(&self) -> Result<(), String> {
         let end = Instant::now() + PROMPT;
         let mut held = lock(&self.contact);

@@ -1,10 +1,10 @@
 //! The network of pods: namespaces, the built-in bridge, addresses, host ports, and what the node lacks for them.
 //!
 //! ```text
-//! attach: take host ports -> lease addresses (on disk) -> namespace -> bind mount -> cable -> map elements
-//! detach: map elements -> bind mount -> (in the background) cable -> addresses given back
+//! attach: take host ports -> lease addresses (on disk) -> namespace -> bind mount -> veth pair -> map elements
+//! detach: map elements -> bind mount -> (in the background) veth pair -> addresses given back
 //! ```
-//! A failed attach calls detach, and so does recovery: there is no other way back.
+//! A failed attach calls detach, and so does recovery: there is no other rollback code.
 //!
 //! - `namespaces`: the pods' network namespaces
 //! - `bridge`: the bridge with the pods' links, their addresses, and the node's forwarding
@@ -47,7 +47,7 @@ use node::{Nftables, Node};
 pub enum NetnsSource<'a> {
     /// A new one, owned by the node.
     Fresh,
-    /// One that exists, such as that of a pod with a user namespace.
+    /// An existing namespace, such as that of a pod with a user namespace.
     Existing(BorrowedFd<'a>),
 }
 
@@ -96,7 +96,7 @@ impl Network {
         Ok(Self { config, firewall, addresses, sweeper, pool, node: Mutex::new(node) })
     }
 
-    /// Connects a pod. What an earlier, broken attempt left is removed first; a failure leaves nothing.
+    /// Connects a pod. The remains of an interrupted attempt are removed first; a failure leaves nothing behind.
     pub fn attach(&self, id: &str, ports: &[PortMapping], netns: NetnsSource<'_>) -> Result<Attachment> {
         check_id(id)?;
         self.detach(id)?;
@@ -145,8 +145,8 @@ impl Network {
     }
 
     /// Disconnects a pod; one that is not connected is fine. Its host ports and its namespace are gone when this
-    /// returns. The kernel takes tens of milliseconds to remove a link, so that the cable goes in the background;
-    /// the addresses are given back last, and only when everything else is gone.
+    /// returns. The kernel takes tens of milliseconds to remove a link, so that the veth pair is removed in the
+    /// background; the addresses are given back last, and only when everything else is gone.
     pub fn detach(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let lease = self.addresses.find(id);
@@ -161,7 +161,8 @@ impl Network {
         Ok(())
     }
 
-    /// The record forgets the ports first: should the rest fail, the table is found to be other than it should.
+    /// Removes the ports from the record first: if removing their map elements then fails, a later check finds that the
+    /// table differs from the records.
     fn close(&self, lease: &Lease) -> Result<()> {
         let node = self.node();
         self.addresses.forget_ports(&lease.pod)?;
@@ -195,8 +196,8 @@ impl Network {
         namespace::open(&self.netns_path(id))
     }
 
-    /// Removes what belongs to none of the live pods: cables, namespaces, host ports, addresses. Does all it can and
-    /// returns the first error.
+    /// Removes the veth pairs, namespaces, host ports and addresses that belong to none of the live pods. Does all it
+    /// can and returns the first error.
     pub fn recover(&self, live: &[&str]) -> Result<()> {
         let mut outcome = Ok(());
         for lease in self.addresses.all() {
@@ -218,7 +219,7 @@ impl Network {
         drop(node);
         outcome?;
         self.addresses.sweep()?;
-        // A bridge of other subnets than the configured is not left as it is until a pod comes.
+        // Repair a bridge that has other subnets than the configured ones now, not only when a pod comes.
         let needed = !self.addresses.all().is_empty() || self.has_bridge()?;
         if needed { self.prepare(false).map(drop) } else { self.close_strays() }
     }
@@ -227,8 +228,8 @@ impl Network {
         Ok(link::find(&mut self.node().route, &self.config.bridge)?.is_some())
     }
 
-    /// A daemon that died between a port's end in the record and its end in the table has left it there, also when its
-    /// pod was the last.
+    /// Rebuilds the table without host ports when it has any: a daemon that died between removing a port from its
+    /// record and from the table has left it there, also when its pod was the last.
     fn close_strays(&self) -> Result<()> {
         let mut node = self.node();
         if !self.has_nftables(&mut node) {
@@ -240,7 +241,8 @@ impl Network {
         }
     }
 
-    /// A pod that lives holds these addresses and ports, whatever the records of addresses say.
+    /// Restores the lease of a live pod: its address records that are damaged or absent are written again, from another
+    /// of them or else from these addresses and ports.
     pub fn restore(&self, id: &str, addresses: &[std::net::IpAddr], ports: &[PortMapping]) -> Result<()> {
         let ports: Vec<PortMapping> = ports.iter().filter(|port| port.host_port != 0).cloned().collect();
         self.addresses.restore(id, addresses, &ports)

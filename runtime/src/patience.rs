@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How many threads may wait for the same at once; further calls wait for one of them.
 const TOGETHER: usize = 4;
-/// With so many threads given up, nobody waits for a further path of a mount on which one is.
+/// Once this many threads hang on given-up keys, a call for a path on the mount of such a key fails at once.
 const GIVEN_UP: usize = 64;
 /// The stack of such a thread, in bytes.
 const STACK: usize = 256 * 1024;
 
-/// The threads that wait for the same.
+/// The threads that wait for the same key.
 #[derive(Debug, Default)]
 struct Waits {
     threads: usize,
@@ -27,7 +27,7 @@ struct Waits {
 
 type Table = BTreeMap<String, Waits>;
 
-/// What threads wait for.
+/// The threads that wait, by the key that they wait for.
 static WAITS: Mutex<Table> = Mutex::new(BTreeMap::new());
 static CHANGED: Condvar = Condvar::new();
 
@@ -81,7 +81,8 @@ fn silent(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
-/// Counts one more thread, once there are few enough; false where there is no use in it.
+/// Counts one more thread for the key, once fewer than [`TOGETHER`] wait for it; false when the wait is hopeless or
+/// takes longer than `patience`.
 fn enter(patience: Duration, key: &str) -> bool {
     let end = Instant::now() + patience;
     let mut all = lock(&WAITS);
@@ -102,7 +103,7 @@ fn enter(patience: Duration, key: &str) -> bool {
     }
 }
 
-/// A thread has come back: there is an answer.
+/// Counts one thread less for the key, whose file system has answered, and wakes the callers that wait.
 fn leave(all: &mut Table, key: &str) {
     if let Some(waits) = all.get_mut(key) {
         waits.threads = waits.threads.saturating_sub(1);
@@ -114,7 +115,8 @@ fn leave(all: &mut Table, key: &str) {
     CHANGED.notify_all();
 }
 
-/// Whether threads wait in vain for the same, or too many for what is on the same mount.
+/// Whether a thread for the same key has been given up, or [`GIVEN_UP`] threads hang and the key is a path on the mount
+/// of one of them.
 fn is_hopeless(all: &Table, key: &str) -> bool {
     if all.get(key).is_some_and(|waits| waits.silent) {
         return true;
@@ -123,7 +125,7 @@ fn is_hopeless(all: &Table, key: &str) -> bool {
     if silent().map(|(_, waits)| waits.threads).sum::<usize>() < GIVEN_UP {
         return false;
     }
-    // Without looking at what may not answer.
+    // The mount table is read, not the path itself, whose file system may not answer.
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let own = mount_of(&mounts, key);
     silent().any(|(known, _)| mount_of(&mounts, known) == own)

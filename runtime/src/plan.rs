@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::Path;
 
-/// What a container's plan is made of.
+/// The input of a container's plan: the specification, with descriptors and paths resolved.
 #[derive(Debug)]
 pub(crate) struct ContainerInput<'a> {
     pub(crate) spec: &'a Spec,

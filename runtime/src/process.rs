@@ -1,4 +1,4 @@
-//! Processes that this daemon need not be the parent of, known for good by pid and start time.
+//! Processes that need not be children of this daemon, identified by pid and start time.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -8,10 +8,10 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-/// How long one goes between looks at a process that can't be waited for.
+/// The polling interval for a process that can't be waited for.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A process. A pid alone is given to another one sooner or later.
+/// A process. Its pid alone does not identify it: the kernel reuses pids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
@@ -19,13 +19,13 @@ pub(crate) struct Process {
     began: u64,
 }
 
-/// What `proc_pid_stat(5)` says of a process.
+/// The fields of a process's `proc_pid_stat(5)` that are used here.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     state: char,
     parent: i32,
     began: u64,
-    /// As by `wait(2)`, once it is a zombie.
+    /// The exit status as `wait(2)` reports it, valid once the process is a zombie.
     exit_status: i32,
 }
 
@@ -60,7 +60,7 @@ impl Process {
         Stat::of(pid).ok().map(|stat| Self { pid, began: stat.began })
     }
 
-    /// Whether it is proven to have ended. What can't be found out, for want of descriptors or memory, proves nothing.
+    /// Whether it is proven to have ended. A failed look-up, for want of descriptors or memory, proves nothing.
     pub(crate) fn is_dead(self) -> bool {
         match Stat::of(self.pid) {
             Ok(stat) => stat.began != self.began || stat.has_ended(),
@@ -75,7 +75,7 @@ impl Process {
     pub(crate) fn descriptor(self) -> std::io::Result<OwnedFd> {
         let pid = Pid::from_raw(self.pid).ok_or(Errno::SRCH)?;
         let descriptor = pidfd_open(pid, PidfdFlags::empty())?;
-        // Whoever has the pid now has had it when the descriptor was opened.
+        // Checked after the open: a process that still has the pid had it when the descriptor was opened.
         if Stat::of(self.pid)?.began == self.began { Ok(descriptor) } else { Err(Errno::SRCH.into()) }
     }
 

@@ -1,4 +1,4 @@
-//! What a sandbox is asked to be and what it is.
+//! The configuration that a sandbox is created from, and the sandbox's status.
 
 pub(crate) mod files;
 mod inspect;
@@ -16,12 +16,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// What a sandbox is asked to be.
+/// The configuration that a sandbox is created from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxConfig {
     /// Its name, unique on the node.
     pub id: SandboxId,
-    /// Whose it is.
+    /// The owner.
     pub owner: Owner,
     /// A document of the owner's, kept with it.
     #[serde(default)]
@@ -34,18 +34,19 @@ pub struct SandboxConfig {
     pub cgroup_parent: Option<String>,
     /// Kernel parameters of the pod's namespaces, with dots or slashes.
     pub sysctls: BTreeMap<String, String>,
-    /// Who shares process ids.
+    /// The scope of its pid namespaces.
     pub pid: PidMode,
-    /// Who shares System V objects and message queues.
+    /// The scope of its ipc namespace (System V objects, POSIX message queues).
     pub ipc: IpcMode,
     /// The pod's user namespace, when it has one.
     pub userns: Option<IdMap>,
-    /// What resolv.conf says; when all of it is empty, the host's.
+    /// The content of resolv.conf; the host's when all of it is empty.
     pub dns: Dns,
     /// The size of /dev/shm in bytes; 0 is 64 MiB.
     pub shm_size: u64,
-    /// What its containers may be given, where that is known ahead; none is all that the daemon has. The pod's monitor
-    /// gives up the rest. In a user namespace of its own a pod's containers have all of that namespace's.
+    /// The capabilities that its containers may be granted, if known in advance; `None` allows all that the daemon has.
+    /// The pod's monitor drops the others that it does not need itself. With a user namespace this is ignored, for
+    /// entering it gives a process all of that namespace's capabilities.
     #[serde(default)]
     pub capabilities: Option<CapabilitySet>,
 }
@@ -62,7 +63,7 @@ pub enum Network {
     },
 }
 
-/// Who shares process ids with whom.
+/// The scope of a pod's pid namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PidMode {
     /// Each container has its own namespace.
@@ -73,7 +74,7 @@ pub enum PidMode {
     Host,
 }
 
-/// Who shares System V objects and message queues.
+/// The scope of a pod's ipc namespace: System V objects and POSIX message queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IpcMode {
     /// The pod has its own namespace.
@@ -119,7 +120,7 @@ pub struct IdRange {
     pub count: u32,
 }
 
-/// What resolv.conf says.
+/// The content of resolv.conf.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
     /// Name servers.
@@ -133,7 +134,7 @@ pub struct Dns {
 /// A sandbox as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxStatus {
-    /// What was asked.
+    /// The configuration that it was created from.
     pub config: SandboxConfig,
     /// Its state.
     pub state: PodState,
@@ -146,7 +147,8 @@ pub struct SandboxStatus {
 }
 
 impl SandboxConfig {
-    /// What the containers of the pod may be given of what the daemon has, in the daemon's own user namespace.
+    /// Returns those of the daemon's capabilities that the pod's containers may be granted in the daemon's own user
+    /// namespace: none when the pod has a user namespace of its own.
     pub(crate) fn may_be_given(&self, available: CapabilitySet) -> CapabilitySet {
         match (&self.userns, self.capabilities) {
             (Some(_), _) => CapabilitySet::EMPTY,

@@ -21,7 +21,7 @@ pub enum Privilege {
 /// Character devices that every container has: name, major, minor.
 const DEVICES: [(&str, i64, i64); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-/// What tells of the host or reaches into it: the list of containerd 2.4, with [`throttling`].
+/// Paths that reveal or affect the host, hidden from containers: with [`throttling`], the list of containerd 2.4.
 const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
@@ -36,14 +36,14 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-/// What changes the host when written.
+/// Paths whose files change the host when written.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// A specification with the OCI default mounts, devices, capabilities and masked paths and an empty process.
 #[must_use]
 pub fn default_spec(privilege: Privilege) -> Spec {
     let privileged = privilege == Privilege::Privileged;
-    // Where the daemon can't read its own, the default set is asked for and the start says what is missing.
+    // When the daemon can't read its own capabilities, assume the default set: the start then names a missing one.
     let available = CapabilitySet::available().unwrap_or_else(|_| CapabilitySet::default_set());
     let request = CapabilityRequest { privileged, ..CapabilityRequest::default() };
     let capabilities =
@@ -78,12 +78,13 @@ pub fn default_spec(privilege: Privilege) -> Spec {
     spec
 }
 
-/// Where each processor counts how often it was too hot, which tells containers of one another's work. Found once.
+/// The directories of each processor's thermal throttling counters, which would leak other containers' load. They are
+/// looked up once.
 fn throttling() -> &'static [String] {
     static FOUND: OnceLock<Vec<String>> = OnceLock::new();
     FOUND.get_or_init(|| {
         let entries = std::fs::read_dir("/sys/devices/system/cpu");
-        // A machine without sysfs has nothing to hide there.
+        // Without sysfs there is nothing to hide.
         let names = entries.into_iter().flatten().flatten().map(|entry| entry.path());
         let is_processor = |path: &PathBuf| {
             let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("cpu"));
@@ -94,7 +95,8 @@ fn throttling() -> &'static [String] {
     })
 }
 
-/// What may be opened: everything, or the default devices and terminals; nodes of any number may be made.
+/// The device rules of a container's cgroup: a privileged container may use every device; others may use the default
+/// devices and terminals, and make (`m`) nodes of any number.
 pub(crate) fn device_rules(privileged: bool) -> Vec<LinuxDeviceCgroup> {
     if privileged {
         return vec![rule(true, LinuxDeviceType::A, (None, None), "rwm")];
@@ -157,16 +159,16 @@ fn default_mounts(privileged: bool) -> Vec<Mount> {
         .collect()
 }
 
-/// What a container's root must have to be mounted on; a start makes what is missing in the container's own layer.
+/// The mount points that a container's root must have; a start makes missing ones in the container's own layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountPoints {
-    /// Directories, but those on another mount.
+    /// Directories, without those below another mount.
     pub directories: Vec<PathBuf>,
     /// Files.
     pub files: Vec<PathBuf>,
 }
 
-/// Where [`default_spec`] and a pod's files are mounted.
+/// The mount points of [`default_spec`] and of a pod's files.
 #[must_use]
 pub fn mount_points() -> MountPoints {
     let mut directories: Vec<PathBuf> = Vec::new();
@@ -202,14 +204,14 @@ fn device(path: PathBuf, kind: LinuxDeviceType, number: (i64, i64), mode: u32) -
     device
 }
 
-/// Every device node below /dev but those of directories that containers get a file system of their own for.
+/// Lists the device nodes below /dev, without the directories and nodes that every container gets of its own.
 fn host_devices() -> Vec<LinuxDevice> {
     let mut found = Vec::new();
     collect_devices(Path::new("/dev"), 0, &mut found);
     found
 }
 
-/// A directory that can't be read has no devices to give.
+/// Adds the device nodes below a directory; a directory that can't be read is skipped.
 fn collect_devices(directory: &Path, depth: u8, found: &mut Vec<LinuxDevice>) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(opened) = openat(CWD, directory, flags, Mode::empty()) else { return };
@@ -223,7 +225,7 @@ fn collect_devices(directory: &Path, depth: u8, found: &mut Vec<LinuxDevice>) {
             continue;
         }
         let path = directory.join(&name);
-        // What has gone since it was listed is no device to give.
+        // Skip an entry that was removed after it was listed.
         let Ok(stat) = statat(&opened, entry.file_name(), rustix::fs::AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };

@@ -1,5 +1,5 @@
-//! A container's mounts: the request's, the pod's files, the image's volumes; each where the links of the image lead, a
-//! mount below another one after it.
+//! A container's mounts: those of the request, the pod's files and the image's volumes. Each destination is resolved
+//! through the image's symbolic links, and a mount below another one comes after it.
 
 use super::{places, pod_files, volumes};
 use crate::opener::Opener;
@@ -12,7 +12,7 @@ use oci_spec::runtime::Mount;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// What the mounts of a container follow from.
+/// The pod, its record and the container, from which the mounts are planned.
 #[derive(Clone, Copy)]
 pub(super) struct Origins<'a> {
     pub(super) pod: &'a Pod,
@@ -63,7 +63,8 @@ impl PlannedMount {
         Self { mount, origin }
     }
 
-    /// Whether what it binds has been made; at a start that is done for all that are not covered.
+    /// Whether the source of the mount exists. Only a volume's may be absent: a start makes those of the volumes that
+    /// no other mount covers.
     pub(super) fn is_prepared(&self) -> bool {
         self.origin != Origin::Volume || self.mount.source().as_ref().is_some_and(|source| source.exists())
     }
@@ -84,7 +85,7 @@ pub(super) fn plan(origins: &Origins<'_>) -> Result<Vec<PlannedMount>> {
     }
     pod_files::plan(origins, &mut mounts);
     let volumes = volumes::plan(origins, &mounts)?;
-    // Among equals the order stays: the pod's file is on top of what a volume has there.
+    // The sort is stable: at the same depth a pod's file stays after a volume, and is mounted on top of it.
     let mut all: Vec<_> = volumes.into_iter().chain(mounts).collect();
     all.sort_by_key(|planned| depth(planned.destination()));
     Ok(all)
@@ -129,7 +130,7 @@ pub(crate) struct BundleMount {
 /// The file system of a mount.
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// One that exists: a detached clone.
+    /// An existing file system: a detached clone of its mount.
     Opened(Bind),
     /// A new one, of a type and with its options.
     New { kind: String, options: Vec<String> },

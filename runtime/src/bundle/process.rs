@@ -10,10 +10,10 @@ use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Proces
 const DEFAULT_OPEN_FILES: u64 = 1024;
 const DEFAULT_UMASK: u32 = 0o022;
 
-/// What a process is completed from.
+/// Facts from outside of the specification that complete its process.
 #[derive(Debug)]
 pub(super) struct Origin<'a> {
-    /// Variables whose values are no text.
+    /// Variables whose values are not UTF-8.
     pub(super) raw_env: &'a [(String, Vec<u8>)],
     pub(super) terminal: bool,
     /// The pod's; empty sets no variable.
@@ -54,7 +54,7 @@ pub(super) fn complete(
         .set_env(Some(environment))
         .set_rlimits(Some(limits))
         .set_capabilities(Some(capabilities.to_spec()))
-        // Without a value of its own it would keep the daemon's, which may well be the node's last to be killed.
+        // Without a value of its own it would inherit the daemon's, which is often low to save it from the OOM killer.
         .set_oom_score_adj(Some(adjustment))
         .set_no_new_privileges(Some(deny))
         .set_user(user);

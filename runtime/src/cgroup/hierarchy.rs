@@ -73,7 +73,8 @@ impl Location {
 }
 
 impl Hierarchy {
-    /// Look at this process. A last component named `leaf` is where the daemon moved itself before, and is left out.
+    /// Reads the hierarchies and this process's place in them. A last component named `leaf` is cut off: an earlier
+    /// daemon moved itself there.
     pub(super) fn detect(leaf: &str) -> Result<Self> {
         let mounts = files::read(Path::new("/proc/self/mountinfo"))?;
         let own = files::read(Path::new("/proc/self/cgroup"))?;
@@ -145,7 +146,7 @@ fn own_path(cgroup: &str, is_right: impl Fn(&str) -> bool) -> PathBuf {
     PathBuf::from(path.unwrap_or("/"))
 }
 
-/// What a line of mountinfo says about a cgroup mount (`proc_pid_mountinfo(5)`).
+/// The fields of a line of mountinfo that describe a cgroup mount (`proc_pid_mountinfo(5)`).
 struct MountLine<'a> {
     root: PathBuf,
     point: PathBuf,

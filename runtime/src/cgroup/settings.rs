@@ -16,18 +16,19 @@ pub(super) struct Setting {
     controller: &'static str,
     file: String,
     value: String,
-    /// What its file's absence means.
+    /// The consequence when the node does not have the file.
     absence: Absence,
 }
 
-/// What it means that a control file does not exist.
+/// The consequence when a control file does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Absence {
-    /// The setting can't be had.
+    /// An error: the setting can't be applied.
     Refused,
-    /// The same as the value.
+    /// None: a node without the file behaves as if the value were set.
     Same,
-    /// A node without the controller does without the limit, and says so; one that has the controller refuses.
+    /// A warning on a node without the controller, which goes without the limit; an error on a node that has the
+    /// controller.
     Tolerated,
 }
 
@@ -76,7 +77,10 @@ impl Plan {
     }
 }
 
-/// What to write for these resources.
+/// Translates OCI resources to the settings to write, in their order, on version 1 or (`unified`) on version 2.
+///
+/// # Errors
+/// When the resources are invalid, or ask for a setting that this version does not have.
 pub(super) fn plan(resources: &LinuxResources, unified: bool) -> Result<Vec<Setting>> {
     let mut plan = Plan { unified, settings: Vec::new() };
     refuse_unsupported(resources)?;
@@ -318,7 +322,7 @@ pub(super) fn write(settings: &[Setting], location: &Location) -> Result<()> {
         let path = path.join(&setting.file);
         match files::write_raw(&path, &setting.value) {
             Err(error) if is_gone(&error) => absent(setting, &path, location)?,
-            // A pair in which each is bounded by the other's old value: the other goes first.
+            // The value of each file of such a pair is bounded by the other's: write this one after the other.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && is_paired(&setting.file) => {
                 postponed.push((setting, path))
             }

@@ -1,4 +1,4 @@
-//! What resources become, on both versions.
+//! Tests of the settings that OCI resources become, on both cgroup versions.
 
 use super::*;
 

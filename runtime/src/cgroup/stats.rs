@@ -1,4 +1,4 @@
-//! What a cgroup uses and how often it ran out of memory.
+//! The resource usage of a cgroup, and its count of OOM kills.
 
 use super::files;
 use super::hierarchy::Location;
@@ -6,7 +6,7 @@ use crate::Result;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// What a container uses; what its node's controllers do not count is absent.
+/// The resource usage of a container; a value that the node's controllers do not count is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// Processor time since its creation, in nanoseconds.
@@ -29,7 +29,7 @@ pub struct Stats {
     pub pids: Option<u64>,
 }
 
-/// Limits above this are version 1's word for none.
+/// A version 1 limit of this many bytes or more means no limit.
 const NO_LIMIT: u64 = 1 << 62;
 
 pub(super) fn read(location: &Location) -> Result<Stats> {

@@ -7,9 +7,9 @@ use super::hierarchy::Mount;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// What containers are limited by.
+/// The controllers that limit containers.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb"];
-/// Processes may fork while they are moved.
+/// The most rounds of moving a cgroup's processes, which may fork while they are moved.
 const MOVES: usize = 16;
 
 /// Make each directory from the mount down to `path` and share its controllers out.
@@ -22,7 +22,8 @@ pub(super) fn prepare(path: &Path, mount: &Mount, leaf: &str) -> Result<()> {
                 vacate(&directory, &directory.join(leaf))?;
                 share_out(&directory)?;
             }
-            // What is above belongs to others; a controller missing there is named when a limit needs it.
+            // A cgroup above the daemon's own belongs to others: a controller that is missing there is reported once
+            // a limit needs it.
             Err(_) if own.starts_with(&directory) && directory != own => {}
             result => result.map_err(|source| refused(&directory, source))?,
         }
@@ -60,7 +61,8 @@ fn share_out_raw(directory: &Path) -> std::io::Result<()> {
         Ok(()) => Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Err(error),
         Err(_) => {
-            // One that can't be had (cpu beside real-time processes) must not cost the others.
+            // A controller that can't be enabled (cpu, while real-time processes exist) must not prevent the others:
+            // enable them one by one.
             for name in &missing {
                 drop(files::write_raw(&control, name));
             }

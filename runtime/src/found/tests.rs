@@ -274,7 +274,7 @@ fn a_request_that_an_earlier_release_recorded_and_that_is_damaged_or_absent_is_t
         let read = container(&container_place).unwrap().unwrap().record;
         assert_eq!((read.damage.is_some(), read.request.document.is_null()), (damaged, true), "{bytes:?}");
     }
-    // One that was to be removed still is.
+    // A pod that the earlier release was removing is still being removed.
     let text = fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records/replaced/pods").join(WEB).join("request"),
     );
@@ -298,7 +298,7 @@ fn a_pod_of_an_earlier_release_goes_on_in_files_of_its_own_and_is_removed_with_t
         let after = pod(&place).unwrap().unwrap().found;
         assert_eq!((after.state, &after.facts), (PodState::Stopped, &before.facts));
         assert_eq!(fs::read(place.record().path()).unwrap(), record, "it is not written again");
-        // One that is damaged is written again whole, with its stage.
+        // A damaged record is written again whole, with the stage that the earlier release recorded.
         fs::write(place.record().path(), "damaged").unwrap();
         assert_eq!(pod(&place).unwrap().unwrap().found.facts, before.facts);
         place.remove().unwrap();

@@ -16,22 +16,22 @@ pub struct NetworkConfig {
     pub table: String,
     /// Whether nftables is used: without it there are neither host ports nor egress.
     pub nftables: bool,
-    /// What every user in a pod may do, unless the pod's own parameters say otherwise.
+    /// The network operations that need no privilege in a pod, unless the pod's own kernel parameters say otherwise.
     pub unprivileged: Unprivileged,
-    /// What a reboot may forget: network namespaces are kept below it.
+    /// The directory for state that a reboot may erase: network namespaces are kept below it.
     pub state: PathBuf,
-    /// What lasts: addresses are kept below it.
+    /// The directory for state that survives a reboot: addresses are kept below it.
     pub root: PathBuf,
     /// How many network namespaces are made ahead.
     pub pool: usize,
 }
 
-/// What needs no privilege in a pod's network namespace.
+/// The operations that need no privilege in a pod's network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unprivileged {
     /// Listening on ports below 1024.
     pub ports: bool,
-    /// Sending echo requests.
+    /// Sending ICMP echo requests.
     pub icmp: bool,
 }
 
@@ -52,7 +52,7 @@ impl Default for NetworkConfig {
 }
 
 impl NetworkConfig {
-    /// Refuses what can't work, by its name.
+    /// Refuses settings that can't work, with an error that names the setting.
     pub(super) fn check(&self) -> Result<()> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let name_ok = |name: &str, most| (1..=most).contains(&name.len()) && name.bytes().all(plain);

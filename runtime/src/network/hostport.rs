@@ -1,4 +1,4 @@
-//! Ports of the node that lead to a pod: how they are asked for, and the sockets that keep them from everyone else.
+//! Ports of the node that lead to a pod: how they are asked for, and the bound sockets that reserve them.
 
 mod conntrack;
 pub(super) mod firewall;
@@ -75,7 +75,11 @@ pub(super) struct Forward {
     pub(super) to: SocketAddr,
 }
 
-/// What the mappings mean for a pod with these addresses.
+/// Resolves port mappings to forwards: one for each mapping and each of the pod's addresses in the mapping's address
+/// family. A mapping with host port 0 is left out.
+///
+/// # Errors
+/// When a mapping has container port 0, or asks for an address family that the pod has no address of.
 pub(super) fn forwards(ports: &[PortMapping], addresses: &[Cidr]) -> Result<Vec<Forward>> {
     let mut forwards = Vec::new();
     for port in ports.iter().filter(|port| port.host_port != 0) {
@@ -116,8 +120,8 @@ pub(super) fn collide(one: &Forward, other: &Forward) -> bool {
         && (one.on == other.on || one.on.is_none() || other.on.is_none())
 }
 
-/// Takes the node's port by a socket that is bound and never listens. It has no `SO_REUSEADDR`: with it another
-/// socket could bind the same port (socket(7)). `holder` says who has a port that is taken.
+/// Reserves the node's port by a socket that is bound and never listens. It has no `SO_REUSEADDR`: with it another
+/// socket could bind the same port (socket(7)). `holder` names the pod or process that has a taken port.
 pub(super) fn reserve(forward: &Forward, holder: impl FnOnce() -> Option<String>) -> Result<OwnedFd> {
     let any =
         if forward.to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };

@@ -100,7 +100,7 @@ impl Message {
         Self { kind, flags, label: label.into(), body }
     }
 
-    /// What it does, in words.
+    /// The label: its effect in words, for error messages.
     pub(super) fn label(&self) -> &str {
         &self.label
     }

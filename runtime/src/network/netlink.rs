@@ -177,7 +177,7 @@ impl<'a> Incoming<'a> {
         })
     }
 
-    /// What an error message says: an error number of zero is an acknowledgement.
+    /// Turns an error message into a result: an error number of zero is an acknowledgement.
     fn verdict(&self, action: &str, label: &str) -> Result<()> {
         let code =
             u32_at(self.payload, 0).map_or(-libc::EBADMSG, |bits| i32::from_ne_bytes(bits.to_ne_bytes()));

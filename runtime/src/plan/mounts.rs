@@ -17,7 +17,7 @@ pub(crate) struct PreparedMount {
     pub(crate) source: Source,
 }
 
-/// What is mounted.
+/// The source of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     /// A detached mount.
@@ -59,7 +59,7 @@ pub(crate) fn attributes(options: &[String]) -> (u64, Parameters) {
             "strictatime" => attributes |= libc::MOUNT_ATTR_STRICTATIME,
             "noatime" => attributes |= libc::MOUNT_ATTR_NOATIME,
             "rw" | "suid" | "dev" | "exec" | "relatime" | "private" | "rprivate" | "defaults" => {}
-            // Only ever a wish: each new mount of devpts is an instance of its own (Linux 4.7).
+            // Dropped, for it changes nothing: each new mount of devpts is an instance of its own (Linux 4.7).
             "newinstance" => {}
             other => parameters.push(match other.split_once('=') {
                 Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
@@ -175,7 +175,8 @@ pub(super) fn make_directories(path: &Path, steps: &mut Vec<Step>) -> Result<()>
     let ends = whole.match_indices('/').map(|(at, _)| at).chain([whole.len()]);
     for end in ends {
         let step = Step::MakeDirectory { path: text(whole.get(..end).unwrap_or_default())?, mode: 0o755 };
-        // What an earlier mount was made on need not be asked for again, unless something was mounted above it since.
+        // The step is repeated for each mount: a mount since may have hidden a directory that was made before, and
+        // making one that exists is no error.
         steps.push(step);
     }
     Ok(())

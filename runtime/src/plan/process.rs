@@ -21,7 +21,8 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// The steps that install it. One without flags has no step for them: a monitor of version 1 does not know it.
+    /// The steps that install it. A filter without flags has no step for them, which a monitor of version 1 does not
+    /// know.
     fn steps(&self) -> impl Iterator<Item = Step> {
         let flags = (self.flags != 0).then_some(Step::SeccompFlags { flags: self.flags });
         flags.into_iter().chain([Step::Seccomp { program: self.program.clone() }])
@@ -40,7 +41,7 @@ pub(crate) struct ProcessInput<'a> {
     pub(crate) raw_environment: &'a [(String, Vec<u8>)],
     pub(crate) cwd: &'a str,
     pub(crate) terminal: bool,
-    /// What its terminal begins with.
+    /// The initial size of its terminal.
     pub(crate) size: Option<TerminalSize>,
     pub(crate) seccomp: Option<Filter>,
 }
@@ -85,7 +86,8 @@ impl ProcessInput<'_> {
         Ok(())
     }
 
-    /// The environment: the specification's, what is no text of the request's, then the process's own.
+    /// Returns the environment, each source over the one before: the specification's variables, the request's that are
+    /// not UTF-8, the process's own. A terminal without `TERM` gets `TERM=xterm`.
     pub(super) fn environment(&self) -> Vec<Vec<u8>> {
         let whole = self.process.env().as_deref().unwrap_or_default();
         let mut environment: Vec<Vec<u8>> = whole.iter().map(|entry| entry.clone().into_bytes()).collect();

@@ -19,7 +19,7 @@ use std::{fs, io};
 
 /// Features that would let a layer change what another layer's names mean, or that cost without use.
 const OFF: [&str; 4] = ["redirect_dir", "metacopy", "index", "xino"];
-/// What `fsconfig(2)` takes as a string, its NUL included.
+/// The longest value that is passed to `fsconfig(2)` as a string, in bytes with its NUL; the kernel takes 256.
 const LONGEST_VALUE: usize = 255;
 
 /// The user namespace of a pod, and the ids outside of it that are root's inside.
@@ -160,7 +160,7 @@ impl Layout {
         self.failed("mount an overlay over", source)
     }
 
-    /// All of the options of `mount(2)` fit one page: `lowerdir=0:1:2…`, the layers named by numbers.
+    /// Mounts by `mount(2)`, whose options must fit one page: `lowerdir=0:1:2…` names the layers by numbers.
     fn mount_by_names(&self, volatile: bool, owner: Option<Owner<'_>>) -> Result<OwnedFd> {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| self.mount_on_this_thread(volatile, owner));
@@ -188,7 +188,7 @@ impl Layout {
         open_tree(CWD, &links, flags).map_err(errno)
     }
 
-    /// Paths are relative to `links`.
+    /// The options of `mount(2)`, with paths relative to `links`.
     fn options(&self, volatile: bool) -> io::Result<CString> {
         let beside = |path: &Path| {
             path.file_name().map(|name| format!("../{}", name.to_string_lossy())).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Who a container's user is, by the container's own /etc/passwd and /etc/group, which may be hostile.
+//! Resolves a container's user by the container's own /etc/passwd and /etc/group, which may be hostile.
 
 mod files;
 
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 /// Ids beyond are not ids (`runc` and the kernel's signed interfaces agree). The greatest 32-bit number means "unchanged"
 /// to `setresuid(2)`.
 const GREATEST: u64 = i32::MAX as u64;
-/// The same for a reader.
+/// The range of ids as error messages state it.
 const RANGE: &str = "ids go from 0 to 2147483647";
 
-/// Who a container runs as, once its names have been looked up.
+/// The ids that a container runs with, resolved from a [`User`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The user.

@@ -1,4 +1,4 @@
-//! From an OCI profile to a program.
+//! Compiles an OCI seccomp profile to a BPF program.
 //!
 //! Where several rules name a system call, those with arguments are tried in the profile's order, then the first
 //! without. The arguments of a rule must all hold, except that a rule which tests one argument twice means any of its
@@ -109,7 +109,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, of: &str) -> Result<u3
     })
 }
 
-/// What to do with one system call.
+/// The actions for one system call: those with conditions on its arguments, in order, then the unconditional one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Decision {
     conditional: Vec<(Vec<LinuxSeccompArg>, u32)>,
@@ -157,7 +157,7 @@ impl Policy {
         Ok(())
     }
 
-    /// The whole line of numbers, cut where the decision changes.
+    /// Ranges that cover all system call numbers, each by its first number; neighbours differ in their decision.
     fn ranges(&self) -> Vec<(u32, Decision)> {
         let constant = |action| Decision { conditional: Vec::new(), otherwise: Some(action) };
         let mut ranges: Vec<(u32, Decision)> = Vec::new();
@@ -184,7 +184,7 @@ impl Policy {
     }
 }
 
-/// Replacing the start of a range can make it equal to the one before.
+/// Merges neighbouring ranges of equal decisions: replacing a range's decision can make it equal to the one before.
 fn merge(ranges: Vec<(u32, Decision)>) -> Vec<(u32, Decision)> {
     let mut merged: Vec<(u32, Decision)> = Vec::with_capacity(ranges.len());
     for (start, decision) in ranges {

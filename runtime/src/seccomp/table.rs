@@ -31,7 +31,7 @@ impl Machine {
     }
 }
 
-/// What a machine calls a set of system call numbers: its `AUDIT_ARCH_*`.
+/// A system call convention: a set of system call numbers, which the kernel identifies by `AUDIT_ARCH_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Convention {
     X86_64,

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// What to change of a mount, `mount_setattr(2)`.
+/// The changes to a mount's attributes, `mount_setattr(2)`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct MountChange<'a> {
     /// The user namespace whose maps the mount applies, with `MOUNT_ATTR_IDMAP`.
@@ -14,7 +14,7 @@ pub(crate) struct MountChange<'a> {
     pub(crate) clear: u64,
     /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED` or 0.
     pub(crate) propagation: u64,
-    /// The mounts below it too.
+    /// Whether the mounts below it are changed too (`AT_RECURSIVE`).
     pub(crate) recursive: bool,
 }
 

@@ -1,12 +1,12 @@
-//! Who has which address: one record an address, written before the address is used and removed when nothing uses it
-//! any more.
+//! The leases of pod addresses: one record an address, written before the address is used and removed when nothing
+//! uses it any more.
 //!
 //! ```text
 //! <root>/addresses/10.88.0.5   {"pod":"…","addresses":["10.88.0.5/16"],"ports":[…]}
 //! <root>/addresses/.last       the address given last in each subnet, so that none is given again soon
 //! ```
-//! Each of a pod's records says all that it holds, and so does the record of the pod itself: a damaged one is written
-//! again from another.
+//! Each of a pod's address records holds the whole lease, and so does the record of the pod itself: a damaged record is
+//! written again from another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ const fn kind(name: &'static str) -> Kind {
     Kind { name, most: 1 << 20, durability: Durability::DaemonDeath, once_plain: true }
 }
 
-/// What one pod holds.
+/// The addresses and host ports that one pod holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::network) struct Lease {
     pub(in crate::network) pod: String,
@@ -49,9 +49,9 @@ pub(in crate::network) struct Addresses {
 struct Table {
     leases: BTreeMap<String, Lease>,
     taken: BTreeSet<IpAddr>,
-    /// Records that nobody understands; their addresses are not given to anyone until it is known whose they were.
+    /// Damaged records; their addresses stay reserved until a pod's record tells their owner, or recovery removes them.
     torn: Vec<(IpAddr, PathBuf)>,
-    /// What was wrong with records when they were read.
+    /// Records that were damaged when they were read at the start, each with the reason.
     noted: Vec<(PathBuf, String)>,
     last: BTreeMap<IpAddr, IpAddr>,
 }
@@ -66,7 +66,7 @@ impl Addresses {
         Ok(Self { directory, subnets, table })
     }
 
-    /// A pod that lives holds these: where a record of that is damaged or absent, it is written again.
+    /// Restores the lease of a live pod: a record of it that is damaged or absent is written again.
     pub(in crate::network) fn restore(
         &self,
         pod: &str,
@@ -80,7 +80,7 @@ impl Addresses {
             addresses: addresses.iter().map(|address| self.in_subnet(*address)).collect(),
             ports: ports.to_vec(),
         });
-        // Another pod's record of the same address stands: that one can be read.
+        // Another pod's readable record of the same address takes precedence.
         let others = |address: &Cidr| {
             let mut leases = table.leases.values();
             leases.any(|other| {
@@ -178,7 +178,7 @@ impl Addresses {
         Ok(lease)
     }
 
-    /// What the pod holds.
+    /// Returns the pod's lease.
     pub(in crate::network) fn find(&self, pod: &str) -> Option<Lease> {
         self.lock().leases.get(pod).cloned()
     }
@@ -200,7 +200,7 @@ impl Addresses {
         Ok(())
     }
 
-    /// Takes back what the pod holds, once nothing uses it.
+    /// Releases the pod's lease, once nothing uses its addresses.
     pub(in crate::network) fn release(&self, pod: &str) -> Result<()> {
         let mut table = self.lock();
         let Some(lease) = table.leases.get(pod).cloned() else {
@@ -214,7 +214,7 @@ impl Addresses {
         Ok(())
     }
 
-    /// Removes records that no reader understands, once everything without an owner is gone.
+    /// Removes the damaged records, once everything that belongs to no live pod is gone.
     pub(in crate::network) fn sweep(&self) -> Result<()> {
         let mut table = self.lock();
         while let Some((address, path)) = table.torn.pop() {
@@ -374,8 +374,8 @@ mod tests {
         assert_eq!(first(&addresses.lease("seven", &[]).unwrap()), "10.88.0.6/29");
     }
 
-    /// A pod that was stopped, and whose cable was still being removed, closed its host port a second time when it was
-    /// removed: by then the port led to the pod that had replaced it.
+    /// A pod that was stopped, and whose veth pair was still being removed, closed its host port a second time when it
+    /// was removed: by then the port led to the pod that had replaced it.
     #[test]
     fn forgotten_ports_stay_forgotten_and_the_address_is_kept() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Who holds a port of the node, for the message that refuses it: read from `/proc`, after the fact.
+//! The process that holds a port of the node, for the message that refuses the port: looked up in `/proc` only after
+//! the bind has failed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt as _;

@@ -1,4 +1,4 @@
-//! nf_tables in its own words: expressions, rules, chains and maps as netlink messages.
+//! nf_tables expressions, rules, chains and maps as netlink messages.
 //!
 //! A batch is all or nothing; one without its end mark is checked in full and then dropped, which probes a kernel
 //! without changing it.
@@ -228,7 +228,7 @@ fn expression(name: &str, data: &Attributes) -> Attributes {
     Attributes::new().string(1, name).nest(2, data)
 }
 
-/// What `meta` loads.
+/// The fact about a packet that a `meta` expression loads (`NFT_META_*`).
 #[derive(Debug, Clone, Copy)]
 pub(in crate::network) enum Meta {
     /// The index of the link a packet came in by.

@@ -1,8 +1,8 @@
-//! What other tables of the node do to forwarded packets, those of pods among them.
+//! Detection of other tables' chains that drop forwarded packets, and the packets of pods with them.
 //!
-//! A chain that drops what no rule of it accepts stands in the way when no rule of it names the bridge. That is what a
-//! chain's policy says, or its last rule; both kinds of tables are asked: nftables (iptables-nft's too) and the older
-//! ones of iptables-legacy, which nftables does not see.
+//! A chain is an obstacle when it drops by default, by its policy or by its last rule, and none of its rules names the
+//! bridge. Both kinds of tables are read: those of nftables (iptables-nft's too) and those of iptables-legacy, which
+//! nftables does not list.
 
 use crate::Result;
 use crate::network::hostport::firewall::Firewall;

@@ -1,4 +1,4 @@
-//! What the one nftables table holds.
+//! The maps, chains and rules of the one nftables table.
 //!
 //! ```text
 //! table inet slipway {
@@ -34,7 +34,7 @@ const LOOPBACK_INDEX: u32 = 1;
 /// Elements in one message: an attribute's length has 16 bits.
 const CHUNK: usize = 400;
 
-/// What differs between the address families.
+/// An address family's protocol number, header fields and maps.
 struct Family {
     number: u8,
     source: (u32, u32),
@@ -152,7 +152,8 @@ impl Firewall {
         self.families().flat_map(|family| [family.any, family.on])
     }
 
-    /// Under `route_localnet` a packet for 127/8 may come in by the bridge: it never shall (CVE-2020-8558).
+    /// Rules that drop packets from or for 127/8 that come in by any link but lo, which `route_localnet` would let in
+    /// (CVE-2020-8558).
     fn guard(&self) -> Vec<Message> {
         let [v4, _] = &FAMILIES;
         let guarded = [(v4.destination, "drops strays for 127/8"), (v4.source, "drops strays from 127/8")];
