@@ -1,4 +1,5 @@
-//! The daemon's configuration: one TOML file, a struct a section, and what the command line sets over it.
+//! The daemon's configuration: one TOML file with one struct per section. Command-line arguments override the
+//! file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,7 +45,7 @@ pub struct Config {
     pub state: PathBuf,
     /// The socket to serve on; `None` is `slipway.sock` in the state directory.
     pub listen: Option<String>,
-    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter by modules.
+    /// Log level `error`, `warn`, `info`, `debug` or `trace`, or a filter by modules.
     pub log: String,
     /// Images and registries.
     pub image: ImageConfig,
@@ -58,8 +59,8 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImageConfig {
-    /// One folder or several of registry hosts and mirrors in containerd's `certs.d` layout; the first that has a
-    /// registry counts. By default `/etc/slipway/certs.d`, then `/etc/containerd/certs.d`.
+    /// One or several directories of registry hosts and mirrors in containerd's `certs.d` layout; the first that
+    /// has an entry for a registry counts. By default `/etc/slipway/certs.d`, then `/etc/containerd/certs.d`.
     pub hosts_dir: OneOrMore,
     /// Keep compressed layers after they are unpacked.
     pub keep_blobs: bool,
@@ -71,7 +72,8 @@ pub struct ImageConfig {
     pub parallel_layers: usize,
     /// Speak plain HTTP to registries on loopback addresses.
     pub plain_http_loopback: bool,
-    /// For how many seconds a registry or mirror may send nothing, or take nothing of a push, before it is given up.
+    /// Idle timeout in seconds: a registry or mirror that sends no byte of a pull, or takes no byte of a push, for
+    /// this long is given up.
     pub registry_silence_seconds: u64,
 }
 
@@ -98,38 +100,40 @@ impl OneOrMore {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuntimeConfig {
-    /// The cgroup that all others are under, from the daemon's own; `None` is the daemon's own. Of a systemd service on
-    /// version 2, from the hierarchy's top; `None` is `/slipway`.
+    /// The parent of all cgroups that the daemon creates, relative to the daemon's own cgroup; `None` is the
+    /// daemon's own. In a systemd service on cgroup v2 it is relative to the root of the hierarchy, and `None` is
+    /// `/slipway`.
     pub cgroup_root: Option<String>,
-    /// Where Localhost seccomp profiles are.
+    /// The directory in which relative paths of Localhost seccomp profiles are looked up.
     pub seccomp_dir: Option<PathBuf>,
-    /// What a container of the CRI's may call whose request has no seccomp profile. `run` and builds have the default.
+    /// Seccomp profile of a CRI container whose request names none. `run` and builds always have the default
+    /// profile.
     pub unset_seccomp_profile: UnsetSeccomp,
-    /// Kernel features to do without though the kernel has them, by the names that `slipway info` shows.
+    /// Kernel features that are not used although the kernel has them, by the names that `slipway info` shows.
     pub disable_features: Vec<String>,
 }
 
-/// What stands for an absent seccomp profile.
+/// The seccomp profile of a container whose request names none.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub enum UnsetSeccomp {
-    /// Everything may be called, as critest asks; kubelet always sends a profile.
+    /// No system call is filtered, as critest expects; kubelet always sends a profile.
     #[default]
     Unconfined,
     /// The default profile.
     RuntimeDefault,
 }
 
-/// The built-in bridge; what is absent is the runtime's default.
+/// The built-in bridge; an absent key has the runtime's default.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
     /// The bridge's name.
     pub bridge: Option<String>,
-    /// Its subnets, `a.b.c.d/n`, one a family.
+    /// Its subnets, `a.b.c.d/n`, one per address family.
     pub subnets: Option<Vec<String>>,
     /// The name of the nftables table.
     pub table: Option<String>,
-    /// `false` does without nftables, as on a kernel that lacks it: no host ports, no egress.
+    /// `false` disables nftables, as on a kernel that lacks it: no host ports, no egress.
     pub nftables: Option<bool>,
     /// Every user in a pod may listen on ports below 1024, unless the pod's parameters say otherwise.
     pub unprivileged_ports: Option<bool>,
@@ -167,7 +171,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads the file that the arguments name, or the default one if it exists, and puts the arguments over it.
+    /// Reads the file that the arguments name, or the default one if it exists, and lets the arguments override
+    /// it.
     pub fn load(arguments: &Arguments) -> Result<Self> {
         let mut config = match &arguments.config {
             Some(path) => Self::parse(path, &read(path)?)?,
@@ -283,7 +288,7 @@ mod tests {
         assert_eq!(parse("").unwrap(), Config::default());
     }
 
-    /// The keys of a serialised configuration, by their sections.
+    /// Collects the keys of a serialised configuration, each as `section.key`.
     fn keys(section: &str, value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
         for (key, value) in value.as_object().unwrap() {
             let path = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
@@ -304,7 +309,7 @@ mod tests {
         };
         let mut section = String::new();
         let mut named = std::collections::BTreeSet::new();
-        // What is commented out is a key too where it reads like one.
+        // A line that is commented out counts as a key if it has the form `key = …`.
         for line in text.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)) {
             if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
                 section = format!("{name}.");
@@ -316,7 +321,7 @@ mod tests {
         let mut expected = std::collections::BTreeSet::new();
         keys("", &serde_json::to_value(Config::default()).unwrap(), &mut expected);
         assert_eq!(named, expected);
-        // The network's defaults are the runtime's, and only written out.
+        // The network's keys are commented out in the file; their values there have to be the runtime's defaults.
         let network = text.split_once("[network]").unwrap().1.replace("\n# ", "\n");
         let written = parse(&format!("[network]{network}")).unwrap();
         assert!(written.network.subnets.is_some());

@@ -29,31 +29,31 @@ use crate::own::run;
 use crate::recovery::{self, Strangers};
 use crate::service::{image::Images, runtime::Pods, slipway::Verbs};
 
-/// How long the first request waits for pods to be taken up, which takes milliseconds where all is well: what it is told
-/// is how things are then, and not how they were.
+/// How long the first request waits until the daemon has connected to the monitors of running pods, usually
+/// milliseconds: the answer is then the present state and not the recorded one.
 const SETTLE: Duration = Duration::from_secs(1);
-/// How long a listener rests that can't accept.
+/// Pause after a failed `accept(2)`.
 const NO_ROOM: Duration = Duration::from_millis(100);
 /// The file in each directory that its daemon locks.
 const LOCK: &str = "slipwayd.lock";
-/// How long work under way may take once the daemon is told to end.
+/// How long requests in flight may take once the daemon is told to end.
 pub const DRAIN: Duration = Duration::from_secs(10);
 
-/// Directories that are ours while this lives.
+/// Locks on the root and the state directory, held until they are released or dropped.
 #[derive(Debug)]
 pub struct Locks {
     files: Mutex<Vec<Lock>>,
 }
 
 impl Locks {
-    /// Gives the directories to the next daemon. A thread that hangs in a system call keeps this process's descriptors
-    /// open beyond its end, and these locks with them.
+    /// Releases the locks, so that the next daemon can start. Without it a thread that hangs in a system call
+    /// would keep this process's descriptors open beyond its end, and the locks with them.
     pub fn release(&self) {
         locked(&self.files).clear();
     }
 }
 
-/// Makes the directories and takes them, so that two daemons never share one.
+/// Makes both directories and locks them, so that two daemons never share one.
 pub fn lock(config: &Config) -> Result<Locks> {
     let mut files = Vec::new();
     for directory in [&config.root, &config.state] {
@@ -69,8 +69,9 @@ pub fn lock(config: &Config) -> Result<Locks> {
     Ok(Locks { files: Mutex::new(files) })
 }
 
-/// Binds the socket: 0600, in a directory that is 0700 if it is made here. The socket of a dead daemon is replaced, and
-/// anything else of that name in the state directory is set aside, for that is the daemon's own; call it with the locks held.
+/// Binds the socket: mode 0600, in a directory of mode 0700 if it is made here. The socket of a dead daemon is
+/// replaced; any other file of that name in the state directory, which belongs to the daemon, is renamed. To be
+/// called with the locks held.
 pub fn bind(config: &Config) -> Result<UnixListener> {
     let socket = config.socket();
     let path = socket.as_path();
@@ -97,7 +98,7 @@ pub fn bind(config: &Config) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves on the listener until `shutdown` is done, then lets work under way end.
+/// Serves on the listener until `shutdown` completes, then drains: requests in flight have [`DRAIN`] to end.
 pub async fn serve(
     config: Config,
     opener: Opener,
@@ -107,7 +108,7 @@ pub async fn serve(
     let socket = config.socket();
     let (node, strangers) = build(config, opener).await?;
     let node = Arc::new(node);
-    // Before recovery, so that no exit between the two is missed.
+    // Subscribe to exit events before recovery, so that no exit between the two is missed.
     watch_ends(&node)?;
     node.tasks.spawn(recovery::resume(node.clone(), strangers));
     let runtime = node.runtime.clone();
@@ -152,7 +153,8 @@ pub async fn serve(
     Ok(())
 }
 
-/// Removes what daemons leave on the node for the next one; images stay.
+/// Removes the bridge, the nftables table, the cgroups and the state directory, which a daemon leaves on the node
+/// for the next one; images stay.
 pub fn dismantle(config: &Config) -> Result<()> {
     let locks = lock(config)?;
     Runtime::dismantle(&config.runtime())?;
@@ -186,7 +188,7 @@ async fn build(config: Config, opener: Opener) -> Result<(Node, Strangers)> {
     done.await.map_err(|_| Error::Lost { what: "start".to_owned() })?
 }
 
-/// Does what the end of a container asks for, as long as the daemon lives.
+/// Starts a thread that handles each exit event of a container, as long as the daemon lives.
 fn watch_ends(node: &Arc<Node>) -> Result<()> {
     let (events, node) = (node.runtime.events(), Arc::downgrade(node));
     let tasks = tokio::runtime::Handle::current();
@@ -200,7 +202,8 @@ fn watch_ends(node: &Arc<Node>) -> Result<()> {
     spawned.map(drop).map_err(Error::io("start thread", "ends"))
 }
 
-/// What comes of a listener. One that can't accept, for want of descriptors, is asked again after a while, not at once.
+/// The stream of a listener's connections. An accept that fails, for want of descriptors, is retried after
+/// [`NO_ROOM`], so that it does not spin.
 fn incoming(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
     UnixListenerStream::new(listener).then(|accepted| async {
         if accepted.is_err() {
@@ -210,9 +213,9 @@ fn incoming(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixSt
     })
 }
 
-/// Waits until the time for work under way is over; says when that was.
+/// Waits until [`DRAIN`] has passed since the shutdown; returns that deadline.
 async fn latest(ending: &mut oneshot::Receiver<Instant>) -> Instant {
-    // The sender's drop, too, says that serving is over.
+    // A sender that was dropped unused means that serving has ended, too.
     let latest = ending.await.unwrap_or_else(|_| Instant::now()) + DRAIN;
     tokio::time::sleep_until(latest).await;
     latest

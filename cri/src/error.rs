@@ -1,5 +1,5 @@
-//! What can go wrong in the daemon, and the one place where it becomes a gRPC status. kubelet's words for some errors
-//! are known here alone.
+//! The daemon's errors, and the one place where an error becomes a gRPC status. The words that kubelet looks for
+//! in some messages are known in this file alone.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,76 +14,76 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// A failure of the daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The image service's.
+    /// An error of the image service.
     #[error(transparent)]
     Image(#[from] slipway_image::Error),
-    /// The runtime's.
+    /// An error of the runtime.
     #[error(transparent)]
     Runtime(#[from] slipway_runtime::Error),
-    /// The builder's.
+    /// An error of the builder.
     #[error(transparent)]
     Build(#[from] slipway_builder::Error),
     /// A container's log can't be read.
     #[error(transparent)]
     Log(#[from] slipway_log::Error),
-    /// A field of a request that is not honoured yet and has a wish behind it.
+    /// A request sets a field that is not supported yet and whose value can't be ignored.
     #[error("field {field} is not supported yet: leave it out")]
     Unsupported {
         /// The field's path in the request.
         field: String,
     },
-    /// A field of a request that can't be as it is.
+    /// A field of a request has a value that is not allowed.
     #[error("field {field} is invalid: {reason}")]
     Invalid {
         /// The field's path in the request.
         field: String,
-        /// What is wrong with it.
+        /// The fault, such as `it is empty`.
         reason: String,
     },
-    /// A call that is not served yet.
+    /// The RPC is not served yet.
     #[error("{call} is not served yet: {instead}")]
     Unserved {
         /// The RPC.
         call: &'static str,
-        /// What to do meanwhile.
+        /// Advice, such as `call ListImages`.
         instead: &'static str,
     },
-    /// There is no such thing.
+    /// No pod or container has this id.
     #[error("{kind} {id} does not exist")]
     NotFound {
         /// `pod`, `container`.
         kind: &'static str,
-        /// As it was asked for.
+        /// The id of the request.
         id: String,
     },
-    /// The short id fits several things.
+    /// The short id is a prefix of several ids.
     #[error("{kind} id {id} fits {count}: give more digits")]
     Ambiguous {
         /// `pod`, `container`.
         kind: &'static str,
-        /// As it was asked for.
+        /// The id of the request.
         id: String,
-        /// How many fit.
+        /// How many ids have this prefix.
         count: usize,
     },
-    /// The name is held by something that is complete.
+    /// The name is held by a pod or container whose creation has ended.
     #[error("{kind} name {name} is in use by {id}: remove that one first")]
     Exists {
         /// `pod`, `container`.
         kind: &'static str,
         /// The name.
         name: String,
-        /// Who has it.
+        /// The id of the holder.
         id: String,
     },
-    /// The name is held by something whose removal does not end.
+    /// The name is held by a pod or container whose removal is still under way after the wait for it.
     #[error("{kind} name {name} is in use by {id}, whose removal is still under way: try again")]
     Leaving {
         /// `pod`, `container`.
         kind: &'static str,
         /// The name.
         name: String,
-        /// Who has it.
+        /// The id of the holder.
         id: String,
     },
     /// The name is being taken by a different request.
@@ -94,14 +94,14 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// The thing is not in a state for this.
+    /// The action is not possible in the state of the pod or container.
     #[error("{action} {kind} {id}: it is {state}")]
     WrongState {
         /// `start`, `exec in`, …
         action: &'static str,
         /// `pod`, `container`.
         kind: &'static str,
-        /// Which one.
+        /// Its id.
         id: String,
         /// The state's name.
         state: &'static str,
@@ -111,18 +111,18 @@ pub enum Error {
     Config {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The fault, in one line.
         reason: String,
     },
-    /// A setting can't be as it is.
+    /// A setting has a value that is not allowed.
     #[error("setting {key}: {reason}")]
     Setting {
         /// Its key.
         key: &'static str,
-        /// What is wrong with it.
+        /// The fault, such as `it must be 1 or more`.
         reason: String,
     },
-    /// Another daemon has the directory.
+    /// Another daemon has locked the directory.
     #[error("directory {} is in use by another slipwayd: stop that one or give another", path.display())]
     Busy {
         /// The directory.
@@ -133,15 +133,15 @@ pub enum Error {
     Record {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         reason: String,
     },
-    /// A file operation.
+    /// A file operation failed.
     #[error("{action} {}", path.display())]
     Io {
-        /// What was being done.
+        /// The operation, such as `read configuration`.
         action: &'static str,
-        /// To what.
+        /// The path it was applied to, or the name of another object, such as a thread.
         path: PathBuf,
         /// The operating system's answer.
         source: io::Error,
@@ -151,30 +151,30 @@ pub enum Error {
     Serve {
         /// The socket.
         path: PathBuf,
-        /// Why.
+        /// The transport's error.
         source: tonic::transport::Error,
     },
-    /// A piece of work ended without an outcome: a defect of the daemon, which its log tells.
+    /// A task ended without an outcome, by a panic: a defect of the daemon, which its log shows.
     #[error("{what} ended without an outcome: see the daemon's log")]
     Lost {
-        /// The work.
+        /// The task, such as `creation of pod web`.
         what: String,
     },
-    /// A deadline of the request's own has passed.
+    /// A command ran longer than its request allows.
     #[error("{what} was killed: it took more than {seconds} s")]
     TimedOut {
-        /// What took too long.
+        /// The command, such as `command in container 3f2a`.
         what: String,
-        /// How long it might take.
+        /// The timeout, in seconds.
         seconds: u64,
     },
-    /// The outcome of work that several requests wait for.
+    /// The error of a creation that several equal requests wait for.
     #[error(transparent)]
     Joined(Arc<Self>),
 }
 
 impl Error {
-    /// Makes a closure for `map_err` that says what was done to which path.
+    /// Makes a closure for `map_err` that turns an error into [`Error::Io`] of this action and path.
     pub(crate) fn io<E: Into<io::Error>>(
         action: &'static str,
         path: impl AsRef<Path>,
@@ -194,7 +194,7 @@ impl Error {
         Self::Unsupported { field: field.into() }
     }
 
-    /// Whether something that was asked for is another's.
+    /// Whether the error is [`slipway_runtime::Error::InUse`]: a resource that was asked for is taken.
     pub(crate) fn is_in_use(&self) -> bool {
         match self {
             Self::Runtime(slipway_runtime::Error::InUse(_)) => true,
@@ -282,7 +282,8 @@ fn image_code(error: &slipway_image::Error) -> Code {
         Image::ImageMissing { .. } | Image::NotFoundInRegistry { .. } => Code::NotFound,
         Image::LayerMissing { .. } | Image::Corrupt { .. } => Code::DataLoss,
         Image::Unauthorized { .. } => Code::PermissionDenied,
-        // kubelet's client takes the code away from an error of Unknown alone, so that its word stands first in the message.
+        // kubelet strips the code from a message only if the code is Unknown, and looks for its word at the
+        // beginning of the message.
         Image::RegistryUnavailable { .. } => Code::Unknown,
         Image::DigestMismatch { .. } => Code::DataLoss,
         Image::ManifestRejected { .. } | Image::LayerRejected { .. } => Code::FailedPrecondition,

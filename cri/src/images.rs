@@ -23,7 +23,7 @@ pub(crate) fn list(node: &Node, request: cri::ListImagesRequest) -> Result<cri::
     Ok(cri::ListImagesResponse { images: images.iter().map(view).collect() })
 }
 
-/// One image; none when it is not here, which is no error.
+/// Returns one image; an image that is not in the store is `None` and no error.
 pub(crate) fn status(node: &Node, request: cri::ImageStatusRequest) -> Result<cri::ImageStatusResponse> {
     let image = found(node.store.resolve(&name(request.image)?))?;
     let mut info = BTreeMap::new();
@@ -34,7 +34,8 @@ pub(crate) fn status(node: &Node, request: cri::ImageStatusRequest) -> Result<cr
     Ok(cri::ImageStatusResponse { image: image.as_ref().map(view), info })
 }
 
-/// Pulls; the end of the last one who waits ends the pull.
+/// Pulls an image. Requests for the same image share one pull, which is cancelled when none of them waits any
+/// more.
 pub(crate) async fn pull(node: &Node, request: cri::PullImageRequest) -> Result<cri::PullImageResponse> {
     let reference: Reference = name(request.image)?.parse()?;
     let auth = request.auth.unwrap_or_default();
@@ -46,7 +47,7 @@ pub(crate) async fn pull(node: &Node, request: cri::PullImageRequest) -> Result<
     Ok(cri::PullImageResponse { image_ref: pulled.image.id.to_string() })
 }
 
-/// Removes an image with all its names; one that is not here is gone already.
+/// Removes an image with all its names. Removal is idempotent: an image that is not in the store is no error.
 pub(crate) async fn remove(
     node: &Arc<Node>,
     request: cri::RemoveImageRequest,
@@ -61,7 +62,7 @@ pub(crate) async fn remove(
     }
 }
 
-/// What images and containers take on their file systems.
+/// Returns the disk usage, in bytes and inodes, of images and of containers on their file systems.
 pub(crate) async fn fs_info(node: &Arc<Node>) -> Result<cri::ImageFsInfoResponse> {
     let store = node.store.clone();
     let usage = node.blocking(move || store.usage()).await?;
@@ -86,7 +87,7 @@ pub(crate) async fn fs_info(node: &Arc<Node>) -> Result<cri::ImageFsInfoResponse
     })
 }
 
-/// An image in the CRI's words.
+/// Converts an image to the CRI's message.
 pub(crate) fn view(image: &Image) -> cri::Image {
     let user = image.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
     let user = user.split(':').next().unwrap_or_default();
@@ -103,15 +104,15 @@ pub(crate) fn view(image: &Image) -> cri::Image {
     }
 }
 
-/// The name by which people know an image, for as long as it is here.
+/// The image's first tag, or else its first digest; `asked` if it has neither or is not in the store any more.
 pub(crate) fn known_as(node: &Node, id: &ImageId, asked: &str) -> String {
     let image = node.store.resolve(&id.to_string()).ok();
     let tag = image.as_ref().and_then(|image| image.tags.first()).map(ToString::to_string);
     tag.or_else(|| image.and_then(|image| image.digests.first().cloned())).unwrap_or_else(|| asked.to_owned())
 }
 
-/// The repository and digest by which an image was pulled, `repository@sha256:…`: those of the name that was asked for,
-/// where there are several.
+/// The repository and digest by which an image was pulled, `repository@sha256:…`. If the image has several, those
+/// of the requested name.
 pub(crate) fn pulled_by(image: &Image, asked: Option<&cri::ImageSpec>) -> Option<String> {
     let asked = asked.into_iter().flat_map(|asked| [&asked.image, &asked.user_specified_image]);
     let names: Vec<Reference> = asked.filter_map(|name| name.parse().ok()).collect();
@@ -135,7 +136,7 @@ fn found(outcome: slipway_image::Result<Image>) -> Result<Option<Image>> {
     }
 }
 
-/// What an image's specification names.
+/// Returns the image's name of an `ImageSpec`; refuses an empty one and one with a runtime handler.
 pub(crate) fn name(image: Option<cri::ImageSpec>) -> Result<String> {
     let image = image.unwrap_or_default();
     if !image.runtime_handler.is_empty() {
@@ -147,7 +148,7 @@ pub(crate) fn name(image: Option<cri::ImageSpec>) -> Result<String> {
     Ok(image.image)
 }
 
-/// Whether credentials for a server are for this registry; those for no server in particular are.
+/// Whether credentials for a server are for this registry; credentials without a server are for every registry.
 fn is_for(server: &str, registry: &str) -> Result<bool> {
     if server.is_empty() {
         return Ok(true);
@@ -165,14 +166,14 @@ fn authority(address: &str) -> Option<String> {
     let authority = authority.strip_suffix(usual).unwrap_or(&authority);
     let fine = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
     match authority {
-        // Three names of one registry.
+        // Docker Hub has three names.
         "index.docker.io" | "registry-1.docker.io" => Some("docker.io".to_owned()),
         other if !other.is_empty() && other.chars().all(fine) => Some(other.to_owned()),
         _ => None,
     }
 }
 
-/// Says that credentials were given, where their absence may be the cause.
+/// Adds to an `Unauthorized` error that the request's credentials were not sent, for they are for another server.
 fn withheld(error: slipway_image::Error, server: &str) -> Error {
     Error::Image(error.map_cause(|cause| match cause {
         slipway_image::Error::Unauthorized { host, object, reason } => {
@@ -201,7 +202,7 @@ fn credentials(auth: &cri::AuthConfig) -> Result<Credentials> {
     let text = decoded.ok_or_else(|| Error::invalid("auth.auth", "it is no base64 text"))?;
     let (username, password) =
         text.split_once(':').ok_or_else(|| Error::invalid("auth.auth", "it is no user:password"))?;
-    // docker pads what it stores with NULs.
+    // docker pads a stored password with NULs.
     let password = password.trim_end_matches('\0').to_owned();
     Ok(Credentials::Basic { username: username.to_owned(), password })
 }

@@ -1,6 +1,7 @@
-//! Who may create what under a name. A name is taken by the first request for it; an equal request joins the work in
-//! flight, a different one is told that the name is taken. A failure gives the name back. While its holder is being removed
-//! a request waits for that: kubelet makes a container anew before the old one is gone.
+//! Reservation of the names of pods and containers. The first request for a name takes it; an equal request joins
+//! the creation in flight (single flight), a different one is refused. A failure frees the name. A request for a
+//! name whose holder is being removed waits for the end of the removal, because kubelet creates a container's
+//! successor before the old one is gone.
 //!
 //! ```text
 //!   free --claim--> in flight --done--> held --leave--> leaving --release--> free
@@ -20,12 +21,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::{Error, Result};
 
-/// Less than kubelet waits for an answer.
+/// The longest wait for a removal, shorter than kubelet's wait for an answer.
 const LONGEST_REMOVAL: Duration = Duration::from_secs(60);
 
 type Outcome = Option<std::result::Result<String, Arc<Error>>>;
 
-/// What identifies a request: equal ones join.
+/// SHA-256 of a request's encoding. A request joins a creation in flight that has the same fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint([u8; 32]);
 
@@ -34,7 +35,7 @@ impl Fingerprint {
         Self(Sha256::digest(message.encode_to_vec()).into())
     }
 
-    /// Of a request that is like no other: a fresh id is.
+    /// The fingerprint of a fresh id, for a request that joins no other.
     pub(crate) fn of_fresh(id: &str) -> Self {
         Self(Sha256::digest(id).into())
     }
@@ -49,18 +50,18 @@ enum Entry {
     Held {
         id: String,
     },
-    /// The end of the sender tells that the holder is gone, or stays after all.
+    /// The sender is dropped when the holder is gone or its removal has failed.
     Leaving {
         id: String,
         over: watch::Sender<()>,
     },
 }
 
-/// What a request finds at a name.
+/// The state of a name as a request finds it.
 enum Found {
-    /// It is the first: the name is its own until the flight has ended.
+    /// The name was free: this request holds it now, until the flight has ended.
     Free(Flight, watch::Receiver<Outcome>),
-    /// An equal request's work is under way.
+    /// The creation of an equal request is in flight.
     Joined(watch::Receiver<Outcome>),
     /// The holder of this id is being removed.
     Leaving(String, watch::Receiver<()>),
@@ -72,7 +73,7 @@ pub(crate) struct Names {
     kind: &'static str,
     table: Arc<Mutex<HashMap<String, Entry>>>,
     tasks: TaskTracker,
-    /// How long a request waits for the removal of what has its name.
+    /// How long a request waits for the removal of its name's holder.
     patience: Duration,
 }
 
@@ -81,7 +82,8 @@ impl Names {
         Self { kind, table: Arc::default(), tasks, patience: LONGEST_REMOVAL }
     }
 
-    /// Does the work that makes `name`, in a task of its own that outlives the caller, or joins that which is under way.
+    /// Runs the creation under `name` in a task of its own, which outlives the caller, or joins that of an equal
+    /// request in flight; returns the id.
     pub(crate) async fn create<F>(&self, name: &str, request: Fingerprint, work: F) -> Result<String>
     where
         F: Future<Output = Result<String>> + Send + 'static,
@@ -95,12 +97,13 @@ impl Names {
         }
     }
 
-    /// Marks a name as held: at start, and by its maker before others can find and remove what holds it.
+    /// Marks a name as held by `id`: at the daemon's start, and by a creation before others can find and remove
+    /// its result.
     pub(crate) fn hold(&self, name: &str, id: &str) {
         self.lock().insert(name.to_owned(), Entry::Held { id: id.to_owned() });
     }
 
-    /// Gives a name back, if it is `id` that holds it.
+    /// Frees a name if `id` holds it.
     pub(crate) fn release(&self, name: &str, id: &str) {
         let mut table = self.lock();
         if let Some(Entry::Held { id: holder } | Entry::Leaving { id: holder, .. }) = table.get(name)
@@ -110,7 +113,8 @@ impl Names {
         }
     }
 
-    /// Says that what holds a name is being removed, for as long as the answer lives: who asks for the name waits.
+    /// Marks the holder of a name as being removed until the returned guard is dropped: requests for the name wait
+    /// for that.
     pub(crate) fn leave(&self, name: &str, id: &str) -> Leaving {
         let mut table = self.lock();
         let held = matches!(table.get(name), Some(Entry::Held { id: holder }) if holder == id);
@@ -138,7 +142,7 @@ impl Names {
                     return Ok(outcome);
                 }
                 Found::Leaving(id, mut over) => {
-                    // Nothing is ever sent: it is the sender's end that is waited for.
+                    // Nothing is ever sent: the wait is for the sender's drop.
                     let waited = timeout_at(deadline, over.changed()).await;
                     if waited.is_err() {
                         return Err(Error::Leaving { kind: self.kind, name: name.to_owned(), id });
@@ -175,13 +179,14 @@ impl Names {
     }
 }
 
-/// A removal under way; one that ends with its name still held has failed.
+/// Guard of a removal under way. If the name is still taken when it is dropped, the removal has failed, and the
+/// name is held as before.
 #[derive(Debug)]
 pub(crate) struct Leaving {
     names: Names,
     name: String,
     id: String,
-    /// Whether this is the removal that the name's entry is of.
+    /// Whether this guard made the name's entry: a second guard of the same removal changes nothing.
     began: bool,
 }
 
@@ -195,7 +200,7 @@ impl Drop for Leaving {
     }
 }
 
-/// Work in flight; its drop without an outcome (a panic) gives the name back too.
+/// A creation in flight; its drop without an outcome (a panic) frees the name, too.
 struct Flight {
     names: Names,
     name: String,

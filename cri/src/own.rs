@@ -1,4 +1,4 @@
-//! What `slipway.v1` does that the CRI has no word for.
+//! The calls of `slipway.v1`, for which the CRI has no equivalent.
 
 pub(crate) mod attach;
 pub(crate) mod build;

@@ -1,4 +1,5 @@
-//! A container's configuration, its pod's and its image's become an OCI specification and what goes beside it.
+//! Compiles the configurations of a container, its pod and its image to an OCI specification and the settings that
+//! the specification has no field for.
 
 mod mounts;
 mod process;
@@ -21,7 +22,7 @@ use crate::container::create::Extra;
 use crate::error::Result;
 use crate::node::Node;
 
-/// What a specification is made of.
+/// The inputs of a specification.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sources<'a> {
     pub(crate) config: &'a cri::ContainerConfig,
@@ -45,7 +46,7 @@ impl Sources<'_> {
     }
 }
 
-/// A specification and what goes beside it.
+/// A specification and the settings that it has no field for.
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) spec: Spec,
@@ -57,7 +58,7 @@ pub(crate) struct Compiled {
     pub(crate) raw_env: Vec<(String, Vec<u8>)>,
 }
 
-/// Makes the specification, or refuses a field by its name.
+/// Compiles the specification, or refuses a field by its name.
 pub(crate) fn compile(node: &Node, sources: &Sources<'_>) -> Result<Compiled> {
     let privilege = if sources.is_privileged() { Privilege::Privileged } else { Privilege::Confined };
     let mut spec = default_spec(privilege);
@@ -79,7 +80,7 @@ pub(crate) fn compile(node: &Node, sources: &Sources<'_>) -> Result<Compiled> {
     })
 }
 
-/// The image's VOLUMEs that no mount covers.
+/// The image's volumes (`VOLUME`) at whose paths the request mounts nothing.
 fn volumes(sources: &Sources<'_>, mounted: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
     let named = sources.image_config().volumes().clone().unwrap_or_default();
     let clean = |path: &String| -> PathBuf {

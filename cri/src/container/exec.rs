@@ -11,7 +11,7 @@ use slipway_runtime::{Exec, ExecOutput};
 use crate::error::{Error, Result};
 use crate::node::Node;
 
-/// What an answer needs besides the outputs: the exit status, lengths, and what is said of a cut.
+/// Bytes reserved in an answer for all but the outputs: the exit status, field lengths and the note about a cut.
 const BESIDES: usize = 1024;
 
 /// Runs a command to its end.
@@ -27,7 +27,7 @@ pub(crate) async fn exec_sync(
     let timeout = Some(Duration::from_secs(seconds)).filter(|timeout| !timeout.is_zero());
     let exec = Exec { argv: request.cmd, timeout, ..Exec::default() };
     let (runtime, id) = (node.runtime.clone(), container.record.id.clone());
-    // The process ends with the call, as by a client that gives up: this end is closed then.
+    // The end of the call, also by a client that gives up, drops `_waiting`, and that ends the process.
     let (client, _waiting) = pipe_with(PipeFlags::CLOEXEC).map_err(Error::io("make", "a pipe"))?;
     let output = node.blocking(move || runtime.exec_sync(&id, &exec, &client)).await?;
     if output.timed_out {
@@ -38,8 +38,8 @@ pub(crate) async fn exec_sync(
     Ok(cri::ExecSyncResponse { stdout, stderr, exit_code })
 }
 
-/// Both outputs, cut to what an answer holds: kubelet takes no longer message. Each has half of it at least, and the end of
-/// standard error says what is missing.
+/// Cuts both outputs so that the answer stays within `MESSAGE_MAX`, beyond which kubelet refuses it. Each may have
+/// at least half of the room; a note at the end of standard error says how many bytes of each are missing.
 fn fit(output: ExecOutput) -> [Vec<u8>; 2] {
     let ExecOutput { mut stdout, mut stderr, dropped, .. } = output;
     let room = MESSAGE_MAX - BESIDES;
@@ -63,7 +63,7 @@ fn fit(output: ExecOutput) -> [Vec<u8>; 2] {
     [stdout, stderr]
 }
 
-/// Goes on logging into a fresh file.
+/// Reopens the container's log file after its rotation.
 pub(crate) async fn reopen_log(node: &Arc<Node>, id: &str) -> Result<cri::ReopenContainerLogResponse> {
     let container = node.containers.find_cri(id)?;
     let (runtime, id) = (node.runtime.clone(), container.record.id.clone());

@@ -1,8 +1,10 @@
-//! Attach: a container's streams for a client, to the container's end, and from its start for who comes before it.
+//! Attach: streams a container's input and outputs to and from a client until the container ends, and from its
+//! start if the client attaches before that.
 //!
-//! The monitor waits for nobody: it cuts a session whose reader is too slow. Who follows a container of `run` from its
-//! start loses nothing by that: what the client was sent is counted, and the rest is read from the container's log,
-//! which has all that was written, in its order. From there on a line comes when it has ended.
+//! The monitor never waits for a client: it cuts a session whose reader is too slow. A client that follows a
+//! container of `run` from its start loses nothing by that: the bytes that it was sent are counted, and the rest
+//! is read from the container's log, which has every byte of both outputs in order. From then on output arrives by
+//! whole lines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +29,7 @@ use crate::own::logs::wake_at_end;
 use crate::own::streams::{BUFFER, Output, cells, message, spawn};
 use crate::own::transfer::Events;
 
-/// How long the daemon's watch of a monitor may lag behind a session's.
+/// How long the daemon's own watch of a monitor may lag behind the session's connection.
 const WATCH_DELAY: Duration = Duration::from_secs(5);
 
 /// Follows a container's streams, also before it starts.
@@ -81,10 +83,10 @@ fn runtime_state(node: &Node, row: &Container) -> Result<ContainerState> {
     Ok(node.runtime.container_state(&row.record.id)?)
 }
 
-/// A session, and whether it hears a container of `run` from its first byte on.
+/// Opens a session; the flag says whether it receives a container of `run` from its first byte on.
 async fn open(node: &Node, row: &Container, stdin: bool) -> Result<(AttachSession, bool)> {
     let is_created = || Ok::<_, Error>(matches!(runtime_state(node, row)?, ContainerState::Created { .. }));
-    // Who has the turn may be starting it right now.
+    // If another request holds the turn, it may be starting the container right now.
     let turn = if is_created()? { row.turn.try_lock().ok() } else { None };
     let (runtime, id) = (node.runtime.clone(), row.record.id.clone());
     let session = node.blocking(move || runtime.attach(&id, stdin)).await?;
@@ -93,7 +95,7 @@ async fn open(node: &Node, row: &Container, stdin: bool) -> Result<(AttachSessio
     Ok((session, from_start))
 }
 
-/// Ends the session when its client is gone, and wakes who reads the log then and when the container has ended.
+/// Wakes the reader of the log when the container has ended, and ends the session when its client is gone.
 async fn wake(row: Arc<Container>, sender: Output, waker: Waker, ender: AttachEnd) {
     let over = async {
         wake_at_end(&row, &waker).await;
@@ -107,7 +109,8 @@ async fn wake(row: Arc<Container>, sender: Output, waker: Waker, ender: AttachEn
     waker.wake();
 }
 
-/// A thread that writes what comes, and ends the input when nothing more can come.
+/// Starts a thread that writes the received bytes to the container's input and closes it once the sender is
+/// dropped.
 fn writer(input: Arc<AttachInput>) -> Result<Sender<Vec<u8>>> {
     let (sender, mut receiver) = channel::<Vec<u8>>(BUFFER);
     spawn("attach-input", move || {
@@ -116,7 +119,7 @@ fn writer(input: Arc<AttachInput>) -> Result<Sender<Vec<u8>>> {
                 return;
             }
         }
-        // Without a monitor there is no input to end.
+        // If the monitor is gone there is no input to close.
         let _ = input.close();
     })?;
     Ok(sender)
@@ -126,11 +129,11 @@ fn writer(input: Arc<AttachInput>) -> Result<Sender<Vec<u8>>> {
 struct Feed {
     node: Arc<Node>,
     row: Arc<Container>,
-    /// Absent once it has ended.
+    /// The sender to the container's input; `None` once the client has ended it.
     input: Option<Sender<Vec<u8>>>,
-    /// Whether there was an input.
+    /// Whether the start message asked for an input.
     asked: bool,
-    /// Does not keep the session open.
+    /// A weak sender, which does not keep the stream to the client open.
     sender: WeakSender<Result<own::StreamOutput, Status>>,
 }
 
@@ -141,7 +144,7 @@ impl Feed {
                 Some(Asked::Stdin(_)) if !self.asked => return self.refuse().await,
                 Some(Asked::Stdin(bytes)) => {
                     if let Some(input) = &self.input {
-                        // A container that reads no more drops it.
+                        // The bytes are dropped when the container has closed its input.
                         let _ = input.send(bytes).await;
                     }
                 }
@@ -155,7 +158,7 @@ impl Feed {
     async fn refuse(&self) {
         let refused = Error::invalid("stdin", "the start of the session did not ask for it");
         if let Some(sender) = self.sender.upgrade() {
-            // Who is gone needs no answer.
+            // A client that is gone needs no answer.
             let _ = sender.send(Err(refused.into())).await;
         }
     }
@@ -169,7 +172,7 @@ impl Feed {
     }
 }
 
-/// What ends the listening to a monitor.
+/// The reason why reading from the monitor has ended.
 enum Heard {
     Exit(i32),
     Cut,
@@ -191,7 +194,7 @@ impl Told {
         *self.of(is_stderr) += u64::try_from(bytes.len()).unwrap_or_default();
     }
 
-    /// Takes off the front of what a log says what was told before.
+    /// Removes from the front of the log's bytes those that the client was sent before, and counts them down.
     fn pass(&mut self, is_stderr: bool, bytes: &mut Vec<u8>) {
         let told = self.of(is_stderr);
         let passed = usize::try_from(*told).unwrap_or(usize::MAX).min(bytes.len());
@@ -210,11 +213,14 @@ struct Follower {
     waker: Waker,
     waking: JoinHandle<()>,
     told: Told,
-    /// What to go on from when the session is cut. It is open from the first byte on, so that its removal does not matter.
+    /// The log to continue from when the session is cut. It is opened at the first byte, so that a later removal
+    /// of the file does not matter.
     log: Option<LogReader>,
-    /// Kept until the session is over, for what the container has not taken would be lost with it.
+    /// The container's input, kept until the session is over: a drop would lose the bytes that the container has
+    /// not read yet.
     input: Option<Arc<AttachInput>>,
-    /// What ends the container's pod waits for it.
+    /// The read lock on the container's streams: the automatic stop or removal of its pod waits for it, 5 s at
+    /// most.
     _guard: OwnedRwLockReadGuard<()>,
 }
 
@@ -232,7 +238,7 @@ impl Follower {
         if let Some(input) = &self.input {
             input.abandon();
         }
-        // It holds the stream open.
+        // The task holds a sender, which keeps the stream to the client open.
         self.waking.abort();
     }
 
@@ -264,7 +270,7 @@ impl Follower {
         !wanted || self.sender.blocking_send(Ok(message(event))).is_ok()
     }
 
-    /// Goes on from the log; the last message, unless the client is gone.
+    /// Sends the rest from the log; returns the last message, or `None` if the client is gone.
     fn go_on(&mut self, session: &AttachSession) -> Result<Option<own::StreamOutput>, Status> {
         let cut = "the stream was cut: its reader is too slow";
         let Some(mut log) = self.log.take() else {
@@ -293,8 +299,9 @@ impl Follower {
     }
 }
 
-/// The monitor tells a session and the daemon's own watch apart, and only the latter knows the reason: it is waited for,
-/// so that an exit is never reported of a container that still seems to run.
+/// Makes the exit message. The monitor reports an exit to the session and to the daemon's own watch separately,
+/// and only the latter knows the reason. Waiting for it, [`WATCH_DELAY`] at most, also keeps a client from
+/// learning of an exit while the daemon still reports the container as running.
 fn end(session: &AttachSession, code: i32) -> own::StreamOutput {
     match session.wait(WATCH_DELAY) {
         Some(state) => exit(life_of(&state)),

@@ -1,4 +1,4 @@
-//! Build: events while the steps run. The end of the client ends the build.
+//! Build: streams events to the client while the steps run. The build is cancelled when its client is gone.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,21 +34,22 @@ pub(crate) async fn build(
     let watch = (sender.clone(), cancel.clone());
     let watcher = Watcher(tokio::spawn(async move {
         watch.0.closed().await;
-        // It may wait for a command to die.
+        // The cancellation may wait for a command to be killed.
         let _ = tokio::task::spawn_blocking(move || watch.1.cancel()).await;
     }));
     let (node_too, tasks) = (node.clone(), Handle::current());
     node.tasks.spawn_blocking(move || {
         let outcome = run(&node_too, &request, &Way { sender: &sender, cancel: &cancel, tasks: &tasks });
-        // Who is gone needs no answer.
+        // A client that is gone needs no answer.
         let _ = sender.blocking_send(outcome.map_err(Status::from));
         drop(watcher);
     });
     Ok(ReceiverStream::new(receiver))
 }
 
-/// The task that waits for the client to go. Its sender holds the stream open: it ends with the build, also with one that
-/// panics, or the client would wait for ever.
+/// Guard of the task that cancels the build when the client is gone. The task holds a sender, which keeps the
+/// stream to the client open; so it is aborted with the build, also after a panic, or the client would wait for
+/// ever.
 struct Watcher(tokio::task::JoinHandle<()>);
 
 impl Drop for Watcher {
@@ -65,7 +66,7 @@ struct Way<'a> {
 
 fn run(node: &Node, request: &BuildRequest, way: &Way<'_>) -> Result<own::BuildEvent> {
     let progress = |event| {
-        // The build's end follows when nobody listens.
+        // If the client is gone, the watcher cancels the build.
         let _ = way.sender.blocking_send(Ok(own::BuildEvent { event: Some(told(event)) }));
     };
     let pull = |reference: &Reference| {

@@ -1,6 +1,6 @@
-//! Exec, and what it has in common with Attach: a client's stream on one side, a container's on the other, threads of
-//! their own between them. Their calls block for as long as a process lives, so they are no tasks that the end of the
-//! daemon waits for.
+//! Exec, and the parts that it shares with Attach: threads that copy between a client's stream and a container's.
+//! They block for as long as a process lives, so they are not among the tasks that the daemon's shutdown waits
+//! for.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -22,17 +22,17 @@ use crate::error::{Error, Result};
 use crate::node::Node;
 use crate::own::transfer::Events;
 
-/// Messages that wait for a client.
+/// Capacity of a channel to a client, in messages.
 pub(crate) const BUFFER: usize = 64;
 
-/// Where a client's messages go.
+/// The sender of messages to a client.
 pub(crate) type Output = Sender<Result<own::StreamOutput, Status>>;
 
 pub(crate) fn message(message: Message) -> own::StreamOutput {
     own::StreamOutput { message: Some(message) }
 }
 
-/// Runs a command whose streams are the client's; it is killed when the client goes.
+/// Runs a command with its streams connected to the client; kills it when the client is gone.
 pub(crate) async fn exec(
     node: &Arc<Node>,
     mut requests: Streaming<own::ExecRequest>,
@@ -93,7 +93,7 @@ fn resize(terminal: Option<&OwnedFd>, size: own::TerminalSize) {
     let (ws_col, ws_row) = cells(size);
     if let Some(terminal) = terminal {
         let size = rustix::termios::Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
-        // A terminal that is gone has no size.
+        // It fails when the terminal is closed already.
         let _ = rustix::termios::tcsetwinsize(terminal, size);
     }
 }
@@ -104,7 +104,7 @@ pub(crate) fn cells(size: own::TerminalSize) -> (u16, u16) {
     (cell(size.width), cell(size.height))
 }
 
-/// A thread that writes what comes, and ends the input when nothing more can come.
+/// Starts a thread that writes the received bytes to the command's input and closes it once the sender is dropped.
 fn writer(session: &mut ExecSession) -> Result<Option<Sender<Vec<u8>>>> {
     let target = match session.stdin.take() {
         Some(stdin) => stdin,
@@ -125,7 +125,7 @@ fn writer(session: &mut ExecSession) -> Result<Option<Sender<Vec<u8>>>> {
     Ok(Some(sender))
 }
 
-/// The session ends with its client, also where its monitor does not answer.
+/// Kills the command and ends the session when the client is gone, also if the monitor does not answer.
 fn kill_with_client(session: &ExecSession, sender: &Output) -> Result<()> {
     let ender = session.ender()?;
     let process = Pid::from_raw(session.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
@@ -134,7 +134,7 @@ fn kill_with_client(session: &ExecSession, sender: &Output) -> Result<()> {
         let Some(strong) = sender.upgrade() else { return };
         strong.closed().await;
         if let Some(process) = process {
-            // One that has ended needs no signal.
+            // A process that has ended needs no signal.
             let _ = pidfd_send_signal(process, Signal::KILL);
         }
         ender.end();
@@ -176,7 +176,7 @@ fn read_out(source: &OwnedFd, wrap: fn(Vec<u8>) -> Message, sender: &Output) {
     let mut buffer = vec![0_u8; 32 << 10];
     loop {
         match rustix::io::read(source, &mut buffer) {
-            // A terminal whose other side is closed says EIO.
+            // A terminal's master returns EIO once its last slave is closed.
             Ok(0) | Err(Errno::IO) => return,
             Ok(length) => {
                 let bytes = buffer.get(..length).unwrap_or_default().to_vec();
@@ -193,7 +193,7 @@ fn read_out(source: &OwnedFd, wrap: fn(Vec<u8>) -> Message, sender: &Output) {
     }
 }
 
-/// Does something that blocks on a thread of its own.
+/// Starts a thread for work that blocks.
 pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
     spawned.map(drop).map_err(Error::io("start thread", name))

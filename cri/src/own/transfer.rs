@@ -1,4 +1,4 @@
-//! PullImage and Push: events while bytes move. The end of the client ends the transfer.
+//! PullImage and Push: streams progress events to the client. A transfer is cancelled when its client is gone.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tonic::Status;
 use crate::error::Result;
 use crate::node::Node;
 
-/// Events to a client.
+/// The stream of events to a client.
 pub(crate) type Events<T> = ReceiverStream<Result<T, Status>>;
 
 const BUFFER: usize = 64;
@@ -59,11 +59,12 @@ async fn finish(
         outcome = work => outcome,
         () = sender.closed() => return,
     };
-    // Who is gone needs no answer.
+    // A client that is gone needs no answer.
     let _ = sender.send(outcome.map_err(Status::from)).await;
 }
 
-/// A client that reads slowly misses progress, never the end.
+/// Makes a progress callback. It drops events that the channel has no room for, and leaves room for the last
+/// message: a client that reads slowly misses progress, never the result.
 fn tell(
     sender: &Sender<Result<own::TransferEvent, Status>>,
 ) -> impl Fn(PullProgress) + Sync + Send + 'static {

@@ -1,4 +1,5 @@
-//! What a pod is asked to be, checked field by field: honoured, refused by its name, or harmless.
+//! Validation of a RunPodSandbox request: each field is honoured, refused by its name, or ignored where it can
+//! have no effect.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use slipway_runtime::{
 use crate::error::{Error, Result};
 use crate::lsm;
 
-/// The name that a pod's metadata makes.
+/// Returns the unique name `name_namespace_uid_attempt` of a pod's metadata.
 pub(crate) fn name(metadata: Option<&cri::PodSandboxMetadata>) -> Result<String> {
     let metadata = metadata.ok_or_else(|| Error::invalid("config.metadata", "it is absent"))?;
     if metadata.name.is_empty() {
@@ -21,7 +22,7 @@ pub(crate) fn name(metadata: Option<&cri::PodSandboxMetadata>) -> Result<String>
     Ok(format!("{name}_{namespace}_{uid}_{attempt}"))
 }
 
-/// Makes the runtime's configuration of a request, or refuses the request.
+/// Converts a request to the runtime's configuration, or refuses it.
 pub(crate) fn config(
     id: SandboxId,
     owner: Owner,
@@ -75,7 +76,8 @@ fn security(context: cri::LinuxSandboxSecurityContext) -> Result<()> {
     Ok(())
 }
 
-/// Refuses SELinux options where SELinux is at work. Elsewhere they mean nothing: kubelet sends some of its own accord.
+/// Refuses SELinux options where SELinux is enabled. Elsewhere they have no effect and are ignored, for kubelet
+/// sends some by itself.
 pub(crate) fn selinux(options: Option<&cri::SeLinuxOption>, at: &str) -> Result<()> {
     if options.is_some_and(|options| *options != cri::SeLinuxOption::default()) && lsm::has_selinux() {
         return Err(Error::unsupported(format!("{at}.selinux_options")));
@@ -83,7 +85,7 @@ pub(crate) fn selinux(options: Option<&cri::SeLinuxOption>, at: &str) -> Result<
     Ok(())
 }
 
-/// Refuses a user namespace; one of mode NODE is none.
+/// Refuses a user namespace; mode NODE asks for none and is accepted.
 pub(crate) fn user_namespace(namespaces: &cri::NamespaceOption, at: &str) -> Result<()> {
     let Some(options) = &namespaces.userns_options else { return Ok(()) };
     if options.mode() != cri::NamespaceMode::Node {
@@ -121,8 +123,8 @@ fn ipc(namespaces: Option<&cri::NamespaceOption>) -> Result<IpcMode> {
     }
 }
 
-/// Nothing said is POD, the enum's first value, as every runtime reads it: a program that ignores SIGTERM as the first
-/// process of a namespace then ends by it.
+/// Returns the pid namespace mode. An absent one is POD, the enum's first value, as in every runtime: a program
+/// without a handler of SIGTERM then ends by it, which it would not as the first process of a namespace.
 fn pid(namespaces: Option<&cri::NamespaceOption>) -> Result<PidMode> {
     let Some(options) = namespaces else { return Ok(PidMode::Pod) };
     match mode(options.pid, "pid")? {

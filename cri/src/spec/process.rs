@@ -1,4 +1,4 @@
-//! What runs: arguments, environment, directory, user.
+//! The process of a specification: arguments, environment, working directory, user.
 
 use oci_spec::image::Config as ImageConfig;
 use oci_spec::runtime::{BoxBuilder, Spec};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Fills the process in; gives the variables whose values are no text.
+/// Fills the process in; returns the environment variables whose values are not UTF-8.
 pub(super) fn fill(spec: &mut Spec, sources: &Sources<'_>) -> Result<Vec<(String, Vec<u8>)>> {
     let image = sources.image_config();
     let mut process = spec.process().clone().unwrap_or_default();
@@ -30,7 +30,8 @@ fn console_size(size: TerminalSize) -> Result<oci_spec::runtime::Box> {
     built.map_err(|error| Error::invalid("size", error.to_string()))
 }
 
-/// A command replaces the image's entry point and its arguments; arguments replace the image's alone.
+/// Returns the arguments: a command replaces the image's entry point and arguments, while arguments alone replace
+/// the image's arguments only.
 fn arguments(sources: &Sources<'_>, image: &ImageConfig) -> Result<Vec<String>> {
     let config = sources.config;
     let of_image = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
@@ -104,12 +105,12 @@ fn directory(config: &cri::ContainerConfig, image: &ImageConfig) -> Result<Strin
     }
 }
 
-/// Who runs it; names are looked up in the root file system when it starts.
+/// Returns the user and groups of the process; names are looked up in the root file system when it starts.
 pub(super) fn user(sources: &Sources<'_>) -> Result<User> {
     let context = sources.context().cloned().unwrap_or_default();
     let at = |name: &str| format!("config.linux.security_context.{name}");
     let id = |name: &str, value: i64| match u32::try_from(value) {
-        // The greatest 32-bit number means "unchanged" to the kernel, which would be root.
+        // `setresuid(2)` takes -1, the greatest 32-bit number, as "unchanged", which would leave root.
         Ok(id) if i32::try_from(id).is_ok() => Ok(id),
         _ => Err(Error::invalid(at(name), format!("{value} is no id: ids go from 0 to 2147483647"))),
     };

@@ -1,4 +1,4 @@
-//! What a container may do: capabilities, hidden paths, seccomp.
+//! The privileges of a container: capabilities, masked and read-only paths, seccomp.
 
 use std::str::FromStr as _;
 
@@ -26,7 +26,7 @@ pub(super) fn fill(spec: &mut Spec, sources: &Sources<'_>) -> Result<()> {
         let of_default = process.capabilities().clone().unwrap_or_default();
         process.set_capabilities(Some(capabilities(of_default, wanted)?));
     }
-    // Empty lists are a wish: they are what kubelet sends for an unmasked /proc.
+    // Empty lists replace the default, too: kubelet sends them for an unmasked /proc.
     let linux = spec.linux_mut().get_or_insert_with(Linux::default);
     linux.set_masked_paths(Some(paths("masked_paths", &context.masked_paths)?));
     linux.set_readonly_paths(Some(paths("readonly_paths", &context.readonly_paths)?));
@@ -58,7 +58,8 @@ fn capabilities(of_default: LinuxCapabilities, wanted: &cri::Capability) -> Resu
     Ok(all)
 }
 
-/// ALL of either list comes first, so that single names stand against it: ALL dropped and one added is that one.
+/// Applies both lists. ALL of either list is applied before single names: drop ALL with add NET_ADMIN leaves
+/// NET_ADMIN.
 fn change(held: &mut Capabilities, wanted: &cri::Capability) -> Result<()> {
     let (add, drop) = (&wanted.add_capabilities, &wanted.drop_capabilities);
     if add.iter().any(|name| is_all(name)) {
@@ -74,7 +75,7 @@ fn change(held: &mut Capabilities, wanted: &cri::Capability) -> Result<()> {
     Ok(())
 }
 
-/// The capabilities that a list names singly.
+/// The capabilities that a list names one by one; ALL is skipped.
 fn named(names: &[String]) -> Result<Capabilities> {
     let one = |name: &String| {
         let upper = name.to_ascii_uppercase();
@@ -89,7 +90,7 @@ fn is_all(name: &str) -> bool {
     name.eq_ignore_ascii_case("ALL") || name.eq_ignore_ascii_case("CAP_ALL")
 }
 
-/// All that the kernel has, as a privileged container gets them.
+/// All capabilities of the kernel, as a privileged container has them.
 fn every() -> Capabilities {
     let spec = default_spec(Privilege::Privileged);
     let process = spec.process().as_ref();
@@ -171,7 +172,7 @@ mod tests {
         assert_eq!(held(&["ALL"], &["ALL"]), Capabilities::default());
     }
 
-    /// What nearly every hardened workload asks for.
+    /// Nearly every hardened workload drops ALL and adds single capabilities.
     #[test]
     fn a_single_name_stands_against_all() {
         assert_eq!(held(&["NET_BIND_SERVICE"], &["ALL"]), Capabilities::from([Capability::NetBindService]));

@@ -1,4 +1,4 @@
-//! A container's cgroup, known by its directories alone: one of version 2, or one a controller of version 1.
+//! A container's cgroup, held by descriptors of its directories: one on cgroup v2, one per hierarchy on cgroup v1.
 
 use crate::sys::file;
 use crate::sys::process;
@@ -7,20 +7,21 @@ use slipway_monitor::protocol::Hierarchy;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// How often a cgroup of version 1 is read and killed in one go.
+/// How often one kill reads and kills the processes of a cgroup without `cgroup.kill`.
 const ROUNDS: usize = 8;
 
-/// Where the processes of a container are.
+/// The cgroup of a container's processes.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     directories: Vec<OwnedFd>,
     hierarchy: Hierarchy,
 }
 
-/// What a child writes itself into, being the only thread of its process.
+/// The files into which a child, the only thread of its process, writes `0` to move itself into its cgroup.
 ///
-/// Version 1's `tasks` spares the kernel the wait, of ten milliseconds and more, until no process of the machine is between
-/// its threads: the caller can't change meanwhile. Version 2 has nothing of the kind between cgroups.
+/// On cgroup v1 the file is `tasks`, which moves the calling thread alone: the kernel then need not take
+/// `cgroup_threadgroup_rwsem` for writing, which waits for an RCU grace period, 10 ms and more. Cgroup v2 has no
+/// such file for a move between domains.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Doors<'a> {
     directories: &'a [OwnedFd],
@@ -40,12 +41,12 @@ impl Cgroup {
         Self { directories, hierarchy }
     }
 
-    /// The directory for `CLONE_INTO_CGROUP`.
+    /// The directory for `CLONE_INTO_CGROUP`; `None` where a child enters by writing.
     pub(crate) fn unified(&self) -> Option<BorrowedFd<'_>> {
         self.directories.first().filter(|_| self.is_unified()).map(AsFd::as_fd)
     }
 
-    /// Lets go of the directories, so that they can be removed: nothing is in them any more.
+    /// Closes the descriptors of the directories, once no process is left in the cgroup.
     pub(crate) fn close(&mut self) {
         self.directories = Vec::new();
     }
@@ -54,7 +55,7 @@ impl Cgroup {
         self.hierarchy == Hierarchy::Unified {}
     }
 
-    /// How a child enters that is not born inside.
+    /// Returns the files by which a child enters that is not created inside (`CLONE_INTO_CGROUP`).
     pub(crate) fn doors(&self) -> Doors<'_> {
         match self.hierarchy {
             Hierarchy::Unified {} => Doors { directories: &[], file: c"cgroup.procs" },
@@ -63,8 +64,8 @@ impl Cgroup {
         }
     }
 
-    /// Moves a process into the cgroup. One of version 2 that refuses, because its container has divided it,
-    /// is replaced by the one below it where `init` is.
+    /// Moves a process into the cgroup. A cgroup v2 that its container has divided into child cgroups may refuse
+    /// it (`EBUSY`, `EOPNOTSUPP`); the process then goes into the descendant that holds `init`.
     pub(crate) fn place(&self, pid: i32, init: i32, proc: BorrowedFd<'_>) -> Result<()> {
         for directory in &self.directories {
             match write(directory.as_fd(), c"cgroup.procs", pid.to_string().as_bytes()) {
@@ -78,7 +79,8 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Kills every process in it; what appears meanwhile may need another call.
+    /// Kills every process in it; without `cgroup.kill`, processes that are forked meanwhile may need another
+    /// call.
     pub(crate) fn kill(&self) {
         if let Some(directory) = self.unified() {
             // Absent before Linux 5.14, as in version 1.
@@ -106,7 +108,7 @@ impl Cgroup {
         }
     }
 
-    /// Processes in it, in any of its directories.
+    /// The processes in any of its directories.
     fn processes(&self) -> Vec<i32> {
         let mut all = Vec::new();
         for directory in &self.directories {
@@ -128,7 +130,7 @@ impl Cgroup {
         self.processes().is_empty()
     }
 
-    /// Kills for memory that the kernel has counted in it.
+    /// The number of OOM kills that the kernel has counted in it.
     pub(crate) fn oom_kills(&self) -> u64 {
         let files = [c"memory.events", c"memory.oom_control"];
         let counts = self.directories.iter().flat_map(|directory| {
@@ -155,7 +157,7 @@ fn inner(directory: BorrowedFd<'_>, init: i32, proc: BorrowedFd<'_>) -> Option<C
     })
 }
 
-/// The number behind a word at the beginning of a line.
+/// The number after `word` on the first line that begins with it.
 fn value(text: &str, word: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.trim().parse().ok())
 }
@@ -166,7 +168,7 @@ fn write(directory: BorrowedFd<'_>, name: &CStr, bytes: &[u8]) -> Result<()> {
     file::write(opened.as_fd(), bytes).map(drop).map_err(renamed)
 }
 
-/// The beginning of a small file; none where it can't be read.
+/// Reads a file, about 1 MiB at most; `None` if it can't be read.
 fn read(directory: BorrowedFd<'_>, name: &CStr) -> Option<String> {
     const MOST: usize = 1 << 20;
     let opened = file::openat(directory, name, libc::O_RDONLY, 0).ok()?;

@@ -1,6 +1,8 @@
-//! The child between clone and exec: joins, makes, executes the plan's steps in order, and becomes the program.
+//! The child between clone and exec: joins and makes namespaces, executes the plan's steps in order, and executes
+//! the program.
 //!
-//! Nothing in here and below allocates, parses or chooses. All memory is the copy of what the monitor prepared.
+//! No code in this module and below allocates, parses or decides: all data was prepared by the monitor before the
+//! clone.
 //!
 //! ```text
 //! no joins:     monitor ─clone3(new namespaces, cgroup)─► child: enter cgroups, steps, exec
@@ -10,8 +12,9 @@
 //! namespace:                                   └─ tells the pid, exits                           wait, session, exec
 //! ```
 //!
-//! # Which of it others can see and take
-//! The child begins as a copy of the monitor: root of the host with all its descriptors. Two kinds of others matter.
+//! # Protection from other processes
+//! The child begins as a copy of the monitor: root of the host with all its descriptors. Two kinds of attackers
+//! matter.
 //!
 //! An image, a container or a client chooses paths: of mounts, of the working directory, of the program. Close-on-exec is
 //! no protection from them, for `execve(2)` resolves its path (and an interpreter's) first. So all descriptors but the
@@ -51,7 +54,7 @@ use crate::sys::{Error, Result, file, process, signal};
 use slipway_monitor::plan::Step;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The index that stands for what comes before the first step.
+/// The step index of an error that occurred before the first step.
 pub(crate) const BEFORE: u32 = u32::MAX;
 
 const NEW_CGROUP: u64 = libc::CLONE_NEWCGROUP.cast_unsigned() as u64;
@@ -75,37 +78,38 @@ pub(crate) struct Child<'a> {
     pub(crate) channel: BorrowedFd<'a>,
     /// `/proc` of the monitor's mount namespace.
     pub(crate) proc: BorrowedFd<'a>,
-    /// The cgroups that it enters by itself.
+    /// The files by which it enters its cgroups by itself.
     pub(crate) doors: Doors<'a>,
     /// Whether the monitor places the child in its cgroups and says when it has.
     pub(crate) placed_by_monitor: bool,
 }
 
-/// What changes while the steps are executed.
+/// The state that changes while the steps are executed.
 #[derive(Debug, Default)]
 struct Progress {
-    /// The container's root, until it is this process's.
+    /// The container's root, until it is the root of this process.
     root: Option<OwnedFd>,
-    /// Whether it is.
+    /// Whether the root has been changed (`pivot_root(2)`).
     pivoted: bool,
-    /// The session that the process inside a joined pid namespace will begin: whether it has a terminal.
+    /// Set where the process inside a joined pid namespace will begin the session: whether that has a terminal.
     session: Option<bool>,
-    /// The soft and hard limit of processes that it will set itself: by then the one outside, which has the same user, is
-    /// not counted any more.
+    /// Soft and hard `RLIMIT_NPROC` that the process inside a joined pid namespace will set by itself: by then the
+    /// process outside, which has the same user, does not count any more.
     processes: Option<(u64, u64)>,
     /// An empty read-only tmpfs, once one has been attached.
     empty: Option<OwnedFd>,
     /// How many filters are installed.
     filters: usize,
-    /// Flags of the next one.
+    /// Flags of the next filter.
     filter_flags: u32,
-    /// Whether the monitor knows that only exec is left to fail.
+    /// Whether the monitor has been told that exec alone can still fail.
     executing: bool,
 }
 
-/// Which namespaces the clone that makes the executing process makes.
+/// `CLONE_NEW*` flags of the clone that makes the executing process.
 pub(crate) fn clone_flags(prepared: &Prepared) -> u64 {
-    // A cgroup namespace's root is its maker's cgroup, so the child makes it itself once it has been placed.
+    // The root of a cgroup namespace is the cgroup of its creator, so the child creates it once it has been
+    // placed.
     prepared.plan.clone_flags & !NEW_CGROUP
 }
 
@@ -113,13 +117,13 @@ impl Child<'_> {
     /// The whole life of the process that the monitor cloned.
     pub(crate) fn run(&self) -> ! {
         if let Err((step, error)) = self.live() {
-            // A channel that does not take it has no reader left to tell.
+            // If the channel fails, the monitor is gone and there is nobody to tell.
             let _ = report::tell_failure(self.way(), step, error);
         }
         process::exit_now(127)
     }
 
-    /// The channel, and the word that goes past the filter once there is one.
+    /// The channel, and the number that lets its calls pass the seccomp filter once that is installed.
     fn way(&self) -> Way<'_> {
         Way { channel: self.channel, pass: self.prepared.pass }
     }
@@ -143,7 +147,7 @@ impl Child<'_> {
         self.execute()
     }
 
-    /// Goes on in the new process, once the monitor knows it. The old one ends.
+    /// Continues in the new process, once the monitor knows its pid; ends the old one.
     fn take_over(&self, side: Side) -> Result<()> {
         match side {
             Side::Parent(pid) => {
@@ -154,7 +158,7 @@ impl Child<'_> {
         }
     }
 
-    /// What must happen before the process is in any namespace of the container's.
+    /// Does the steps that must precede the entry into any namespace of the container.
     fn begin(&self) -> Result<()> {
         identity::stay_opaque()?;
         if self.placed_by_monitor {
@@ -188,9 +192,10 @@ impl Child<'_> {
         identity::stay_opaque()
     }
 
-    /// Closes what the container must not find: everything but the channel and the streams, for good.
+    /// Closes every descriptor but the channel and the streams, for the container must not reach any other.
     fn let_go(&self, progress: &mut Progress) -> Result<()> {
-        // These two would be closed a second time, by their end.
+        // Dropped first: the drop of an `OwnedFd` that `close_all_but` has closed would close its number a second
+        // time.
         progress.root = None;
         progress.empty = None;
         file::close_all_but(self.channel)?;
@@ -285,7 +290,7 @@ impl Child<'_> {
     }
 
     fn seccomp(&self, progress: &mut Progress) -> Result<()> {
-        // The filter may forbid to speak afterwards.
+        // The filter may forbid a report afterwards.
         self.tell_executing(progress)?;
         let filter = self.prepared.filters.get(progress.filters);
         progress.filters += 1;
@@ -298,13 +303,13 @@ impl Child<'_> {
             return Ok(());
         }
         progress.executing = true;
-        // The filter may forbid that, too.
+        // The filter may forbid that call, too.
         signal::restore_all()?;
         report::tell(self.channel, Kind::Executing, (0, 0))
     }
 
-    /// Executes the first program that exists. One that may not be executed does not end the search, but is what is
-    /// told when nothing else is found, as in `execvp(3)`.
+    /// Executes the first program that exists; returns only an error. `EACCES` does not end the search, but is the
+    /// error that is returned when no other program is found, as in `execvp(3)`.
     fn become_program(&self) -> Error {
         let mut found = Error { call: "execve", errno: libc::ENOENT };
         for program in &self.prepared.plan.programs.0 {
@@ -326,7 +331,8 @@ impl Child<'_> {
 }
 
 impl Progress {
-    /// What paths are relative to: the container's root, or, in a process that joined its mount namespace, `/`.
+    /// The directory that paths are relative to: the container's root, or `None` for `/` in a process that has
+    /// joined the container's mount namespace.
     fn base(&self) -> Option<BorrowedFd<'_>> {
         self.root.as_ref().map(AsFd::as_fd)
     }

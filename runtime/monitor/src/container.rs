@@ -11,16 +11,16 @@ use crate::log::Log;
 use crate::stdio::Streams;
 use slipway_monitor::protocol::{Exit, Known, Reply};
 
-/// A launch that came to nothing, until all of it is reaped.
+/// A launch that failed, until all of its processes are reaped.
 #[derive(Debug)]
 pub(crate) struct Failing {
     /// Processes that are not reaped yet.
     pub(crate) pids: Vec<i32>,
-    /// What to answer then.
+    /// The reply to the requester, sent when all are reaped.
     pub(crate) reply: Reply,
 }
 
-/// Where in its life a container is.
+/// A container's state.
 #[derive(Debug)]
 pub(crate) enum Phase {
     /// Its child executes the plan.
@@ -34,16 +34,16 @@ pub(crate) enum Phase {
     Failing(Failing),
     /// Its program runs.
     Running,
-    /// Its first process has ended, its streams may hold more.
+    /// Its first process has ended; its streams may still hold output.
     Draining {
         /// How it ended.
         exit: Exit,
-        /// When to look at the cgroup again, by the clock since boot.
+        /// When to look at the cgroup again, in nanoseconds since boot.
         look_at: i64,
-        /// How long to wait after that.
+        /// The next pause between two looks, in nanoseconds.
         pause: i64,
     },
-    /// Everything is done but to forget it.
+    /// All is done; its exit is kept until `Forget`.
     Exited(Exit),
 }
 
@@ -60,22 +60,22 @@ pub(crate) struct Container {
     pub(crate) cgroup: Cgroup,
     pub(crate) streams: Streams,
     pub(crate) log: Log,
-    /// Whether standard input is kept.
+    /// Whether standard input stays open for attached clients.
     pub(crate) stdin: bool,
     /// Whether the first client's end of input closes it.
     pub(crate) stdin_once: bool,
     /// Whether the end of the first process kills the rest.
     pub(crate) kill_rest: bool,
-    /// When the cgroup is killed, by the clock since boot.
+    /// When the cgroup is killed, in nanoseconds since boot.
     pub(crate) deadline: Option<i64>,
-    /// Whether that has happened.
+    /// Whether it was killed at its deadline.
     pub(crate) timed_out: bool,
-    /// When to write the exit file again and what it says, where it could not be written.
+    /// If the exit file could not be written: when to retry, in nanoseconds since boot, and the file's content.
     pub(crate) unfiled: Option<(i64, String)>,
 }
 
 impl Container {
-    /// What `List` says.
+    /// The container's entry in the reply to `List`.
     pub(crate) fn known(&self, container: &str) -> Known {
         let exit = match &self.phase {
             Phase::Exited(exit) => Some(exit.clone()),
@@ -94,7 +94,7 @@ impl Container {
         matches!(self.phase, Phase::Running)
     }
 
-    /// When it next wants to be looked at, by the clock since boot.
+    /// When the container's next deadline is, in nanoseconds since boot.
     pub(crate) fn due(&self) -> Option<i64> {
         match &self.phase {
             Phase::Running | Phase::Launching { .. } => self.deadline,

@@ -1,4 +1,4 @@
-//! A launch: from the clone until the exec has succeeded or everything of it is gone.
+//! A launch: from the clone until the exec has succeeded or all of its processes are gone.
 //!
 //! ```text
 //! begin ──► waiting ──AtSyncPoint──► paused ──Continue──► waiting ──Executing, then the channel's end──► started
@@ -21,10 +21,10 @@ use report::Report;
 use slipway_monitor::protocol::Reply;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// How many reports are read before the monitor turns to others.
+/// How many reports are read before the monitor turns to other events.
 const AT_ONCE: usize = 64;
 
-/// What is to be launched, and with what.
+/// The inputs of a launch.
 #[derive(Debug)]
 pub(crate) struct Order<'a> {
     /// The plan.
@@ -33,7 +33,7 @@ pub(crate) struct Order<'a> {
     pub(crate) descriptors: &'a [OwnedFd],
     /// Standard streams; none where the child makes a terminal.
     pub(crate) streams: Option<[BorrowedFd<'a>; 3]>,
-    /// Where the child is placed.
+    /// The cgroup in which the child is placed.
     pub(crate) cgroup: &'a Cgroup,
     /// The container's first process, for a process that joins it; else 0.
     pub(crate) init: i32,
@@ -41,7 +41,7 @@ pub(crate) struct Order<'a> {
     pub(crate) proc: BorrowedFd<'a>,
 }
 
-/// Why a launch came to nothing.
+/// The failure of a launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     step: u32,
@@ -61,10 +61,10 @@ impl From<sys::Error> for Failure {
     }
 }
 
-/// What a launch has come to.
+/// The progress of a launch.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Nothing new.
+    /// No change.
     Waiting,
     /// The child waits at this sync point.
     AtSyncPoint(u8),
@@ -78,13 +78,13 @@ pub(crate) enum Progress {
 #[derive(Debug)]
 pub(crate) struct Launch {
     channel: OwnedFd,
-    /// The process that was cloned; who speaks until the pid of another has come.
+    /// The pid of the process that was cloned. Reports are taken from it until the pid of another has come.
     cloned: i32,
-    /// The same until it is reaped, then 0.
+    /// The same pid until it is reaped, then 0.
     first: i32,
     /// The process that executes; 0 until it is known.
     pid: i32,
-    /// All that could fail within the plan is done.
+    /// Whether the plan's steps are done, so that exec alone can still fail.
     executing: bool,
     terminal: Option<OwnedFd>,
     mount: Option<OwnedFd>,
@@ -109,7 +109,7 @@ impl Launch {
             placed_by_monitor: false,
         };
         let mut side = process::clone3(flags, order.cgroup.unified());
-        // A cgroup that takes no process itself.
+        // The cgroup refuses `CLONE_INTO_CGROUP`: the monitor moves the child by hand.
         if matches!(side, Err(error) if matches!(error.errno, libc::EBADF | libc::EBUSY | libc::EOPNOTSUPP)) {
             child.placed_by_monitor = true;
             side = process::clone3(flags, None);
@@ -137,11 +137,11 @@ impl Launch {
         Ok(launch)
     }
 
-    /// Places the child, and kills it if that can't be.
+    /// Moves the child into its cgroup, and kills it if that fails.
     fn place(&self, order: &Order<'_>) -> Result<(), Failure> {
         let placed = order.cgroup.place(self.first, order.init, order.proc);
         placed.and_then(|()| report::go(self.channel.as_fd())).map_err(|error| {
-            // It waits for the word and can't be hung, so this wait is short.
+            // The child only waits for a message and can't hang, so this wait is short.
             let _ = process::kill(self.first, libc::SIGKILL);
             let _ = process::wait_for(self.first);
             Failure::from(error)
@@ -153,7 +153,8 @@ impl Launch {
         self.channel.as_fd()
     }
 
-    /// The process that executes or, while that one is not known, the one that executes the steps.
+    /// The pid of the process that executes the program or, while it is not known, of the one that executes the
+    /// steps.
     pub(crate) fn pid(&self) -> i32 {
         if self.pid == 0 { self.first } else { self.pid }
     }
@@ -163,20 +164,21 @@ impl Launch {
         self.mount.take()
     }
 
-    /// The master of the child's terminal, once it has come.
+    /// The master of the child's terminal, once the child has sent it.
     pub(crate) fn take_terminal(&mut self) -> Option<OwnedFd> {
         self.terminal.take()
     }
 
-    /// Lets the child go on from its sync point.
+    /// Lets the child continue from its sync point.
     pub(crate) fn go_on(&self) -> sys::Result<()> {
         report::go(self.channel.as_fd())
     }
 
-    /// The next report of the process whose turn it is to speak; none when there is none yet.
+    /// Returns the next report of the process that may send one now; `None` if there is none yet.
     ///
-    /// A container that may trace can take the channel from a process that has joined its pid namespace, or speak through
-    /// that process. Nothing from others is heard, and from that process nothing but its failure; a flood waits.
+    /// A container that may trace can take the channel from a process that has joined its pid namespace, or send
+    /// through that process. Reports of other senders are ignored, and of that process all but a failure; a flood
+    /// is read [`AT_ONCE`] packets at a time.
     fn next(&mut self) -> sys::Result<Option<Report>> {
         for _ in 0..AT_ONCE {
             let rights = if self.executing { Rights::Dropped } else { Rights::Taken };
@@ -199,7 +201,7 @@ impl Launch {
         Ok(None)
     }
 
-    /// Reads what the child has told.
+    /// Reads the child's reports.
     pub(crate) fn progress(&mut self) -> Progress {
         loop {
             match self.next() {
@@ -224,7 +226,7 @@ impl Launch {
     }
 
     fn end(&self) -> Progress {
-        // Without its pid, the process that was to execute has never been.
+        // Without a pid, the process that was to execute the program was never created.
         if self.executing && self.pid != 0 {
             return Progress::Started;
         }
@@ -232,8 +234,8 @@ impl Launch {
         Progress::Failed(Failure { step: child::BEFORE, what, errno: libc::ESRCH })
     }
 
-    /// What has become of the launch, now that the executing process has been reaped: the first child may keep the
-    /// channel open a moment longer.
+    /// The outcome of the launch, now that the executing process has been reaped. The end of the channel is not
+    /// waited for, since the first child may keep it open a moment longer.
     pub(crate) fn after_reaping(&mut self) -> Progress {
         match self.progress() {
             Progress::Waiting | Progress::AtSyncPoint(_) => self.end(),
@@ -241,7 +243,7 @@ impl Launch {
         }
     }
 
-    /// Notes that a process is gone; whether it is the one that executes.
+    /// Notes that a process has been reaped; returns whether it is the one that executes the program.
     pub(crate) fn reaped(&mut self, pid: i32) -> bool {
         // The pid may still be on its way in the channel.
         if self.pid == 0 && self.first != pid {
@@ -253,13 +255,13 @@ impl Launch {
         self.pid == pid
     }
 
-    /// Kills what there is of the launch; the processes to wait for. A process whose pid has not come sees the
-    /// channel's end and goes by itself.
+    /// Kills the processes of the launch; returns those to wait for. A process whose pid has not come sees the end
+    /// of the channel and exits by itself.
     pub(crate) fn abort(mut self) -> Vec<i32> {
         while let Ok(Some(report)) = self.next() {
             match report {
                 Report::Pid(pid) => self.pid = pid,
-                // Nothing else of it is to come.
+                // No pid follows these.
                 Report::End | Report::Failed { .. } => break,
                 Report::AtSyncPoint(_) | Report::Terminal(_) | Report::Mount(_) | Report::Executing => {}
             }

@@ -1,4 +1,4 @@
-//! A pod's namespaces, made by a short-lived child and kept by descriptors.
+//! A pod's namespaces, made by a short-lived child and kept alive by descriptors.
 //!
 //! ```text
 //! monitor ─clone3([CLONE_NEWUSER])─► child waits ◄─ maps written, go ─ unshare the others, name, parameters
@@ -21,9 +21,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const USER: u64 = libc::CLONE_NEWUSER.cast_unsigned() as u64;
 const NET: u64 = libc::CLONE_NEWNET.cast_unsigned() as u64;
-/// Namespaces of the pod's that its monitor is in, too.
+/// The namespaces of a pod that its monitor joins, too.
 const ENTERED: u64 = NET | (libc::CLONE_NEWIPC | libc::CLONE_NEWUTS).cast_unsigned() as u64;
-/// How long the child may take.
+/// How long the child may take, in seconds.
 const SECONDS: i64 = 10;
 
 /// Kinds in the order of their bits, with their names below `/proc/<pid>/ns`. A pid namespace is made by its first
@@ -38,7 +38,7 @@ const KINDS: [(u64, &str); 7] = [
     (NET, "net"),
 ];
 
-/// What to make.
+/// The namespaces to make and their settings.
 #[derive(Debug)]
 pub(crate) struct Order {
     /// `CLONE_NEW*` flags.
@@ -85,7 +85,7 @@ pub(crate) fn enter_network(namespace: &OwnedFd) -> Result<()> {
     process::setns(namespace.as_fd(), NET)
 }
 
-/// Joins those of a pod's new namespaces that its monitor is in.
+/// Joins those of a pod's new namespaces that its monitor is to be in.
 pub(crate) fn enter(kinds: u64, made: &[OwnedFd]) -> Result<()> {
     let kinds = KINDS.iter().map(|(kind, _)| *kind).filter(|kind| kinds & kind != 0);
     let mut entered = kinds.zip(made).filter(|(kind, _)| ENTERED & kind != 0);

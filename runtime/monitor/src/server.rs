@@ -1,4 +1,5 @@
-//! The loop: everything that can happen to a monitor, one turn each, on one thread that never waits elsewhere.
+//! The event loop: polls all descriptors of the monitor and handles one event at a time, on a single thread that
+//! blocks nowhere else.
 
 mod requests;
 mod start;
@@ -14,15 +15,15 @@ use slipway_monitor::protocol::PACKET;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// The most clients at once.
+/// The most connections at once.
 const CLIENTS: usize = 512;
-/// How long a monitor without a pod waits for its daemon.
+/// How long a monitor without a pod waits for its daemon, in nanoseconds.
 const PATIENCE: i64 = 60_000_000_000;
 
-/// After how many quiet milliseconds the memory of what was done last is given back.
+/// Idle time, in milliseconds, after which free memory is returned to the kernel.
 const QUIET: i32 = 1000;
 
-/// What an entry of the poll is about.
+/// The subject of a poll entry.
 #[derive(Debug, Clone)]
 enum Source {
     Listener,
@@ -34,22 +35,22 @@ enum Source {
     Input(String),
 }
 
-/// All that a monitor knows.
+/// The state of a monitor.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) process: Process,
     pub(crate) pod: Option<Pod>,
     pub(crate) connections: BTreeMap<u64, Connection>,
     pub(crate) containers: BTreeMap<String, Container>,
-    /// Made again when it is next needed, after each quiet time.
+    /// The receive buffer; freed when idle, and allocated again when it is needed.
     pub(crate) buffer: Vec<u8>,
     next: u64,
     born: i64,
-    /// Descriptors that are only kept open, by name.
+    /// Descriptors kept open for the daemon, by name.
     held: BTreeMap<String, Vec<OwnedFd>>,
-    /// Whether memory was used since it was last given back.
+    /// Whether an event was handled since memory was last returned to the kernel.
     pub(crate) used: bool,
-    /// When to end at the latest, though clients have not read everything.
+    /// The latest time of the shutdown, in nanoseconds since boot, even if clients have not read everything.
     shutdown: Option<i64>,
 }
 
@@ -58,13 +59,13 @@ pub(crate) fn real_time() -> i64 {
     process::clock(libc::CLOCK_REALTIME)
 }
 
-/// Nanoseconds since boot, time asleep included.
+/// Nanoseconds since boot, time in suspend included.
 pub(crate) fn boot_time() -> i64 {
     process::clock(libc::CLOCK_BOOTTIME)
 }
 
 impl Server {
-    /// A monitor that has not been told its pod.
+    /// A monitor that has no pod yet.
     pub(crate) fn new(process: Process) -> Self {
         Self {
             process,
@@ -80,7 +81,7 @@ impl Server {
         }
     }
 
-    /// Serves until the shutdown, or until a daemon that never gave a pod is gone.
+    /// Serves until the shutdown or, while it has no pod, until its daemon is gone.
     pub(crate) fn serve(&mut self) -> Result<()> {
         while !self.is_over() {
             let (sources, mut entries) = self.entries();
@@ -109,7 +110,7 @@ impl Server {
         shut || deserted
     }
 
-    /// What to poll for.
+    /// The poll entries, each with its subject.
     fn entries(&self) -> (Vec<Source>, Vec<libc::pollfd>) {
         let (mut sources, mut entries) = (Vec::new(), Vec::new());
         let mut add = |source, file: BorrowedFd<'_>, events| {
@@ -194,7 +195,7 @@ impl Server {
 
     fn accept(&mut self) {
         while let Ok(socket) = socket::accept(self.process.listener.as_fd()) {
-            // The socket's directory is closed to others already.
+            // A second check: the mode of the socket's directory keeps other users out already.
             let trusted = socket::peer_uid(socket.as_fd()).is_ok_and(|uid| uid == 0);
             if trusted && self.connections.len() < CLIENTS {
                 self.connections.insert(self.next, Connection::new(socket));
@@ -239,7 +240,7 @@ impl Server {
         }
     }
 
-    /// Does what the time has come for.
+    /// Handles the deadlines that have passed.
     fn expire(&mut self) {
         let now = boot_time();
         let due = |container: &Container| container.due().is_some_and(|due| due <= now);
@@ -264,7 +265,7 @@ impl Server {
         }
     }
 
-    /// Ends what belonged to connections that are over.
+    /// Removes closed connections and ends their sessions, attachments and launches.
     fn sweep(&mut self) {
         let over: Vec<_> =
             self.connections.iter().filter(|(_, connection)| connection.cut).map(|(id, _)| *id).collect();

@@ -1,4 +1,4 @@
-//! What the monitor does before it serves: its own process, and the pod that the daemon gives it.
+//! Setup before the monitor serves: its own process, and the pod that the daemon gives it.
 
 use crate::child::identity;
 use crate::sys::process::{CapabilitySets, Side};
@@ -17,16 +17,17 @@ pub(crate) struct Process {
     pub(crate) signals: OwnedFd,
 }
 
-/// Makes this process a monitor: its listening socket leaves standard input, which is empty from now on, as is
-/// standard output; standard error stays the daemon's log.
+/// Makes this process a monitor. The listening socket arrives as standard input and is moved to another
+/// descriptor; standard input and output become /dev/null, and standard error stays the daemon's log.
 pub(crate) fn begin() -> Result<Process> {
     if !file::fstat(file::standard(0))?.is(libc::S_IFSOCK) {
-        // A container that executes this program through /proc has nothing to be served.
+        // A container may execute this program through /proc; it then ends here.
         return Err(Error { call: "listening socket", errno: libc::ENOTSOCK });
     }
-    // The kernel has named it by the descriptor that it was executed from.
+    // The daemon executes the monitor through a descriptor, whose number the kernel has taken as the process's
+    // name.
     process::set_name(c"slipway-monitor")?;
-    // EPERM: it leads the process group by which the daemon knows it.
+    // EPERM is expected where the process leads its process group already, by which the daemon knows it.
     let _ = process::setsid(0);
     enter_cgroup()?;
     let listener = file::duplicate(file::standard(0))?;
@@ -42,9 +43,10 @@ pub(crate) fn begin() -> Result<Process> {
     Ok(Process { listener, signals: signal::block_all()? })
 }
 
-/// A standard output that is a directory is the cgroup of version 2 that the monitor is to be in. It goes on as a process
-/// that is born there, with the same parent; this one ends. To be moved would wait for a grace period of the kernel's, and to
-/// be born of the daemon would take milliseconds, for that is large and has threads; a clone of this small program is cheap.
+/// Moves the monitor into its cgroup v2, if standard output is the directory of one: clones itself into that
+/// cgroup with the same parent (`CLONE_PARENT`), and ends the old process. A write to `cgroup.procs` would wait
+/// for an RCU grace period; a clone of the daemon into the cgroup would take milliseconds, for the daemon is large
+/// and has threads. A clone of this small program is cheap.
 fn enter_cgroup() -> Result<()> {
     let cgroup = file::standard(1);
     if !file::fstat(cgroup)?.is(libc::S_IFDIR) {
@@ -57,7 +59,8 @@ fn enter_cgroup() -> Result<()> {
     }
 }
 
-/// Gives up all capabilities but these, and, for the programs that it will execute, all that are not permitted.
+/// Drops all capabilities but these, and drops from the bounding set, for the programs that it will execute, all
+/// that are not in `permitted`.
 pub(crate) fn keep(permitted: u64, effective: u64) -> Result<()> {
     identity::bound(permitted)?;
     process::capset(CapabilitySets { effective, permitted, inheritable: 0 })
@@ -70,12 +73,12 @@ pub(crate) struct Pod {
     pub(crate) id: String,
     /// Its state directory.
     pub(crate) state: OwnedFd,
-    /// `/proc` of the small mount namespace.
+    /// `/proc` of the monitor's small mount namespace.
     pub(crate) proc: OwnedFd,
 }
 
 impl Pod {
-    /// Enters the small mount namespace.
+    /// Enters the monitor's small mount namespace.
     pub(crate) fn enter(id: String, state: OwnedFd, namespace: &OwnedFd) -> Result<Self> {
         process::setns(namespace.as_fd(), u64::from(libc::CLONE_NEWNS.cast_unsigned()))?;
         file::chdir(c"/")?;
@@ -83,7 +86,7 @@ impl Pod {
         Ok(Self { id, state, proc })
     }
 
-    /// Writes a file of the state directory so that it is there wholly or not at all.
+    /// Writes a file of the state directory atomically, by rename.
     pub(crate) fn write(&self, name: &str, content: &str) -> Result<()> {
         let wrong = |_| Error { call: "file name", errno: libc::EINVAL };
         let temporary = CString::new(format!(".{name}.new")).map_err(wrong)?;

@@ -1,6 +1,7 @@
 //! The monitor's ends of a container's standard streams.
 //!
-//! Every output is read whatever becomes of its bytes, so that no container ever waits for a log or a client.
+//! Every output is read even if its bytes can't be logged or sent, so that no container ever blocks on a log or a
+//! client.
 
 use crate::log::{Line, Stream};
 use crate::sys::{Result, file, tty};
@@ -12,7 +13,8 @@ pub(crate) type Ends = [OwnedFd; 3];
 /// The device number of /dev/null.
 pub(crate) const NULL_DEVICE: u64 = libc::makedev(1, 3);
 
-/// Whether a client's descriptor can be a process's standard stream: a path through it leads nowhere.
+/// Whether a client's descriptor may be a process's standard stream: a pipe or /dev/null, through which no path
+/// leads.
 pub(crate) fn is_stream(file: BorrowedFd<'_>) -> Result<bool> {
     let stat = file::fstat(file)?;
     Ok(stat.is(libc::S_IFIFO) || stat.is(libc::S_IFCHR) && stat.device == NULL_DEVICE)
@@ -22,9 +24,9 @@ pub(crate) fn is_stream(file: BorrowedFd<'_>) -> Result<bool> {
 #[derive(Debug)]
 pub(crate) struct Output {
     file: OwnedFd,
-    /// Which one.
+    /// Standard output or standard error.
     pub(crate) stream: Stream,
-    /// What has come of a line that is not ended.
+    /// The beginning of a line that has not ended yet.
     pub(crate) line: Line,
 }
 
@@ -44,20 +46,20 @@ pub(crate) struct Streams {
     terminal: Option<OwnedFd>,
 }
 
-/// What a read of an output gave.
+/// The result of a read of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Read {
-    /// So many bytes.
+    /// The number of bytes read.
     Bytes(usize),
-    /// Nothing for now.
+    /// No bytes for now (`EAGAIN`).
     Nothing,
     /// The stream has ended.
     End,
 }
 
 impl Streams {
-    /// Pipes, and the child's ends of them. Without `stdin` its standard input is empty. With `open_to_all` the child
-    /// may open them again by path, which it could not from inside a user namespace.
+    /// Makes pipes; returns the child's ends of them. Without `stdin` its standard input is empty. `open_to_all`
+    /// gives them mode 0666, so that a child in a user namespace can open them again by path (`/proc/self/fd/1`).
     pub(crate) fn pipes(stdin: bool, open_to_all: bool) -> Result<(Self, Ends)> {
         let (output, output_end) = file::pipe()?;
         let (error, error_end) = file::pipe()?;
@@ -97,7 +99,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Sets the terminal's size; false without one.
+    /// Sets the terminal's size; returns false if there is no terminal.
     pub(crate) fn resize(&self, width: u16, height: u16) -> Result<bool> {
         match &self.terminal {
             Some(terminal) => tty::resize(terminal.as_fd(), width, height).map(|()| true),
@@ -115,7 +117,7 @@ impl Streams {
         self.outputs.is_empty()
     }
 
-    /// One output, with the line it is in.
+    /// One output, unless it has ended.
     pub(crate) fn output(&mut self, stream: Stream) -> Option<&mut Output> {
         self.outputs.iter_mut().find(|output| output.stream == stream)
     }
@@ -136,12 +138,12 @@ impl Streams {
         self.input.as_ref().is_none_or(|input| input.pending.is_empty())
     }
 
-    /// The input to poll for room, while bytes wait for it.
+    /// The input to poll for writability, while bytes are pending.
     pub(crate) fn blocked_input(&self) -> Option<BorrowedFd<'_>> {
         self.input.as_ref().filter(|input| !input.pending.is_empty()).map(|input| input.file.as_fd())
     }
 
-    /// Gives bytes to the container; a stream that is closed drops them.
+    /// Writes bytes to the container's input, or queues them; drops them if the input is closed.
     pub(crate) fn give(&mut self, bytes: &[u8]) {
         if let Some(input) = self.input.as_mut().filter(|input| !input.closing) {
             input.pending.extend_from_slice(bytes);
@@ -149,7 +151,7 @@ impl Streams {
         self.flush_input();
     }
 
-    /// Closes the input once what waits has gone.
+    /// Closes the input once pending bytes are written.
     pub(crate) fn end_input(&mut self) {
         if let Some(input) = &mut self.input {
             input.closing = true;
@@ -157,7 +159,7 @@ impl Streams {
         self.flush_input();
     }
 
-    /// Writes what waits.
+    /// Writes pending bytes, as many as the input takes.
     pub(crate) fn flush_input(&mut self) {
         let Some(input) = &mut self.input else { return };
         while !input.pending.is_empty() {

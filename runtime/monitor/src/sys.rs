@@ -12,7 +12,7 @@ pub(crate) mod tty;
 
 use std::os::fd::{FromRawFd, OwnedFd};
 
-/// A system call that did not succeed.
+/// A failed system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Error {
     /// The call's name.
@@ -27,7 +27,7 @@ impl std::fmt::Display for Error {
     }
 }
 
-/// What a system call gives.
+/// The result of a system call.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// The last error of this thread, as the error of `call`.

@@ -8,7 +8,7 @@ use std::ffi::CString;
 /// The buffer does not hold what its reader expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed(
-    /// What was being read.
+    /// The value that was being read.
     pub &'static str,
 );
 

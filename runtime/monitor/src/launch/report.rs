@@ -1,4 +1,4 @@
-//! What a child tells its monitor between clone and exec: one packet each, built on the stack.
+//! Reports of a child to its monitor between clone and exec: one packet each, built on the stack.
 //!
 //! ```text
 //! 0     kind (u8)      1..5  first number (i32)      5..9  second number (i32)      9..  the call's name
@@ -12,21 +12,21 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 /// The longest packet.
 const LENGTH: usize = 64;
 
-/// What a child says without words.
+/// The first byte of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// The first child has made the process that will execute: its pid.
+    /// The first child has made the process that will execute the program; with its pid.
     Pid = 1,
-    /// Waits at a sync point: its bit.
+    /// The child waits at a sync point; with the point's bit.
     AtSyncPoint = 2,
-    /// The master of its terminal comes along.
+    /// Carries the master of the child's terminal.
     Terminal = 3,
-    /// All that could fail within the plan is done; the end of the channel is now the exec's success.
+    /// The plan's steps are done: an end of the channel without a failure now means that exec has succeeded.
     Executing = 4,
-    /// A step failed: its index, the error's number and the call's name.
+    /// A step failed; with its index, the errno and the call's name.
     Failed = 5,
-    /// A detached mount for the daemon comes along.
+    /// Carries a detached mount for the daemon.
     Mount = 6,
 }
 
@@ -43,16 +43,16 @@ pub(crate) enum Report {
         errno: i32,
         call: String,
     },
-    /// The channel's other end is closed everywhere.
+    /// Every copy of the channel's other end is closed.
     End,
 }
 
-/// Sends a report; the child's side, which allocates nothing.
+/// Sends a report without a descriptor. Called by the child, so it allocates nothing.
 pub(crate) fn tell(channel: BorrowedFd<'_>, kind: Kind, numbers: (i32, i32)) -> Result<()> {
     packet(Way { channel, pass: 0 }, kind, numbers, ("", &[]))
 }
 
-/// Sends the pid of the process that will execute, which takes over from here.
+/// Sends the pid of the process that will execute the program and sends all further reports.
 pub(crate) fn tell_pid(way: Way<'_>, pid: i32) -> Result<()> {
     packet(way, Kind::Pid, (pid, 0), ("", &[]))
 }
@@ -67,7 +67,8 @@ pub(crate) fn tell_failure(way: Way<'_>, step: u32, error: Error) -> Result<()> 
     packet(way, Kind::Failed, (step.cast_signed(), error.errno), (error.call, &[]))
 }
 
-/// The channel, and the word with which a report goes past the container's filter (see [`super::passage`]); 0 is none.
+/// The channel, and the number that lets a report pass the container's seccomp filter (see [`super::passage`]); 0
+/// for none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Way<'a> {
     pub(crate) channel: BorrowedFd<'a>,
@@ -90,7 +91,7 @@ fn packet(
     socket::send_past(way.channel, (bytes.get(..length).unwrap_or(&bytes), rights), 0, way.pass)
 }
 
-/// Waits for the monitor's word to go on; its end ends the child.
+/// Waits for the monitor's message to continue; an error (`EPIPE`) if the monitor is gone.
 pub(crate) fn wait(channel: BorrowedFd<'_>, pass: u64) -> Result<()> {
     let mut word = [0_u8; 1];
     match socket::receive_past(channel, &mut word, pass)? {
@@ -99,19 +100,19 @@ pub(crate) fn wait(channel: BorrowedFd<'_>, pass: u64) -> Result<()> {
     }
 }
 
-/// The monitor's word to go on.
+/// Sends the child the message to continue.
 pub(crate) fn go(channel: BorrowedFd<'_>) -> Result<()> {
     socket::send(channel, &[1], &[], 0)
 }
 
-/// A report and, where the channel says so, the process that sent it.
+/// A report and, on a channel with `SO_PASSCRED`, the pid of its sender.
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) report: Report,
     pub(crate) sender: Option<i32>,
 }
 
-/// Reads a report; none when there is none yet.
+/// Reads a report; `None` if there is none yet.
 pub(crate) fn read(channel: BorrowedFd<'_>, flags: i32, rights: Rights) -> Result<Option<Told>> {
     let mut buffer = [0_u8; LENGTH];
     let mut packet = match socket::receive_with(channel, &mut buffer, flags, rights) {
@@ -124,7 +125,7 @@ pub(crate) fn read(channel: BorrowedFd<'_>, flags: i32, rights: Rights) -> Resul
     };
     let bytes = buffer.get(..packet.length).unwrap_or_default();
     let report = match (bytes, packet.sender) {
-        // A packet of nothing is not the end.
+        // An empty packet with a sender is not the end of the channel.
         ([], Some(_)) => broken(),
         (bytes, _) => parse(bytes, packet.descriptors.pop()),
     };

@@ -48,8 +48,8 @@ struct OpenHow {
 /// How often an [`openat2`] is tried.
 const TRIES: usize = 1000;
 
-/// `openat2(2)`. Where a bounded look-up is disturbed by a rename or a mount anywhere on the machine (`EAGAIN`), it is
-/// tried again, a thousand times at most.
+/// `openat2(2)`. A rename or a mount anywhere on the machine can make a bounded look-up fail with `EAGAIN`; it is
+/// then retried, [`TRIES`] attempts at most.
 pub(crate) fn openat2(directory: BorrowedFd<'_>, path: &CStr, how: How) -> Result<OwnedFd> {
     for _ in 1..TRIES {
         match openat2_once(directory, path, how) {
@@ -105,7 +105,7 @@ pub(crate) fn write(file: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
     count("write", value)
 }
 
-/// What `fstat(2)` says, as far as it is used.
+/// The fields of `fstat(2)` that are used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stat {
     /// Type and permission bits.

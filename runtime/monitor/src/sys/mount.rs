@@ -63,7 +63,7 @@ pub(crate) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()>
     done("move_mount", value)
 }
 
-/// What [`set_attributes`] changes.
+/// A change of a mount's attributes, for [`set_attributes`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Change {
     /// `MOUNT_ATTR_*` bits to set.

@@ -1,4 +1,4 @@
-//! Where the monitor itself comes to be.
+//! The cgroup in which the monitor's own process is created.
 
 use crate::places::{Proc, open};
 use crate::pod::{Pod, make_unified, shell};
@@ -8,7 +8,7 @@ use slipway_monitor::protocol::{Reply, Request, VERSION};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What of a process's status is behind a word.
+/// The value of a field of `/proc/<pid>/status`.
 fn status(pid: i32, word: &str) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(':'));
@@ -26,7 +26,7 @@ fn a_monitor_is_born_in_the_cgroup_that_is_its_standard_output_and_has_the_same_
     assert_eq!(std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap(), format!("{pid}\n"));
     assert_eq!(status(pid, "PPid"), std::process::id().to_string());
     assert_eq!(std::fs::read_link(format!("/proc/{pid}/fd/1")).unwrap(), Path::new("/dev/null"));
-    // It is a whole monitor: parent of its containers, and told of their end.
+    // It works as a monitor: it is the parent of its containers and learns of their end.
     let reply = pod.start(&daemon, "one", &shell("exit 3"));
     let Reply::Started { .. } = reply else { panic!("not started: {reply:?}") };
     let exit = exit_file::parse("one", &pod.wait_for_file("one.exit")).unwrap();

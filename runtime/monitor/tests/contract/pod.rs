@@ -22,7 +22,7 @@ pub(crate) const NEW_PID: u64 = 0x2000_0000;
 const KINDS: [u64; 4] = [0x0400_0000, 0x0800_0000, 0x1000_0000, 0x4000_0000];
 const USER: usize = 2;
 
-/// What to run.
+/// The program of a container and its settings.
 pub(crate) struct Options {
     pub(crate) program: String,
     pub(crate) script: String,
@@ -39,7 +39,7 @@ pub(crate) struct Options {
     pub(crate) terminal: bool,
 }
 
-/// A new cgroup of version 2; none where there is none.
+/// A new cgroup v2; `None` where none can be made.
 pub(crate) fn make_unified(name: &str) -> Option<PathBuf> {
     let base = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
     let base = base.into_iter().map(Path::new).find(|base| base.join("cgroup.procs").exists());
@@ -75,17 +75,17 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    /// None, and a word about it, without root.
+    /// A pod with a /proc of its own; `None`, with a message, without root.
     pub(crate) fn new() -> Option<Self> {
         Self::with(Proc::Fresh)
     }
 
-    /// The same with another /proc.
+    /// As [`Pod::new`], with another /proc.
     pub(crate) fn with(proc: Proc) -> Option<Self> {
         Self::started(proc, Stdio::null())
     }
 
-    /// The same with this standard output: the cgroup that the monitor is to be in, or nothing.
+    /// As [`Pod::with`], with this standard output: the directory of the monitor's cgroup, or /dev/null.
     pub(crate) fn started(proc: Proc, output: Stdio) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: a monitor needs root");
@@ -131,7 +131,7 @@ impl Pod {
         client
     }
 
-    /// Starts a container and gives the first answer.
+    /// Starts a container; returns the first reply.
     pub(crate) fn start(&self, client: &Client, container: &str, options: &Options) -> Reply {
         let log = self.path(&format!("state/{container}.log"));
         let log = open(&log, OFlags::CREATE | OFlags::APPEND | OFlags::WRONLY);
@@ -192,7 +192,8 @@ impl Pod {
         client.ask(&Request::Exec { container: container.into(), terminal: false, deadline_ms })
     }
 
-    /// The same with a terminal, and inside the container's user namespace: its master comes with the answer.
+    /// As [`Pod::exec`], with a terminal and inside the container's user namespace: the reply carries the
+    /// terminal's master.
     pub(crate) fn exec_terminal(
         &self,
         client: &Client,
@@ -209,7 +210,7 @@ impl Pod {
         std::fs::read_to_string(self.path("state").join(name)).unwrap_or_default()
     }
 
-    /// Something in the way of a file's writing.
+    /// Makes the writing of a file of the state directory fail, by a directory at the temporary file's path.
     pub(crate) fn obstruct(&self, name: &str) {
         std::fs::create_dir(self.path("state").join(format!(".{name}.new"))).unwrap();
     }
@@ -252,7 +253,7 @@ impl Pod {
         std::fs::metadata(self.path("root").join(name)).unwrap().uid()
     }
 
-    /// A memory cgroup of version 1; none where there is none.
+    /// A memory cgroup v1; `None` where none can be made.
     pub(crate) fn memory_cgroup(&self, limit: u64) -> Option<OwnedFd> {
         let path = PathBuf::from(format!("/sys/fs/cgroup/memory/slipway-monitor-{}", self.monitor.id()));
         if std::fs::create_dir(&path).is_err() {
@@ -264,7 +265,7 @@ impl Pod {
         Some(open(&path, OFlags::PATH | OFlags::DIRECTORY))
     }
 
-    /// A cgroup of version 2; none where there is none.
+    /// A cgroup v2; `None` where none can be made.
     pub(crate) fn unified_cgroup(&self) -> Option<OwnedFd> {
         let path = make_unified(&self.monitor.id().to_string())?;
         self.cgroups.borrow_mut().push(path.clone());
@@ -291,7 +292,7 @@ impl Drop for Pod {
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = self.monitor.wait();
-        // A monitor that was born in a cgroup is another process.
+        // A monitor that was cloned into its cgroup has another pid than the spawned one.
         let _ = rustix::process::waitpgid(Pid::from_child(&self.monitor), WaitOptions::empty());
         for path in self.cgroups.get_mut() {
             let _ = std::fs::remove_dir(path);

@@ -1,4 +1,4 @@
-//! What the steps of a plan do to a process, as it sees it itself.
+//! The effects of a plan's steps on a process, as the process itself sees them.
 
 use crate::pod::{Options, Pod, shell};
 use slipway_monitor::exit_file;
@@ -13,7 +13,7 @@ fn text(text: &str) -> std::ffi::CString {
 #[test]
 fn a_process_has_the_identity_and_privileges_of_its_plan() {
     let Some(pod) = Pod::new() else { return };
-    // `ld [4]; ret ALLOW`, so that a filter is seen to be there.
+    // `ld [4]; ret ALLOW`: a filter that allows all, so that `Seccomp: 2` shows in the status.
     let program = [[0x20, 0, 0, 0, 4, 0, 0, 0], [6, 0, 0, 0, 0, 0, 0xff, 0x7f]].concat();
     let steps = vec![
         Step::OomScore { value: 321 },
@@ -63,7 +63,7 @@ fn a_filter_is_installed_with_the_flags_of_its_plan() {
     assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
     pod.wait_for_file("one.exit");
     assert!(pod.file("one.log").contains("Seccomp:\t2"), "{}", pod.file("one.log"));
-    // The kernel sees them: it refuses one that it does not know.
+    // The flags reach the kernel: it refuses an unknown one.
     let options = Options { steps: steps(1 << 31), ..shell("true") };
     let reply = pod.start(&pod.connect(), "two", &options);
     assert!(matches!(reply, Reply::StepFailed { errno: libc::EINVAL, .. }), "{reply:?}");
@@ -160,7 +160,7 @@ fn a_session_in_a_user_namespace_has_a_terminal_of_the_container() {
     assert_eq!(exit.wait_status >> 8, 4);
     let expected = "go\r\n30 90\r\n/dev/pts/0\r\n0\r\n";
     let (mut output, mut length) = (vec![0; 4096], 0);
-    // The kernel hands over what was written piece by piece.
+    // A read may return a part of the output.
     while length < expected.len() {
         let Ok(more @ 1..) = rustix::io::read(&masters[0], &mut output[length..]) else { break };
         length += more;
