@@ -94,7 +94,7 @@ pub fn within<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// A node's network namespace and one outside it, with a cable between them. Outside there is no route to any pod.
+/// A node's network namespace and one outside it, with a veth pair between them. Outside there is no route to any pod.
 #[derive(Debug)]
 pub struct World {
     /// Where the daemon runs.
@@ -104,7 +104,7 @@ pub struct World {
 }
 
 impl World {
-    /// The node's own address on the cable, in both families.
+    /// The node's own address on the veth pair, in both families.
     pub const NODE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
     /// The outside's address, in both families.
     pub const OUTSIDE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];

@@ -10,7 +10,7 @@ use std::net::TcpListener;
 
 const BOTH: [&str; 2] = ["10.91.0.0/24", "fd91::/64"];
 
-/// How many cables, host ports and network namespaces there are.
+/// How many veth pairs, host ports and network namespaces there are.
 fn left(world: &World, node: &Node) -> (usize, usize, usize) {
     let links = world.node.sh("ip -o link");
     let rules = world.node.sh(&format!("nft list table inet {}", node.table()));

@@ -1,4 +1,4 @@
-//! The bridge, its addresses and the pods' cables are compared with what they should be, and repaired.
+//! The bridge, its addresses and the pods' veth pairs are compared with what they should be, and repaired.
 
 use slipway_tests::sockets::{Server, ask_tcp};
 use slipway_tests::{Node, World};
@@ -28,13 +28,13 @@ fn a_bridge_that_someone_has_changed_is_repaired_by_status_and_before_the_next_p
     };
     let whole = addresses();
     reaches_the_node(&pod.netns, "at first");
-    let cable = format!("ip -o link show master {bridge} | head -n 1 | cut -d: -f2 | cut -d@ -f1");
+    let pair = format!("ip -o link show master {bridge} | head -n 1 | cut -d: -f2 | cut -d@ -f1");
     let changes = [
         format!("ip address del 10.94.0.1/24 dev {bridge}"),
         format!("ip address del fd94::1/64 dev {bridge}"),
         format!("ip address add 10.95.0.1/24 dev {bridge}"),
         format!("ip link set {bridge} down"),
-        format!("ip link set $({cable}) nomaster"),
+        format!("ip link set $({pair}) nomaster"),
         format!("ip link del {bridge}"),
     ];
     for (number, change) in changes.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The node's bridge: made when the first pod needs it, repaired when someone has changed it, and the cables of the pods.
+//! The node's bridge: made when the first pod needs it, repaired when someone has changed it, and the veth pairs of the pods.
 
 pub(super) mod addresses;
 pub(super) mod forwarding;
@@ -13,9 +13,9 @@ use super::cidr::{self, Cidr};
 use super::namespaces::Namespace;
 use super::netlink::{Socket, errno};
 use crate::{Error, Result};
-use link::{Cable, Link};
+use link::{Link, VethPair};
 
-/// The pod's end of the cable, as every image expects it.
+/// The pod's end of the veth pair, as every image expects it.
 pub(super) const POD_END: &str = "eth0";
 /// The beginning of the names of the node's ends.
 pub(super) const PREFIX: &str = "slw";
@@ -101,14 +101,14 @@ fn addresses_of(name: &str, subnets: &[Cidr]) -> Vec<Cidr> {
     addresses
 }
 
-/// Makes a bridge and a cable in a network namespace that nobody uses, so that a kernel without them is known.
+/// Makes a bridge and a veth pair in a network namespace that nobody uses, so that a kernel without them is known.
 pub(super) fn probe(namespace: &mut Namespace) -> Result<()> {
     const NAME: &str = "probe";
     link::make_bridge(&mut namespace.route, NAME, hardware_of(NAME), None)?;
     let bridge = existing(&mut namespace.route, NAME)?.map_or(0, |bridge| bridge.index);
-    let cable =
-        Cable { node_end: "probe0", pod_end: POD_END, hardware: hardware_of(POD_END), bridge, mtu: None };
-    link::make_cable(&mut namespace.route, namespace.descriptor.as_fd(), &cable)
+    let pair =
+        VethPair { node_end: "probe0", pod_end: POD_END, hardware: hardware_of(POD_END), bridge, mtu: None };
+    link::make_veth_pair(&mut namespace.route, namespace.descriptor.as_fd(), &pair)
 }
 
 fn existing(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
@@ -138,7 +138,7 @@ fn check_overlap(addresses: &[(u32, Cidr)], subnets: &[Cidr], bridge: Option<&Li
     Ok(())
 }
 
-/// The pods among these whose cables are there and no ports of the bridge.
+/// The pods among these whose veth pairs are there and no ports of the bridge.
 pub(super) fn astray(socket: &mut Socket, bridge: u32, pods: &[String]) -> Result<Vec<String>> {
     let links = link::list(socket)?;
     let others: BTreeSet<&str> =
@@ -146,7 +146,7 @@ pub(super) fn astray(socket: &mut Socket, bridge: u32, pods: &[String]) -> Resul
     Ok(pods.iter().filter(|pod| others.contains(node_end(pod).as_str())).cloned().collect())
 }
 
-/// Makes the cables of these pods ports of the bridge, which may be another one than they were made for.
+/// Makes the veth pairs of these pods ports of the bridge, which may be another one than they were made for.
 pub(super) fn reconnect(socket: &mut Socket, bridge: u32, pods: &[String]) -> Result<()> {
     pods.iter().map(|pod| link::connect(socket, &node_end(pod), bridge)).fold(Ok(()), Result::and)
 }
@@ -172,20 +172,20 @@ pub(super) fn connect(
     let hardware = hardware(pod, addresses.first().map(|first| first.address));
     let node_end = node_end(pod);
     let mtu = uplink_mtu(socket);
-    let cable = Cable { node_end: &node_end, pod_end: POD_END, hardware, bridge, mtu };
-    link::make_cable(socket, namespace.descriptor.as_fd(), &cable)?;
+    let pair = VethPair { node_end: &node_end, pod_end: POD_END, hardware, bridge, mtu };
+    link::make_veth_pair(socket, namespace.descriptor.as_fd(), &pair)?;
     let eth0 = link::find(&mut namespace.route, POD_END)?
         .ok_or_else(|| Error::NotFound { kind: "link", id: format!("{POD_END} of pod {pod}") })?;
     let gateways: Vec<IpAddr> = addresses.iter().map(|address| address.gateway()).collect();
     link::configure(&mut namespace.route, eth0.index, addresses, &gateways)
 }
 
-/// Removes the pod's cable; none is fine.
+/// Removes the pod's veth pair; none is fine.
 pub(super) fn disconnect(socket: &mut Socket, pod: &str) -> Result<()> {
     link::remove(socket, &node_end(pod))
 }
 
-/// The names of cables on this bridge that none of these pods owns.
+/// The names of veth pairs on this bridge that none of these pods owns.
 pub(super) fn strays(socket: &mut Socket, bridge: &str, pods: &[&str]) -> Result<Vec<String>> {
     let Some(bridge) = link::find(socket, bridge)? else {
         return Ok(Vec::new());
@@ -199,7 +199,7 @@ pub(super) fn strays(socket: &mut Socket, bridge: &str, pods: &[&str]) -> Result
         .collect())
 }
 
-/// The name of the node's end of a pod's cable, which follows from the pod's id alone.
+/// The name of the node's end of a pod's veth pair, which follows from the pod's id alone.
 fn node_end(pod: &str) -> String {
     format!("{PREFIX}{:012x}", fingerprint(pod) & 0xffff_ffff_ffff)
 }

@@ -32,17 +32,17 @@ pub(super) struct Node {
     pub(super) nftables: Nftables,
     /// The bridge that this process has prepared.
     pub(super) bridge: Option<u32>,
-    /// Whether the kernel makes bridges and cables: asked once, in a namespace of its own.
+    /// Whether the kernel makes bridges and veth pairs: asked once, in a namespace of its own.
     links: Option<std::result::Result<(), String>>,
     advice: Vec<String>,
 }
 
-/// Table, bridge and cables as they were found.
+/// Table, bridge and veth pairs as they were found.
 #[derive(Debug)]
 struct Inspection {
     table: Found,
     bridge: bridge::Inspected,
-    /// Pods whose cables are no ports of the bridge.
+    /// Pods whose veth pairs are no ports of the bridge.
     astray: Vec<String>,
 }
 
@@ -117,7 +117,7 @@ impl Network {
         NetworkStatus { ready: true, reason, message: sentences.join("; "), host_ports, forwarding }
     }
 
-    /// Looks at table, bridge and cables; nothing is changed.
+    /// Looks at table, bridge and veth pairs; nothing is changed.
     fn inspect(&self, node: &mut Node) -> Result<Inspection> {
         let table = match node.nftables {
             Nftables::Missing(_) => Found::Whole,
@@ -154,7 +154,7 @@ impl Network {
         }
     }
 
-    /// Whether the kernel makes bridges and cables.
+    /// Whether the kernel makes bridges and veth pairs.
     fn check_links(&self, node: &mut Node) -> Result<()> {
         let found = node.links.get_or_insert_with(|| {
             let probed = namespaces::make(self.config.unprivileged)
@@ -162,7 +162,9 @@ impl Network {
             probed.map_err(|error| words(&error))
         });
         found.clone().map_err(|words| {
-            Error::Unsupported(format!("the kernel makes no bridges with cables: {words}; load its modules"))
+            Error::Unsupported(format!(
+                "the kernel makes no bridges with veth pairs: {words}; load its modules"
+            ))
         })
     }
 

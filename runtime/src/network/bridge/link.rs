@@ -226,9 +226,9 @@ pub(in crate::network) fn route_localnet(socket: &mut Socket, link: u32, on: boo
     socket.execute("set route_localnet of the bridge", &[message]).map(drop)
 }
 
-/// One end of a pod's cable to the bridge.
+/// One end of a pod's veth pair to the bridge.
 #[derive(Debug)]
-pub(in crate::network) struct Cable<'a> {
+pub(in crate::network) struct VethPair<'a> {
     pub(in crate::network) node_end: &'a str,
     pub(in crate::network) pod_end: &'a str,
     pub(in crate::network) hardware: [u8; 6],
@@ -238,18 +238,18 @@ pub(in crate::network) struct Cable<'a> {
 
 /// Makes a veth pair: its far end in the pod's network namespace (it comes up later, having no peer while it is made),
 /// its near end a hairpin port of the bridge.
-pub(in crate::network) fn make_cable(
+pub(in crate::network) fn make_veth_pair(
     socket: &mut Socket,
     netns: BorrowedFd<'_>,
-    cable: &Cable<'_>,
+    pair: &VethPair<'_>,
 ) -> Result<()> {
     let descriptor = u32::try_from(netns.as_raw_fd()).unwrap_or(u32::MAX);
     let mut peer = Attributes::prefixed(&header(0, false))
-        .string(NAME, cable.pod_end)
-        .bytes(ADDRESS, &cable.hardware)
+        .string(NAME, pair.pod_end)
+        .bytes(ADDRESS, &pair.hardware)
         .u32(NETNS_DESCRIPTOR, descriptor);
-    let mut attributes = Attributes::new().string(NAME, cable.node_end).u32(MASTER, cable.bridge);
-    if let Some(mtu) = cable.mtu {
+    let mut attributes = Attributes::new().string(NAME, pair.node_end).u32(MASTER, pair.bridge);
+    if let Some(mtu) = pair.mtu {
         peer = peer.u32(MTU, mtu);
         attributes = attributes.u32(MTU, mtu);
     }
@@ -258,7 +258,7 @@ pub(in crate::network) fn make_cable(
         .nest(INFO_DATA, &Attributes::new().nest(VETH_PEER, &peer));
     attributes = attributes.nest(LINK_INFO, &kind);
     let made = Message::new("make it", (NEW_LINK, CREATE | EXCLUSIVE), &header(0, true), &attributes);
-    socket.execute(&format!("veth {}", cable.node_end), &[made, hairpin(cable.node_end)]).map(drop)
+    socket.execute(&format!("veth {}", pair.node_end), &[made, hairpin(pair.node_end)]).map(drop)
 }
 
 /// Removes a link; none of that name is fine.

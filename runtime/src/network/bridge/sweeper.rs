@@ -1,6 +1,6 @@
-//! Removes the cables of detached pods in the background, then gives their addresses back.
+//! Removes the veth pairs of detached pods in the background, then gives their addresses back.
 //!
-//! A pod's record stays on disk until its cable is gone, so that a crash in between leaves nothing that recovery
+//! A pod's record stays on disk until its veth pair is gone, so that a crash in between leaves nothing that recovery
 //! would not find. The thread ends when there is nothing left to do.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -12,7 +12,7 @@ use crate::network::bridge;
 use crate::network::bridge::addresses::Addresses;
 use crate::network::netlink::Socket;
 
-/// The pods whose cables are to go.
+/// The pods whose veth pairs are to go.
 #[derive(Debug)]
 pub(in crate::network) struct Sweeper {
     addresses: Arc<Addresses>,
@@ -34,7 +34,7 @@ impl Sweeper {
         Arc::new(Self { addresses, work: Mutex::default(), done: Condvar::new() })
     }
 
-    /// Has the pod's cable removed and its addresses given back.
+    /// Has the pod's veth pair removed and its addresses given back.
     pub(in crate::network) fn sweep(self: &Arc<Self>, pod: &str) {
         let mut work = self.work();
         if !work.pending.insert(pod.to_owned()) {
@@ -75,7 +75,7 @@ impl Sweeper {
         while let Some(pod) = self.next() {
             if let Err(error) = self.remove(&mut socket, &pod) {
                 // The record stays: the next detach or recovery of the pod tries again.
-                tracing::warn!(pod, %error, "the pod's cable or addresses remain");
+                tracing::warn!(pod, %error, "the pod's veth pair or addresses remain");
                 socket = None;
             }
             self.work().pending.remove(&pod);
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_without_a_cable_gives_its_addresses_back() {
+    fn a_pod_without_a_veth_pair_gives_its_addresses_back() {
         let directory = tempfile::tempdir().unwrap();
         let subnets = vec!["10.88.0.0/29".parse().unwrap()];
         let addresses = Arc::new(Addresses::open(directory.path().to_owned(), subnets).unwrap());
