@@ -75,6 +75,24 @@ pub(crate) struct Container {
 }
 
 impl Container {
+    /// Its launch, while that lasts.
+    pub(crate) fn launch(&self) -> Option<&Launch> {
+        match &self.phase {
+            Phase::Launching { launch, .. } => Some(launch),
+            Phase::Failing(_) | Phase::Running | Phase::Draining { .. } | Phase::Exited(_) => None,
+        }
+    }
+
+    /// Its processes that are known and not reaped yet.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        match &self.phase {
+            Phase::Launching { launch, .. } => launch.pids().collect(),
+            Phase::Failing(failing) => failing.pids.clone(),
+            Phase::Running => vec![self.pid],
+            Phase::Draining { .. } | Phase::Exited(_) => Vec::new(),
+        }
+    }
+
     /// The container's entry in the reply to `List`.
     pub(crate) fn known(&self, container: &str) -> Known {
         let exit = match &self.phase {

@@ -234,25 +234,33 @@ impl Launch {
         Progress::Failed(Failure { step: child::BEFORE, what, errno: libc::ESRCH })
     }
 
-    /// The outcome of the launch, now that the executing process has been reaped. The end of the channel is not
-    /// waited for, since the first child may keep it open a moment longer.
-    pub(crate) fn after_reaping(&mut self) -> Progress {
-        match self.progress() {
-            Progress::Waiting | Progress::AtSyncPoint(_) => self.end(),
-            progress => progress,
-        }
+    /// Whether the pid of the process that will execute the program is still to come.
+    pub(crate) fn awaits_pid(&self) -> bool {
+        self.pid == 0
     }
 
-    /// Notes that a process has been reaped; returns whether it is the one that executes the program.
-    pub(crate) fn reaped(&mut self, pid: i32) -> bool {
-        // The pid may still be on its way in the channel.
-        if self.pid == 0 && self.first != pid {
-            return false;
+    /// The processes of the launch that are known and not reaped yet.
+    pub(crate) fn pids(&self) -> impl Iterator<Item = i32> + use<> {
+        let second = if self.pid == self.first { 0 } else { self.pid };
+        [self.first, second].into_iter().filter(|pid| *pid > 0)
+    }
+
+    /// Notes that a process has been reaped; returns the progress that follows from it. With the process that executes
+    /// the program the launch is over, and with the first one too where that has told no pid: a process that it has made
+    /// waits for the monitor, and ends with the channel. The end of the channel is not waited for, since such a process
+    /// may keep it open.
+    pub(crate) fn reaped(&mut self, pid: i32) -> Progress {
+        if pid != self.first && pid != self.pid {
+            return Progress::Waiting;
         }
+        let executor = self.pid == pid;
         if self.first == pid {
             self.first = 0;
         }
-        self.pid == pid
+        match self.progress() {
+            Progress::Waiting | Progress::AtSyncPoint(_) if executor || self.pid == 0 => self.end(),
+            progress => progress,
+        }
     }
 
     /// Kills the processes of the launch; returns those to wait for. A process whose pid has not come sees the end
@@ -266,8 +274,7 @@ impl Launch {
                 Report::AtSyncPoint(_) | Report::Terminal(_) | Report::Mount(_) | Report::Executing => {}
             }
         }
-        let mut pids: Vec<_> = [self.first, self.pid].into_iter().filter(|pid| *pid > 0).collect();
-        pids.dedup();
+        let pids: Vec<_> = self.pids().collect();
         for pid in &pids {
             let _ = process::kill(*pid, libc::SIGKILL);
         }

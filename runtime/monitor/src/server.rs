@@ -50,6 +50,8 @@ pub(crate) struct Server {
     held: BTreeMap<String, Vec<OwnedFd>>,
     /// Whether an event was handled since memory was last returned to the kernel.
     pub(crate) used: bool,
+    /// Whether children that have ended are left until a launch knows its second process (`reaper.rs`).
+    pub(crate) deferred: bool,
     /// The latest time of the shutdown, in nanoseconds since boot, even if clients have not read everything.
     shutdown: Option<i64>,
 }
@@ -77,6 +79,7 @@ impl Server {
             born: boot_time(),
             held: BTreeMap::new(),
             used: true,
+            deferred: false,
             shutdown: None,
         }
     }
@@ -97,6 +100,7 @@ impl Server {
             }
             self.expire();
             self.sweep();
+            self.reap_deferred();
         }
         Ok(())
     }

@@ -48,6 +48,24 @@ impl Session {
         }
     }
 
+    /// Its launch, while that lasts.
+    pub(crate) fn launch(&self) -> Option<&Launch> {
+        match &self.stage {
+            Stage::Launching(launch) => Some(launch),
+            Stage::Failing(_) | Stage::Running | Stage::Ended => None,
+        }
+    }
+
+    /// Its processes that are known and not reaped yet.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        match &self.stage {
+            Stage::Launching(launch) => launch.pids().collect(),
+            Stage::Failing(failing) => failing.pids.clone(),
+            Stage::Running => vec![self.pid],
+            Stage::Ended => Vec::new(),
+        }
+    }
+
     /// Ends it because its client is gone.
     pub(crate) fn abandon(self) {
         self.kill();
@@ -59,10 +77,8 @@ impl Session {
     /// Notes that a process is gone; the answer that follows from it.
     pub(crate) fn reaped(&mut self, pid: i32, wait_status: i32) -> Vec<Reply> {
         let mut replies = Vec::new();
-        if let Stage::Launching(launch) = &mut self.stage
-            && launch.reaped(pid)
-        {
-            let progress = launch.after_reaping();
+        if let Stage::Launching(launch) = &mut self.stage {
+            let progress = launch.reaped(pid);
             replies.extend(self.advance(progress));
         }
         if let Stage::Failing(failing) = &mut self.stage {

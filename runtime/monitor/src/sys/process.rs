@@ -89,6 +89,11 @@ pub(crate) fn wait_any() -> Result<Option<(i32, i32)>> {
     wait(-1, libc::WNOHANG)
 }
 
+/// One child and its status if it has ended; none where it has not.
+pub(crate) fn wait_if_ended(pid: i32) -> Result<Option<(i32, i32)>> {
+    wait(pid, libc::WNOHANG)
+}
+
 /// Waits for one child until it has ended.
 pub(crate) fn wait_for(pid: i32) -> Result<Option<(i32, i32)>> {
     wait(pid, 0)
