@@ -49,7 +49,7 @@ impl EndRecord {
         let status = exit.wait_status;
         let code = if status & 0x7f == 0 { (status >> 8) & 0xff } else { 128 + (status & 0x7f) };
         let reason = match code {
-            // Whatever its status: a child may have been killed, and the first process gone on without it.
+            // The exit status does not count here: the kernel may have killed a child, and the first process continued.
             _ if exit.oom_kills > 0 => ExitReason::OomKilled,
             0 => ExitReason::Completed,
             _ => ExitReason::Error,

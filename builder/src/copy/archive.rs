@@ -47,7 +47,7 @@ pub(crate) fn unpack(
     let item = &archive.root;
     let tar = || Ok::<_, Error>(Stoppable { file: open(origin, item)?, cancel: origin.cancel });
     let imported = store.import_layer(tar()?, &[]);
-    // Whatever it says of an end that was asked for.
+    // A cancelled import ends with the cancellation, not with the error that this has caused in it.
     origin.cancel.check()?;
     let layer = imported?;
     let named = store.named_directories(tar()?)?;

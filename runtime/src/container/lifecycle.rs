@@ -50,7 +50,7 @@ impl Shared {
         let record = ContainerRecord { request, created_at: now(), damage: None };
         let life = FoundLife::new(record.created_at);
         let container = Arc::new(Container::new(place, record, life));
-        // Whatever of its request can't be had is said now, not by its start.
+        // A request that can't be met is refused now, not at the start.
         drop(ContainerSpec::of(self, &pod, &container, None)?);
         {
             let mut containers = lock(&self.containers);
